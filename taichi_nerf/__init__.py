@@ -1,0 +1,63 @@
+"""taichi_nerf: train, render and hack neural radiance fields on any GPU, or on none.
+
+    import taichi_nerf
+    taichi_nerf.start("auto")                       # cuda > metal > vulkan > cpu, and it says which
+    rendered = taichi_nerf.ops.compositing.composite_rays(density, color, t_starts, t_ends, spans)
+
+Importing this package loads neither Taichi nor torch: every public name below is fetched when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from taichi_nerf import ops, reference
+    from taichi_nerf.hotswap import check_gradients, reload_kernels, swap
+    from taichi_nerf.rays import Rays, RenderedRays, Samples
+    from taichi_nerf.runtime import Backend, BackendError, DeviceArray, current, start
+
+_HOME = {
+    "start": "runtime",
+    "current": "runtime",
+    "Backend": "runtime",
+    "BackendError": "runtime",
+    "DeviceArray": "runtime",
+    "Rays": "rays",
+    "Samples": "rays",
+    "RenderedRays": "rays",
+    "swap": "hotswap",
+    "reload_kernels": "hotswap",
+    "check_gradients": "hotswap",
+}
+_ROOMS = ("ops", "reference", "kernels")
+
+__all__ = [
+    "Backend",
+    "BackendError",
+    "DeviceArray",
+    "Rays",
+    "RenderedRays",
+    "Samples",
+    "__version__",
+    "check_gradients",
+    "current",
+    "ops",
+    "reference",
+    "reload_kernels",
+    "start",
+    "swap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "kernels"])

@@ -1,0 +1,67 @@
+"""Volume rendering along packed rays. See `kernels/compositing.py` for the formulas."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from taichi_nerf.kernels import compositing
+from taichi_nerf.ops.door import check, plain
+from taichi_nerf.rays import RenderedRays
+
+
+def composite_rays(
+    density: Tensor,  # [n_samples]
+    color: Tensor,  # [n_samples, n_channels]
+    t_starts: Tensor,  # [n_samples]
+    t_ends: Tensor,  # [n_samples]
+    spans: Tensor,  # [n_rays, 2] int32: first, count
+    background: Tensor | None = None,  # [n_rays, n_channels]; None is black
+    *,
+    early_stop: float = 0.0,
+) -> RenderedRays:
+    """Composite the samples of each ray, front to back, over its background.
+
+    A ray ends before the first sample whose transmittance is below `early_stop`; the weights behind it are zero. Color may
+    have any number of channels (features, semantic logits). Gradients flow to everything but `spans`.
+    """
+    sizes = check(
+        "composite_rays",
+        density=(density, "n_samples"),
+        color=(color, "n_samples n_channels"),
+        t_starts=(t_starts, "n_samples"),
+        t_ends=(t_ends, "n_samples"),
+        spans=(spans, "n_rays 2", torch.int32),
+        background=(background, "n_rays n_channels"),
+    )
+    if background is None:
+        background = color.new_zeros(sizes["n_rays"], sizes["n_channels"])
+    return RenderedRays(*_CompositeRays.apply(density, color, t_starts, t_ends, spans, background, early_stop))
+
+
+class _CompositeRays(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, density, color, t_starts, t_ends, spans, background, early_stop):  # type: ignore[no-untyped-def]
+        n_rays, n_channels = background.shape
+        inputs = [plain(x) for x in (density, color, t_starts, t_ends, spans, background)]
+        out_color = density.new_empty(n_rays, n_channels)
+        opacity, depth = density.new_empty(n_rays), density.new_empty(n_rays)
+        weights = torch.zeros_like(inputs[0])
+        if n_rays:
+            compositing.composite_rays(*inputs, early_stop, out_color, opacity, depth, weights)
+        ctx.save_for_backward(*inputs, weights)
+        ctx.early_stop = early_stop
+        return out_color, opacity, depth, weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_color, grad_opacity, grad_depth, grad_weights):  # type: ignore[no-untyped-def]
+        *inputs, weights = (saved.detach() for saved in ctx.saved_tensors)
+        density, color, t_starts, t_ends, spans, background = inputs
+        gradients = [torch.zeros_like(x) for x in (density, color, t_starts, t_ends, background)]
+        if spans.shape[0]:
+            cotangents = [plain(g) for g in (grad_color, grad_opacity, grad_depth, grad_weights)]
+            compositing.composite_rays_adjoint(*inputs, weights, ctx.early_stop, *cotangents, *gradients)
+        of_density, of_color, of_t_starts, of_t_ends, of_background = gradients
+        return of_density, of_color, of_t_starts, of_t_ends, None, of_background, None

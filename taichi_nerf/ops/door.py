@@ -1,0 +1,78 @@
+"""What every op asks of its arguments before a kernel runs.
+
+Taichi's own complaints come late and obscurely, and some mistakes (a wrong length, a tensor of another device) read
+foreign memory. So shapes, types and devices are checked here, in Python, and the message names argument and expectation.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taichi_nerf.runtime import DeviceArray, current
+
+LARGEST = 2**31 - 1  # Taichi indexes with 32 bits
+
+
+def check(op: str, **arrays: Any) -> dict[str, int]:
+    """Check tensors against shapes like "n_rays 3" and return the sizes that the names stand for.
+
+    Each keyword is `name=(tensor, shape)` for floats, which all have to share one type, or `(tensor, shape, torch.int32)`.
+    An optional argument that is None is skipped.
+
+        sizes = check("composite_rays", density=(density, "n_samples"), spans=(spans, "n_rays 2", torch.int32))
+    """
+    backend = current()
+    sizes: dict[str, int] = {}
+    real: tuple[str, torch.dtype] | None = None
+    for name, (tensor, shape, *expected) in arrays.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor | DeviceArray):
+            raise TypeError(f"{op}: {name} has to be a tensor of shape [{_spell(shape)}], got {type(tensor).__name__}")
+        if expected:
+            if tensor.dtype != expected[0]:
+                raise TypeError(f"{op}: {name} has to be {expected[0]}, got {tensor.dtype}")
+        else:
+            _check_real(op, name, tensor, backend.arch)
+            real = real or (name, tensor.dtype)
+            if tensor.dtype != real[1]:
+                raise TypeError(f"{op}: {name} is {tensor.dtype} but {real[0]} is {real[1]}; they have to agree")
+        if isinstance(tensor, Tensor) and tensor.device.type != backend.torch_device.type:
+            raise ValueError(
+                f"{op}: {name} is on {tensor.device}, but the {backend.arch} backend takes tensors on "
+                f"{backend.torch_device}: use {name}.to({str(backend.torch_device)!r})"
+            )
+        _check_shape(op, name, tuple(tensor.shape), shape.split(), sizes)
+    return sizes
+
+
+def _check_real(op: str, name: str, tensor: Any, arch: str) -> None:
+    if tensor.dtype == torch.float64 and arch in ("vulkan", "metal"):
+        raise TypeError(f"{op}: {name} is float64, which the {arch} backend does not compute in: use float32")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{op}: {name} has to be float32 (or float64 on the CPU), got {tensor.dtype}")
+
+
+def _check_shape(op: str, name: str, actual: tuple[int, ...], shape: list[str], sizes: dict[str, int]) -> None:
+    known = [int(word) if word.isdigit() else sizes.get(word) for word in shape]
+    fits = len(actual) == len(shape) and all(want in (None, size) for want, size in zip(known, actual, strict=True))
+    if not fits:
+        told = [f"{word}={size}" for word, size in zip(shape, known, strict=True) if not word.isdigit() and size is not None]
+        where = f" with {', '.join(dict.fromkeys(told))}" if told else ""
+        raise ValueError(f"{op}: {name} has to have shape [{_spell(' '.join(shape))}]{where}, got {list(actual)}")
+    sizes.update({word: size for word, size in zip(shape, actual, strict=True) if not word.isdigit()})
+    n_elements = 1
+    for size in actual:
+        n_elements *= size
+    if n_elements > LARGEST:
+        raise ValueError(f"{op}: {name} has {n_elements} elements, more than 32-bit indices reach: split the call")
+
+
+def _spell(shape: str) -> str:
+    return ", ".join(shape.split())
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor as a kernel takes it: contiguous, and without history (Taichi would write to `.grad` of a leaf)."""
+    return tensor.detach().contiguous()

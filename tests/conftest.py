@@ -1,0 +1,43 @@
+"""Fixtures: one backend after another, and a seeded generator.
+
+`TAICHI_NERF_ARCHS=cpu,vulkan` names the backends to test, and then one that does not work is a failure. Without it the
+suite takes cpu, vulkan, cuda and metal, and skips, with the reason, what this machine lacks.
+"""
+
+import os
+
+import pytest
+import torch
+
+from taichi_nerf import runtime
+
+ASKED = [arch.strip() for arch in os.environ.get("TAICHI_NERF_ARCHS", "").split(",") if arch.strip()]
+ARCHS = ASKED or ["cpu", "vulkan", "cuda", "metal"]
+
+
+@pytest.fixture(scope="session", params=ARCHS)
+def running(request):
+    """A session-wide parameter, so pytest runs all tests of a backend before it starts the next."""
+    return request.param
+
+
+@pytest.fixture
+def backend(running):
+    """The backend under test, started."""
+    found = runtime.probe(running)
+    if not found.works and not ASKED:
+        pytest.skip(f"{running}: {found.reason}")
+    return runtime.start(running)
+
+
+@pytest.fixture
+def cpu():
+    """The CPU backend, for what needs 64 bits or no particular backend."""
+    if ASKED and "cpu" not in ASKED:
+        pytest.skip("TAICHI_NERF_ARCHS leaves out cpu")
+    return runtime.start("cpu")
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(20)
