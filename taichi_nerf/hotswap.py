@@ -28,7 +28,7 @@ class swap:  # noqa: N801 - used like a function
     def __init__(self, module: ModuleType, **kernels: Callable[..., Any]):
         for name, kernel in kernels.items():
             if not hasattr(module, name):
-                known = [key for key, value in vars(module).items() if hasattr(value, "_is_wrapped_kernel")]
+                known = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
                 raise AttributeError(f"{module.__name__} has no kernel {name!r}: it has {', '.join(known)}")
             expected, got = (list(inspect.signature(k).parameters) for k in (getattr(module, name), kernel))
             if len(expected) != len(got):

@@ -1,0 +1,77 @@
+"""What all commands share: `--debug`, errors as one line, and an honest exit status when interrupted."""
+
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells report it
+
+
+class Command(click.Command):
+    """A command with `--debug`, whose errors are one line on stderr and exit status 1."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.params.append(click.Option(["--debug"], is_flag=True, help="Show the full traceback of an error."))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params.pop("debug", False)
+        with one_line_errors(debug):
+            return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A group whose commands are `Command`s; an unknown name gets its nearest neighbours."""
+
+    command_class = Command
+    group_class = type
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from difflib import get_close_matches
+
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.list_commands(ctx), n=2)
+            hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(self.list_commands(ctx))}."
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@contextlib.contextmanager
+def one_line_errors(debug: bool) -> Iterator[None]:
+    """Turn an exception into one line and exit status 1, Ctrl-C into 130 and SIGTERM into 143."""
+
+    def terminate(signum: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            click.echo(f"error: {describe(error)}", err=True)
+        sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def describe(error: Exception) -> str:
+    """The message on one line. An error that is no plain complaint about input also names its type and `--debug`."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValueError | OSError) or type(error).__name__ == "BackendError":
+        return message
+    return f"{type(error).__name__}: {message} (--debug shows where)"

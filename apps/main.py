@@ -1,0 +1,24 @@
+"""`taichi-nerf`: the group that holds every command."""
+
+import click
+
+from taichi_nerf import __version__
+from taichi_nerf.apps.backends import backends
+from taichi_nerf.apps.benchmark import benchmark
+from taichi_nerf.apps.command import Group
+from taichi_nerf.apps.demo import demo
+
+ARCHS = ("auto", "cpu", "cuda", "vulkan", "metal")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="taichi-nerf")
+def main() -> None:
+    """Train, render and hack neural radiance fields on any GPU, or on none.
+
+    Start with `taichi-nerf demo`; `taichi-nerf backends` tells what this machine can compute with.
+    """
+
+
+for command in (demo, backends, benchmark):
+    main.add_command(command)

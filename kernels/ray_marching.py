@@ -1,0 +1,299 @@
+"""Marching rays through an occupancy grid (Müller et al. 2022, appendix E), and the sample midpoints with their adjoint.
+
+In goes a ray's part [t_near, t_far) and the grid's bits; out come the intervals of a lattice whose midpoints lie in
+occupied cells. Boundary k of the lattice is t = T(k + jitter), k an integer, where
+
+    dT/du = clamp(T log(1 + cone_angle), step_size, max_step),    T(0) = 0
+
+so T is linear, then geometric (each step is cone_angle times its start), then linear again, and has an inverse in closed
+form. The integer always advances, so no rounding can make a ray hang, and neighbours share their boundary exactly.
+
+Cells count x fastest: x + R (y + R (z + R cascade)), 32 along x to a word. Cascade c covers the box scaled by 2^c about its
+centre; the finest cascade around a point is asked. Under contraction one grid covers [-2, 2]^3, what mip-NeRF 360
+(Barron et al. 2022, equation 10) maps all space to. From an empty cell, or an empty block of 8^3 cells, a ray
+jumps to just before the exit: that is merely faster, the samples are those of trying every lattice index.
+
+One loop serves twice: first it counts, then (`write`) it fills the span that the count got. Should two compilations
+round differently, the second never leaves its span and fills what is missing with empty intervals.
+"""
+
+import taichi as ti
+
+from taichi_nerf.kernels.device_functions import real
+
+BLOCK = 8  # cells along the edge of a block
+MOST_INDICES = 1 << 24  # beyond, 32-bit floats cannot tell lattice indices apart
+MOST_CONTRACTED_STEPS = 1 << 16  # contracted space has no far end
+FACE_MARGIN = 0.01  # of a cell: what rounding may move a point, generously
+
+# The numbers that describe the lattice, in one array: below BENT_INDEX linear, up to STRAIGHT_INDEX geometric.
+STEP_SIZE, GROWTH, BENT_T, BENT_INDEX, STRAIGHT_T, STRAIGHT_INDEX, MAX_STEP = range(7)
+
+
+@ti.func
+def t_of_index(index, lattice, growing: ti.template()):
+    """T: where the lattice coordinate `index`, a real number, lies along the ray."""
+    t = lattice[STEP_SIZE] * index
+    if ti.static(growing):
+        if index > lattice[STRAIGHT_INDEX]:
+            t = lattice[STRAIGHT_T] + lattice[MAX_STEP] * (index - lattice[STRAIGHT_INDEX])
+        elif index > lattice[BENT_INDEX]:
+            t = lattice[BENT_T] * ti.exp(lattice[GROWTH] * (index - lattice[BENT_INDEX]))
+    return t
+
+
+@ti.func
+def index_of_t(t, lattice, growing: ti.template()):
+    """The inverse of T."""
+    index = t / lattice[STEP_SIZE]
+    if ti.static(growing):
+        if t > lattice[STRAIGHT_T]:
+            index = lattice[STRAIGHT_INDEX] + (t - lattice[STRAIGHT_T]) / lattice[MAX_STEP]
+        elif t > lattice[BENT_T]:
+            index = lattice[BENT_INDEX] + ti.log(t / lattice[BENT_T]) / lattice[GROWTH]
+    return index
+
+
+@ti.func
+def last_index_before(t, jitter, lattice, growing: ti.template()):
+    """An index whose interval has its midpoint before t, for certain, and is the last such but for rounding.
+
+    A midpoint lies up to GROWTH / 8 of a step behind T(k + jitter + 1/2), for T bends upwards.
+    """
+    index = index_of_t(t, lattice, growing) - jitter - real(t, 0.5)
+    slack = real(t, 1e-3) + lattice[GROWTH] / 8 + ti.abs(index) * real(t, 1e-6)
+    return ti.cast(ti.floor(index - slack), ti.i32)
+
+
+@ti.func
+def clip_to_grid(near, far, origin, direction, reach):
+    """The part of [near, far] inside the cube [-reach, reach]^3, a little enlarged; far < near if there is none."""
+    bound = reach * real(near, 1.001)
+    for axis in ti.static(range(3)):
+        if direction[axis] != 0:
+            first = (-bound - origin[axis]) / direction[axis]
+            second = (bound - origin[axis]) / direction[axis]
+            near = ti.max(near, ti.min(first, second))
+            far = ti.min(far, ti.max(first, second))
+        elif ti.abs(origin[axis]) > bound:
+            far = near - 1
+    return near, far
+
+
+@ti.func
+def contract(position, norm):
+    """mip-NeRF 360: the ball of radius 1 stays, the rest of space becomes the shell up to radius 2."""
+    return ti.select(norm > 1, (2 - 1 / norm) / norm, real(norm, 1)) * position
+
+
+@ti.func
+def leave_box(cell, size, scale, origin, direction, resolution: ti.template()):
+    """Where the ray leaves the cube of `size` cells around `cell`, less a margin."""
+    leave = real(scale, 1e30)
+    for axis in ti.static(range(3)):
+        if direction[axis] != 0:
+            low = ti.cast(cell[axis] & -size, origin[axis])
+            margin = real(scale, FACE_MARGIN)
+            face = ti.select(direction[axis] > 0, low + size - margin, low + margin)
+            leave = ti.min(leave, ((face * real(scale, 2 / resolution) - 1) * scale - origin[axis]) / direction[axis])
+    return leave
+
+
+@ti.func
+def leave_contracted(cell, size, place, t, position, norm, direction, resolution: ti.template()):
+    """A t up to which the contracted ray stays within the cube of `size` cells around `cell`.
+
+    At radius r > 1 contraction shrinks lengths to (2r - 1) / r^2 or less, and less the farther out.
+    """
+    clearance = real(t, 1e30)
+    for axis in ti.static(range(3)):
+        low = ti.cast(cell[axis] & -size, t)
+        clearance = ti.min(clearance, place[axis] - low, low + size - place[axis])
+    clearance = ti.max(clearance - real(t, FACE_MARGIN), real(t, 0)) * real(t, 4 / resolution)
+    speed = ti.max(direction.norm(), real(t, 1e-20))
+    outward = position.dot(direction) / speed
+    nearest = norm
+    if outward < 0:
+        nearest = ti.sqrt(ti.max(norm * norm - outward * outward, real(t, 0)))
+    shrinking = ti.select(nearest > 1, (2 * nearest - 1) / (nearest * nearest), real(t, 1))
+    return t + clearance / (speed * shrinking)
+
+
+@ti.func
+def look_up(
+    t, origin, direction, occupancy, blocks, resolution: ti.template(), n_cascades: ti.template(), contracted: ti.template()
+):
+    """Whether the cell at t is occupied, and if not, until when the ray meets no other cell that is."""
+    position = origin + direction * t  # half-sizes of the box away from its centre
+    scale, cascade = real(t, 1), 0
+    norm = real(t, 0)
+    mapped = position
+    if ti.static(contracted):
+        norm = position.norm()
+        mapped = contract(position, norm) / 2
+    reach = ti.max(ti.abs(mapped[0]), ti.abs(mapped[1]), ti.abs(mapped[2]))
+    for _ in range(n_cascades - 1):
+        if reach >= scale:
+            scale *= 2
+            cascade += 1
+    occupied, leave = 0, t
+    if reach < scale:
+        place = (mapped / scale + 1) * (resolution // 2)
+        cell = ti.min(ti.cast(ti.floor(place), ti.i32), resolution - 1)
+        column = cell[0] >> 5
+        row = cell[1] + resolution * (cell[2] + resolution * cascade)
+        n_blocks = resolution // BLOCK
+        block_row = (cell[1] >> 3) + n_blocks * ((cell[2] >> 3) + n_blocks * cascade)
+        size = BLOCK
+        if (blocks[column + resolution // 32 * block_row] >> (cell[0] & 24)) & 255 != 0:
+            size = 1
+            occupied = (occupancy[column + resolution // 32 * row] >> (cell[0] & 31)) & 1
+        if occupied == 0:
+            if ti.static(contracted):
+                leave = leave_contracted(cell, size, place, t, position, norm, direction, resolution)
+            else:
+                leave = leave_box(cell, size, scale, origin, direction, resolution)
+    return occupied, leave
+
+
+@ti.kernel
+def merge_rows(occupancy: ti.types.ndarray(ndim=1), resolution: ti.template(), out_blocks: ti.types.ndarray(ndim=1)):
+    """OR the words of 8 x 8 neighbouring rows: byte b of the result tells whether a block of 8^3 cells holds anything."""
+    for i in range(out_blocks.shape[0]):
+        n_columns = resolution // 32
+        n_blocks = resolution // BLOCK
+        block_row = i // n_columns
+        y, z = block_row % n_blocks * BLOCK, block_row // n_blocks * BLOCK  # cascades follow each other along z
+        merged = 0
+        for row in range(BLOCK * BLOCK):
+            merged |= occupancy[i % n_columns + n_columns * (y + row % BLOCK + resolution * (z + row // BLOCK))]
+        out_blocks[i] = merged
+
+
+@ti.kernel
+def march_rays(
+    origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    t_near: ti.types.ndarray(ndim=1),  # [n_rays]
+    t_far: ti.types.ndarray(ndim=1),  # [n_rays]
+    jitter: ti.types.ndarray(ndim=1),  # [n_rays]
+    occupancy: ti.types.ndarray(ndim=1),  # [n_words]
+    blocks: ti.types.ndarray(ndim=1),  # [n_words / 64]
+    aabb: ti.types.ndarray(ndim=2),  # [2, 3]
+    lattice_numbers: ti.types.ndarray(ndim=1),  # [7]
+    max_samples_per_ray: ti.i32,
+    resolution: ti.template(),
+    n_cascades: ti.template(),
+    growing: ti.template(),
+    contracted: ti.template(),
+    write: ti.template(),
+    spans: ti.types.ndarray(ndim=2),  # [n_rays, 2] written by the count, read by the write
+    out_t_starts: ti.types.ndarray(ndim=1),  # [n_samples]
+    out_t_ends: ti.types.ndarray(ndim=1),  # [n_samples]
+    out_ray_indices: ti.types.ndarray(ndim=1),  # [n_samples]
+):
+    if ti.static(write):
+        n_rays = spans.shape[0]
+        for i in range(spans[n_rays - 1, 0] + spans[n_rays - 1, 1], out_t_starts.shape[0]):  # capacity that is left
+            out_t_starts[i] = 0
+            out_t_ends[i] = 0
+            out_ray_indices[i] = 0
+    for ray in range(origins.shape[0]):
+        lattice = ti.Vector([lattice_numbers[i] for i in ti.static(range(7))])
+        low = ti.Vector([aabb[0, axis] for axis in ti.static(range(3))])
+        high = ti.Vector([aabb[1, axis] for axis in ti.static(range(3))])
+        center, half = (low + high) / 2, (high - low) / 2
+        origin = (ti.Vector([origins[ray, axis] for axis in ti.static(range(3))]) - center) / half
+        direction = ti.Vector([directions[ray, axis] for axis in ti.static(range(3))]) / half
+        shift = jitter[ray]
+        farthest = t_of_index(real(lattice[0], MOST_INDICES), lattice, growing)
+        near, far = ti.max(t_near[ray], -lattice[STEP_SIZE] * MOST_INDICES), ti.min(t_far[ray], farthest)
+        if ti.static(not contracted):
+            near, far = clip_to_grid(near, far, origin, direction, real(lattice[0], 2 ** (n_cascades - 1)))
+        k, last = 1, 0
+        # A NaN fails every comparison, so a ray that holds one stops here.
+        if ti.abs(origin.sum() + direction.sum() + shift) < real(shift, 1e30) and t_near[ray] < t_far[ray] and near <= far:
+            k = last_index_before(near, shift, lattice, growing)
+            last = last_index_before(far, shift, lattice, growing) + 2
+            if ti.static(contracted):
+                last = ti.min(last, k + MOST_CONTRACTED_STEPS)
+        found, most, first = 0, max_samples_per_ray, 0
+        if ti.static(write):
+            first, most = spans[ray, 0], spans[ray, 1]
+        while k <= last and found < most:
+            index = ti.cast(k, shift) + shift
+            t_start, t_end = t_of_index(index, lattice, growing), t_of_index(ti.cast(k + 1, shift) + shift, lattice, growing)
+            middle = (t_start + t_end) / 2
+            k += 1
+            if middle >= t_near[ray] and middle < t_far[ray]:
+                occupied, leave = look_up(
+                    middle, origin, direction, occupancy, blocks, resolution, n_cascades, contracted
+                )
+                if occupied != 0:
+                    if ti.static(write):
+                        out_t_starts[first + found] = t_start
+                        out_t_ends[first + found] = t_end
+                        out_ray_indices[first + found] = ray
+                    found += 1
+                else:
+                    k = ti.max(k, last_index_before(ti.min(leave, far), shift, lattice, growing) + 1)
+        if ti.static(write):
+            for i in range(first + found, first + most):
+                out_t_starts[i] = far
+                out_t_ends[i] = far
+                out_ray_indices[i] = ray
+        else:
+            spans[ray, 0] = 0
+            spans[ray, 1] = found
+
+
+@ti.kernel
+def sample_positions(
+    origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    t_starts: ti.types.ndarray(ndim=1),  # [n_samples]
+    t_ends: ti.types.ndarray(ndim=1),  # [n_samples]
+    ray_indices: ti.types.ndarray(ndim=1),  # [n_samples]
+    out_positions: ti.types.ndarray(ndim=2),  # [n_samples, 3]
+):
+    for i in range(t_starts.shape[0]):
+        ray = ray_indices[i]
+        middle = (t_starts[i] + t_ends[i]) / 2
+        for axis in ti.static(range(3)):
+            out_positions[i, axis] = origins[ray, axis] + directions[ray, axis] * middle
+
+
+@ti.kernel
+def sample_positions_adjoint_rays(
+    t_starts: ti.types.ndarray(ndim=1),  # [n_samples]
+    t_ends: ti.types.ndarray(ndim=1),  # [n_samples]
+    spans: ti.types.ndarray(ndim=2),  # [n_rays, 2]
+    grad_positions: ti.types.ndarray(ndim=2),  # [n_samples, 3]
+    out_origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    out_directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+):
+    """One thread adds up a ray's samples."""
+    for ray in range(spans.shape[0]):
+        of_origin, of_direction = ti.Vector([real(t_starts, 0)] * 3), ti.Vector([real(t_starts, 0)] * 3)
+        for i in range(spans[ray, 0], spans[ray, 0] + spans[ray, 1]):
+            middle = (t_starts[i] + t_ends[i]) / 2
+            for axis in ti.static(range(3)):
+                of_origin[axis] += grad_positions[i, axis]
+                of_direction[axis] += middle * grad_positions[i, axis]
+        for axis in ti.static(range(3)):
+            out_origins[ray, axis] = of_origin[axis]
+            out_directions[ray, axis] = of_direction[axis]
+
+
+@ti.kernel
+def sample_positions_adjoint_t(
+    directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    ray_indices: ti.types.ndarray(ndim=1),  # [n_samples]
+    grad_positions: ti.types.ndarray(ndim=2),  # [n_samples, 3]
+    out_t: ti.types.ndarray(ndim=1),  # [n_samples] of t_starts, and of t_ends
+):
+    for i in range(out_t.shape[0]):
+        dot = real(out_t, 0)
+        for axis in ti.static(range(3)):
+            dot += grad_positions[i, axis] * directions[ray_indices[i], axis]
+        out_t[i] = dot / 2

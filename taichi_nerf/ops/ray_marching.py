@@ -1,0 +1,193 @@
+"""Marching rays through an occupancy grid. See `kernels/ray_marching.py` for the lattice, the grid and the skipping.
+
+`march_rays` is where samples come from and has no gradient: which cells are occupied is no smooth function of anything.
+`sample_positions` forms the midpoints of any sampler's intervals, and gradients reach rays and intervals through it.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from taichi_nerf.kernels import ray_marching
+from taichi_nerf.ops.door import LARGEST, check, plain
+from taichi_nerf.rays import Samples
+from taichi_nerf.runtime import DeviceArray
+
+LONGEST_STEP = 1e10  # keeps the lattice's numbers finite in 32 bits
+
+
+def march_rays(
+    origins: Tensor,  # [n_rays, 3]
+    directions: Tensor,  # [n_rays, 3]
+    t_near: Tensor,  # [n_rays]
+    t_far: Tensor,  # [n_rays]
+    occupancy: Tensor,  # [n_words] int32, a Tensor or DeviceArray: n_cascades * resolution^3 bits
+    aabb: Tensor,  # [2, 3] the box of cascade 0
+    *,
+    step_size: float,
+    cone_angle: float = 0.0,
+    max_step: float = 1e10,
+    jitter: Tensor | None = None,  # [n_rays] in [0, 1); None is 0
+    resolution: int = 128,
+    n_cascades: int = 1,
+    contraction: str = "none",
+    max_samples_per_ray: int = 1024,
+    max_samples: int | None = None,
+) -> Samples:
+    """The intervals of a ray's lattice whose midpoints lie in [t_near, t_far) and in an occupied cell.
+
+    Boundary k is at t = step_size (k + jitter), so a jitter drawn per ray makes the midpoints uniform over any stretch.
+    With a `cone_angle`, steps grow from step_size to cone_angle * t, up to max_step. Intervals are whole: the first and
+    the last may reach half a step over t_near and t_far. t_far may be infinite: a ray ends where the outermost
+    cascade does. `contraction="sphere"` reads the grid in mip-NeRF 360's contracted space, in half-sizes of the
+    box; such a ray tries at most 65,536 steps. A ray keeps its first `max_samples_per_ray` samples.
+
+    Without `max_samples` the host waits once, to learn how many samples there are. With it, the buffers have that length
+    at once: rays past the end are cut short or left empty, and what is left over holds empty intervals of ray 0 that
+    no span covers.
+    """
+    _check_options(step_size, cone_angle, max_step, resolution, n_cascades, contraction, max_samples_per_ray, max_samples)
+    n_words = n_cascades * resolution**3 // 32
+    sizes = check(
+        "march_rays",
+        origins=(origins, "n_rays 3"),
+        directions=(directions, "n_rays 3"),
+        t_near=(t_near, "n_rays"),
+        t_far=(t_far, "n_rays"),
+        jitter=(jitter, "n_rays"),
+        aabb=(aabb, "2 3"),
+        occupancy=(occupancy, str(n_words), torch.int32),
+    )
+    spans = torch.zeros(sizes["n_rays"], 2, dtype=torch.int32, device=origins.device)
+    if sizes["n_rays"] == 0:
+        return _empty_samples(0, origins, spans)
+    blocks = spans.new_empty(n_words // 64)
+    bits = occupancy.data if isinstance(occupancy, DeviceArray) else plain(occupancy)
+    ray_marching.merge_rows(bits, resolution, blocks)
+    jitter = torch.zeros_like(t_near) if jitter is None else jitter
+    rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]
+    lattice = torch.tensor(_lattice(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
+    grid = (bits, blocks, plain(aabb), lattice, max_samples_per_ray, resolution, n_cascades, cone_angle > 0)
+    contracted = contraction == "sphere"
+    nothing = _empty_samples(1, origins, spans)
+    ray_marching.march_rays(*rays, *grid, contracted, False, spans, nothing.t_starts, nothing.t_ends, nothing.ray_indices)
+    samples = _empty_samples(_lay_out(spans, max_samples), origins, spans)
+    if len(samples.t_starts):
+        out = (samples.t_starts, samples.t_ends, samples.ray_indices)
+        ray_marching.march_rays(*rays, *grid, contracted, True, spans, *out)
+    return samples
+
+
+def sample_positions(
+    origins: Tensor,  # [n_rays, 3]
+    directions: Tensor,  # [n_rays, 3]
+    t_starts: Tensor,  # [n_samples]
+    t_ends: Tensor,  # [n_samples]
+    ray_indices: Tensor,  # [n_samples] int32
+    spans: Tensor,  # [n_rays, 2] int32: first, count
+) -> Tensor:
+    """The midpoint of every interval, origin + direction (t_start + t_end) / 2, as [n_samples, 3].
+
+    Gradients flow to all floats. Those of origins and directions are sums over the ray's span, so `ray_indices` and
+    `spans` have to agree; a sample that no span covers sends none to its ray.
+    """
+    check(
+        "sample_positions",
+        origins=(origins, "n_rays 3"),
+        directions=(directions, "n_rays 3"),
+        t_starts=(t_starts, "n_samples"),
+        t_ends=(t_ends, "n_samples"),
+        ray_indices=(ray_indices, "n_samples", torch.int32),
+        spans=(spans, "n_rays 2", torch.int32),
+    )
+    return _SamplePositions.apply(origins, directions, t_starts, t_ends, ray_indices, spans)
+
+
+class _SamplePositions(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, origins, directions, t_starts, t_ends, ray_indices, spans):  # type: ignore[no-untyped-def]
+        inputs = [plain(x) for x in (origins, directions, t_starts, t_ends, ray_indices)]
+        positions = origins.new_empty(len(t_starts), 3)
+        if len(positions):
+            ray_marching.sample_positions(*inputs, positions)
+        ctx.save_for_backward(*inputs[1:], plain(spans))
+        return positions
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_positions):  # type: ignore[no-untyped-def]
+        directions, t_starts, t_ends, ray_indices, spans = (saved.detach() for saved in ctx.saved_tensors)
+        grad_positions = plain(grad_positions)
+        of_origins = of_directions = of_t = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            of_origins, of_directions = torch.zeros_like(directions), torch.zeros_like(directions)
+            if len(spans) and len(t_starts):
+                out = (of_origins, of_directions)
+                ray_marching.sample_positions_adjoint_rays(t_starts, t_ends, spans, grad_positions, *out)
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            of_t = torch.zeros_like(t_starts)
+            if len(t_starts):
+                ray_marching.sample_positions_adjoint_t(directions, ray_indices, grad_positions, of_t)
+        return of_origins, of_directions, of_t, of_t, None, None
+
+
+def _lay_out(spans: Tensor, max_samples: int | None) -> int:
+    """Turn the counts in `spans` into packed (first, count) in place, and return the length of the sample buffers."""
+    ends = spans[:, 1].cumsum(0)
+    if max_samples is None:
+        n_samples = int(ends[-1])
+        if n_samples > LARGEST:
+            raise ValueError(f"march_rays: {n_samples} samples, more than 32-bit indices reach: march fewer rays at once")
+        spans[:, 0] = ends - spans[:, 1]
+        return n_samples
+    first = (ends - spans[:, 1]).clamp_max(max_samples)
+    spans[:, 1] = ends.clamp_max(max_samples) - first
+    spans[:, 0] = first
+    return max_samples
+
+
+def _empty_samples(n: int, like: Tensor, spans: Tensor) -> Samples:
+    """Buffers for n samples: the one place where they are made."""
+    return Samples(like.new_empty(n), like.new_empty(n), spans.new_empty(n), spans)
+
+
+def _lattice(step_size: float, cone_angle: float, max_step: float) -> list[float]:
+    """The numbers that describe T, in the order of the constants in `kernels/ray_marching.py`."""
+    if cone_angle == 0:
+        return [step_size, 0, 0, 0, 0, 0, 0]
+    growth = math.log1p(cone_angle)
+    bent_index = 1 / growth
+    straight_index = bent_index + math.log(max_step / step_size) / growth
+    return [step_size, growth, step_size / growth, bent_index, max_step / growth, straight_index, max_step]
+
+
+def _check_options(
+    step_size: float,
+    cone_angle: float,
+    max_step: float,
+    resolution: int,
+    n_cascades: int,
+    contraction: str,
+    max_samples_per_ray: int,
+    max_samples: int | None,
+) -> None:
+    # Written so that a NaN is refused, too.
+    if not 0 < step_size <= max_step <= LONGEST_STEP:
+        raise ValueError(f"march_rays: expected 0 < step_size <= max_step <= 1e10, got {step_size} and {max_step}")
+    if not 0 <= cone_angle < 1:
+        raise ValueError(f"march_rays: expected 0 <= cone_angle < 1, got {cone_angle}")
+    if resolution < 32 or resolution % 32:
+        raise ValueError(f"march_rays: resolution has to be a multiple of 32, got {resolution}")
+    if not 1 <= n_cascades <= 16 or n_cascades * resolution**3 > LARGEST:
+        raise ValueError(f"march_rays: expected 1 to 16 cascades and less than 2^31 cells, got {n_cascades} cascades")
+    if contraction not in ("none", "sphere"):
+        raise ValueError(f'march_rays: contraction has to be "none" or "sphere", got {contraction!r}')
+    if contraction == "sphere" and n_cascades != 1:
+        raise ValueError(f"march_rays: contracted space has one grid, got n_cascades={n_cascades}")
+    if max_samples_per_ray < 1 or (max_samples is not None and max_samples < 0):
+        raise ValueError(
+            f"march_rays: expected max_samples_per_ray >= 1 and max_samples >= 0, got {max_samples_per_ray} and {max_samples}"
+        )

@@ -1,0 +1,95 @@
+"""Who may import whom, read from the source with `ast`. docs/architecture.md tells why."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [("taichi_nerf", ROOT / "taichi_nerf"), ("taichi_nerf.kernels", ROOT / "kernels")]
+SOURCES += [("taichi_nerf.apps", ROOT / "apps"), ("taichi_nerf.benchmarks", ROOT / "benchmarks")]
+
+# room: (our rooms it may import, packages of others it may import); the standard library is free to all.
+RULES = {
+    "kernels": ({"kernels.device_functions"}, {"taichi"}),
+    "reference": ({"reference"}, {"torch"}),
+    "rays": (set(), {"torch"}),
+    "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
+    "hotswap": ({"runtime", "ops", "reference", "kernels"}, {"torch"}),
+    "ops": ({"runtime", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
+    "demo": ({"runtime", "rays", "ops"}, {"torch", "numpy", "imageio", "skimage", "trimesh"}),
+    "benchmarks": ({"hotswap", "ops", "reference", "runtime", "benchmarks"}, {"torch"}),
+    "apps": (None, {"click", "rich"}),
+    "__init__": (None, set()),
+    "__main__": ({"apps"}, set()),
+}
+OTHERS = {"taichi", "torch", "numpy", "click", "rich", "imageio", "matplotlib", "skimage", "trimesh", "viser", "safetensors"}
+
+
+def modules():
+    for package, folder in SOURCES:
+        for file in sorted(folder.rglob("*.py")):
+            name = ".".join([package, *file.relative_to(folder).with_suffix("").parts])
+            yield name.removeprefix("taichi_nerf."), file
+
+
+def imports(file):
+    """(module, imported names) of every import statement, at any depth of the file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield node.module, [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize(("name", "file"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_only_what_its_room_may(name, file):
+    room = name.split(".")[0]
+    assert room in RULES, f"{name}: no rule for this room"
+    ours, others = RULES[room]
+    for module, names in imports(file):
+        top = module.split(".")[0]
+        if top == "taichi_nerf" and ours is not None:
+            paths = [module.removeprefix("taichi_nerf").lstrip(".")]
+            if module == "taichi_nerf" or module == "taichi_nerf.kernels":
+                paths = [".".join([*paths[0].split("."), n]).lstrip(".") for n in names] or paths
+            for path in paths:
+                allowed = any(path == rule or path.startswith(rule + ".") for rule in ours) or path == name
+                assert allowed, f"{name} imports {path}"
+        elif top in OTHERS:
+            assert top in others, f"{name} imports {top}"
+
+
+def test_no_kernel_is_taken_by_name():
+    """`from …kernels.x import kernel` goes stale silently when a kernel is swapped or reloaded."""
+    for name, file in modules():
+        for module, names in imports(file):
+            if module.startswith("taichi_nerf.kernels.") and not module.endswith(".device_functions"):
+                pytest.fail(f"{name} takes {names} from {module} by name; import the module")
+
+
+def test_taichi_is_initialised_in_one_place_and_its_autodiff_is_never_used():
+    for name, file in modules():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ti":
+                assert node.attr != "ad", f"{name}: Taichi's autodiff is wrong on Vulkan"
+                assert node.attr != "field", f"{name}: a field dies with the next ti.init"
+                assert node.attr != "init" or name == "runtime", f"{name}: ti.init outside runtime.py"
+
+
+def test_every_family_has_its_four_files():
+    from taichi_nerf.reference import FAMILIES
+
+    for folder, prefix in (("kernels", ""), ("taichi_nerf/ops", ""), ("taichi_nerf/reference", ""), ("tests/ops", "test_")):
+        present = {file.stem for file in (ROOT / folder).glob(f"{prefix}*.py")}
+        assert {prefix + family for family in FAMILIES} <= present, folder
+
+
+def test_every_adjoint_stands_beside_its_kernel():
+    for file in (ROOT / "kernels").glob("*.py"):
+        kernels = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+        for name in kernels:
+            if "_adjoint" in name:
+                primal = name.split("_adjoint")[0]
+                assert any(k.startswith(primal) and "_adjoint" not in k for k in kernels), f"{file.name}: {name}"

@@ -1,0 +1,108 @@
+"""The commands, as a user meets them: help, typos, errors in one line, exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from taichi_nerf.apps.command import Command, describe
+from taichi_nerf.apps.main import main
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(main, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_has_help_with_an_example_and_debug(name):
+    status, out, _ = invoke(name, "--help")
+    assert status == 0
+    assert "Example" in out
+    assert "--debug" in out
+
+
+def test_a_typo_names_its_neighbour():
+    status, _, err = invoke("backend")
+    assert status == 2
+    assert "Did you mean backends?" in err
+
+
+def test_a_wrong_option_value_is_misuse():
+    status, _, err = invoke("benchmark", "kernels", "--only", "hash_gird")
+    assert status == 2
+    assert "no kernel family 'hash_gird'" in err
+
+
+def test_backends_tells_of_every_backend_as_json():
+    status, out, _ = invoke("backends", "--json")
+    told = json.loads(out)
+    assert status == 0
+    assert [row["arch"] for row in told["backends"]] == ["cuda", "metal", "vulkan", "cpu"]
+    assert told["auto"] in {row["arch"] for row in told["backends"] if row["works"]}
+    assert all(row["device"] if row["works"] else row["reason"] for row in told["backends"])
+
+
+def test_an_asked_for_backend_that_is_missing_is_one_line_and_status_1():
+    missing = "metal" if sys.platform != "darwin" else "cuda"
+    status, out, err = invoke("benchmark", "kernels", "--only", "compositing", "--arch", missing)
+    assert status == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(f"error: the {missing} backend does not work here")
+
+
+def test_debug_shows_the_traceback():
+    missing = "metal" if sys.platform != "darwin" else "cuda"
+    status, _, err = invoke("benchmark", "--only", "compositing", "--arch", missing, "--debug")
+    assert status == 1
+    assert "Traceback" in err
+
+
+def test_benchmark_kernels_prints_a_table_and_writes_json(tmp_path):
+    file = tmp_path / "figures.json"
+    status, out, err = invoke("benchmark", "kernels", "--only", "compositing", "--n", "500", "--arch", "cpu", "--json", str(file))
+    assert status == 0, err
+    assert "| compositing.composite_rays | 500 |" in out
+    row = json.loads(file.read_text())["rows"][0]
+    assert row["n"] == 500
+    assert min(row["forward"], row["backward"], row["forward_reference"], row["backward_reference"]) > 0
+
+
+def test_a_json_file_that_cannot_be_written_fails_before_measuring(tmp_path):
+    status, _, err = invoke("benchmark", "kernels", "--only", "compositing", "--json", str(tmp_path / "no" / "x.json"))
+    assert status == 1
+    assert "No such file or directory" in err
+
+
+def test_an_unexpected_error_names_its_type():
+    assert describe(KeyError("x")) == "KeyError: 'x' (--debug shows where)"
+    assert describe(ValueError("two\nlines")) == "two lines"
+    assert describe(FileNotFoundError(2, "No such file or directory", "a.json")) == "a.json: No such file or directory"
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_has_the_exit_status_of_its_signal(sent, status):
+    code = (
+        "import click, time\n"
+        "from taichi_nerf.apps.command import Command\n"
+        "@click.command(cls=Command)\n"
+        "def wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    os.kill(process.pid, sent)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert "Traceback" not in err
+
+
+def test_commands_are_of_the_class_that_has_one_line_errors():
+    assert all(isinstance(command, Command) for command in main.commands.values())

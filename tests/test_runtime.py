@@ -1,0 +1,126 @@
+"""Starting backends: what is asked for is what runs, and what does not work says why."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from taichi_nerf import runtime
+from taichi_nerf.runtime import BackendError, DeviceArray, Probe
+
+
+def test_starts_the_backend_that_was_asked_for(backend, running):
+    import taichi as ti
+
+    assert backend.arch == running
+    assert backend == runtime.current()
+    assert ti.lang.impl.current_cfg().arch == (ti.x64 if running == "cpu" else getattr(ti, running))
+    assert backend.device_name
+    assert backend.copies == (running in ("vulkan", "metal"))
+
+
+def test_a_second_start_keeps_the_backend_that_runs(backend):
+    kept = DeviceArray(torch.ones(3))
+    assert runtime.start(backend.arch) is backend
+    assert torch.equal(kept.to_torch(), torch.ones(3))
+
+
+def test_an_unknown_backend_is_refused_with_the_choices(cpu):
+    with pytest.raises(BackendError, match=r"unknown backend 'opencl': choose auto, cuda, metal, vulkan, cpu"):
+        runtime.start("opencl")
+
+
+def test_a_backend_that_does_not_work_is_an_error_not_the_cpu(cpu, monkeypatch):
+    monkeypatch.setattr(runtime, "probe", lambda arch: Probe(arch, False, reason="its driver is missing"))
+    with pytest.raises(BackendError, match=r"the cuda backend does not work here: its driver is missing"):
+        runtime.start("cuda")
+    assert runtime.current().arch == "cpu"
+
+
+def test_auto_prefers_cuda_metal_a_real_vulkan_gpu_and_then_the_cpu(monkeypatch):
+    devices = {"cuda": "", "metal": "", "vulkan": "AMD Radeon", "cpu": "a processor"}
+    monkeypatch.setattr(runtime, "probe", lambda arch: Probe(arch, bool(devices[arch]), devices[arch]))
+    assert runtime.choose() == "vulkan"
+    devices["vulkan"] = "llvmpipe (LLVM 15.0.6, 256 bits)"  # an emulated GPU is slower than the CPU it runs on
+    assert runtime.choose() == "cpu"
+    devices["metal"] = "Apple M2"
+    assert runtime.choose() == "metal"
+    devices["cuda"] = "H200"
+    assert runtime.choose() == "cuda"
+
+
+def test_a_driver_that_ends_its_process_is_reported_not_suffered(monkeypatch):
+    monkeypatch.setattr(runtime, "missing_driver", lambda arch: "")
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    real_run = subprocess.run
+    monkeypatch.setattr(
+        runtime.subprocess, "run", lambda command, **options: real_run([sys.executable, "-c", code], **options)
+    )
+    found = runtime.probe.__wrapped__("vulkan")
+    assert not found.works
+    assert found.reason == "its driver ended the test process (signal 11)"
+
+
+def test_a_taichi_that_starts_something_else_is_an_error():
+    """TI_ARCH overrides every ti.init behind the program's back."""
+    code = "import taichi_nerf\ntry: taichi_nerf.start('cpu')\nexcept taichi_nerf.BackendError as e: print(e)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"TI_ARCH": "vulkan", "PATH": ""}, capture_output=True, text=True
+    )
+    if "no Vulkan" in done.stderr or done.returncode < 0:
+        pytest.skip("no Vulkan here, so Taichi cannot be sent astray")
+    assert "TI_ARCH" in done.stdout + done.stderr
+
+
+def test_an_op_before_start_says_what_to_do():
+    code = (
+        "import torch, taichi_nerf\n"
+        "try: taichi_nerf.ops.compositing.composite_rays(*[torch.zeros(1)] * 5)\n"
+        "except taichi_nerf.BackendError as e: print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == 'no backend is running: call taichi_nerf.start("auto") once, before the first op\n'
+
+
+def test_starting_prints_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", "import taichi_nerf; taichi_nerf.start('cpu')"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_probe_answers_in_json(running):
+    if running == "cpu":
+        pytest.skip("the CPU is not probed: Taichi always has it")
+    if not runtime.probe(running).works:
+        pytest.skip(runtime.probe(running).reason)
+    done = subprocess.run([sys.executable, "-m", "taichi_nerf.runtime", running], capture_output=True, text=True)
+    assert "device_name" in json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.uint8])
+def test_a_device_array_keeps_what_it_is_given(backend, dtype):
+    values = torch.arange(12).reshape(3, 4).to(dtype)
+    array = DeviceArray(values)
+    assert torch.equal(array.to_torch().cpu(), values)
+    array.copy_(values + 1)
+    assert torch.equal(array.to_torch().cpu(), values + 1)
+    with pytest.raises(ValueError, match="expected"):
+        array.copy_(values[:2])
+
+
+def test_a_device_array_starts_with_a_gradient_of_zero(backend):
+    array = DeviceArray(torch.ones(5), requires_grad=True)
+    assert torch.equal(array.grad_to_torch().cpu(), torch.zeros(5))
+    with pytest.raises(ValueError, match="requires_grad"):
+        DeviceArray(torch.ones(5)).grad_to_torch()
+
+
+def test_a_device_array_of_an_ended_backend_says_so(cpu):
+    array = DeviceArray(torch.ones(5))
+    runtime.start("cpu", n_threads=1)
+    with pytest.raises(BackendError, match="ended by a later start"):
+        array.to_torch()
+    runtime.start("cpu")
