@@ -8,7 +8,11 @@ from taichi_nerf.apps.command import Command
 
 
 @click.command(cls=Command)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the results.  [default: demo, or the next free demo-N]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the results.  [default: demo, or the next free demo-N]",
+)
 @click.option("--arch", type=click.Choice(["auto", "cpu", "cuda", "vulkan", "metal"]), default="auto", show_default=True)
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
 @click.option("--seed", type=int, default=0, show_default=True)

@@ -33,21 +33,35 @@ is_double._is_wrapped_kernel = True
 
 
 @ti.func
-def quarter_turns(x):
-    """The angle x in quarter turns, x · 2/π, as the sum of two words (high, low): together good to 2^-47 of x.
+def lanes_of(value, n_lanes: ti.template()):
+    """A small local array, filled with a value, for a loop over lanes.
 
-    Multiples by powers of two stay exact, so one reduction serves all frequencies of an encoding. The upper 12 bits of x
-    times the 12-bit pieces of 2/π are exact, with or without fused multiply-adds. A 64-bit angle stays as it is, (x, 0).
+    LLVM turns such a loop into SIMD instructions when it touches nothing else: the addresses of kernel arguments are loaded
+    anew after every store to one, which stops it. So read arguments, compute and write arguments in separate loops.
+    """
+    return ti.Vector([value] * n_lanes)
+
+
+@ti.func
+def quarter_turns(x):
+    """The angle x in quarter turns, x · 2/π, as the sum of two words (high, low): together good to 2^-46 of x.
+
+    Multiples by powers of two stay exact, so one reduction serves all frequencies of an encoding. The mantissa meets the
+    48 bits of 2/π in integers, twelve at a time: compensated sums of floats would be shorter, but shader compilers are free
+    to reorder them. A 64-bit angle stays as it is, (x, 0).
     """
     high, low = x, x * 0
     if ti.static(not is_double(x)):
-        upper = ti.bit_cast(ti.bit_cast(x, ti.i32) & -4096, ti.f32)
-        lower = x - upper
-        first, second, third = upper * 0.636474609375, upper * 1.4513731002807617e-4, lower * 0.636474609375
-        partial = first + second
-        high = partial + third
-        dropped = ((first - partial) + second) + ((partial - high) + third)  # what the two sums rounded away, exactly
-        low = dropped + (lower * 1.4513731002807617e-4 + x * 2.5682552973194106e-8)
+        bits = ti.bit_cast(x, ti.i32)
+        power = ti.bit_cast(bits & -0x800000, ti.f32)  # sign and exponent; 0 for x = 0
+        mantissa = (bits & 0x7FFFFF) | 0x800000
+        upper, lower = mantissa >> 12, mantissa & 4095
+        digit_4 = upper * 0xE44 + lower * 0x6E4
+        digit_3 = upper * 0x6E4 + lower * 0x983 + (digit_4 >> 12)
+        digit_2 = upper * 0x983 + lower * 0xA2F + (digit_3 >> 12)
+        digit_1 = upper * 0xA2F + (digit_2 >> 12)
+        high = ti.cast(digit_1, ti.f32) * 2.0**-23 * power
+        low = ti.cast((digit_2 & 4095) << 12 | (digit_3 & 4095), ti.f32) * 2.0**-47 * power
     return high, low
 
 
@@ -55,31 +69,31 @@ def quarter_turns(x):
 def sincos_of_quarter_turns(high, low):
     """(sin, cos) of an angle from `quarter_turns`, also after multiplying both words by a power of two.
 
-    32 bits: reduced to an eighth turn, then minimax polynomials (Cephes); twice libm's speed, and as exact on Vulkan, whose
-    own sine may be wrong by 5e-4. The second rounding is for angles so large that the low word holds quarters, too.
+    32 bits: reduced to an eighth turn, then minimax polynomials (Cephes), alike on every backend; Vulkan's own sine may be
+    wrong by 5e-4. The second rounding is for angles so large that the low word holds quarters, too.
     """
     sine, cosine = high, low
     if ti.static(is_double(high)):
         sine, cosine = ti.sin(high), ti.cos(high)
     else:
-        n_high = ti.round(high)
-        remainder = (high - n_high) + low
-        n_low = ti.round(remainder)
+        n_high = ti.floor(high + 0.5)
+        # The maximum changes nothing, but without it shader compilers add high to low first, and low is lost.
+        remainder = ti.max(high - n_high, -1.0) + low
+        n_low = ti.floor(remainder + 0.5)
         quadrant = ti.cast(n_high, ti.i32) + ti.cast(n_low, ti.i32)
         r = (remainder - n_low) * 1.5707963267948966
         r2 = r * r
         s = r + r * r2 * (-1.6666654611e-1 + r2 * (8.3321608736e-3 - r2 * 1.9515295891e-4))
-        c = 1 - r2 / 2 + r2 * r2 * (4.166664568298827e-2 + r2 * (-1.388731625493765e-3 + r2 * 2.443315711809948e-5))
+        c = 1 - r2 * 0.5 + r2 * r2 * (4.166664568298827e-2 + r2 * (-1.388731625493765e-3 + r2 * 2.443315711809948e-5))
         swap = (quadrant & 1) != 0
-        up = ti.select(swap, c, s)
-        right = ti.select(swap, s, c)
-        sine = ti.select((quadrant & 2) != 0, -up, up)
-        cosine = ti.select(((quadrant + 1) & 2) != 0, -right, right)
+        # The second bit of the quadrant, moved to the top, is the sign.
+        sine = ti.bit_cast(ti.bit_cast(ti.select(swap, c, s), ti.i32) ^ (quadrant & 2) << 30, ti.f32)
+        cosine = ti.bit_cast(ti.bit_cast(ti.select(swap, s, c), ti.i32) ^ ((quadrant + 1) & 2) << 30, ti.f32)
     return sine, cosine
 
 
 @ti.func
 def sincos(x):
-    """(sin x, cos x) to 1.2e-7 for any |x| < 1e8 in 32 bits, on every backend; the library's functions in 64 bits."""
+    """(sin x, cos x) to 1.3e-7 for |x| < 1e6 in 32 bits, on every backend; the library's functions in 64 bits."""
     high, low = quarter_turns(x)
     return sincos_of_quarter_turns(high, low)

@@ -33,15 +33,15 @@ DISC_OF_PIXEL = 2 / math.sqrt(12)
 
 
 @ti.func
-def distort(p, q, k: ti.template(), camera):
+def distort(p, q, k):
     """OPENCV's image point of the direction (p, q, 1), its symmetric Jacobian [[a_p, a_q], [a_q, b_q]], the denominator."""
     r2 = p * p + q * q
-    denominator = 1 + r2 * (k[camera, 3] + r2 * (k[camera, 4] + r2 * k[camera, 5]))
-    radial = (1 + r2 * (k[camera, 0] + r2 * (k[camera, 1] + r2 * k[camera, 2]))) / denominator
-    of_numerator = k[camera, 0] + r2 * (2 * k[camera, 1] + r2 * 3 * k[camera, 2])
-    of_denominator = k[camera, 3] + r2 * (2 * k[camera, 4] + r2 * 3 * k[camera, 5])
+    denominator = 1 + r2 * (k[3] + r2 * (k[4] + r2 * k[5]))
+    radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[2]))) / denominator
+    of_numerator = k[0] + r2 * (2 * k[1] + r2 * 3 * k[2])
+    of_denominator = k[3] + r2 * (2 * k[4] + r2 * 3 * k[5])
     slope = (of_numerator - radial * of_denominator) / denominator  # ∂radial / ∂r²
-    p1, p2 = k[camera, 6], k[camera, 7]
+    p1, p2 = k[6], k[7]
     a = p * radial + 2 * p1 * p * q + p2 * (r2 + 2 * p * p)
     b = q * radial + p1 * (r2 + 2 * q * q) + 2 * p2 * p * q
     a_p = radial + 2 * p * p * slope + 2 * p1 * q + 6 * p2 * p
@@ -51,48 +51,49 @@ def distort(p, q, k: ti.template(), camera):
 
 
 @ti.func
-def undistort(a, b, k: ti.template(), camera, tolerance):
-    """(p, q) with distort(p, q) = (a, b), and whether it was found."""
+def undistort(a, b, k, tolerance):
+    """(p, q) with distort(p, q) = (a, b), its inverse Jacobian [[p_a, p_b], [p_b, q_b]], and whether it was found."""
     p, q = real(a, 0), real(a, 0)
+    p_a, p_b, q_b = real(a, 1), real(a, 0), real(a, 1)
     step_p, step_q = a, b  # Newton's from the axis, where the Jacobian is the identity
     error = a * a + b * b
     enough = tolerance * (1 + ti.abs(a) + ti.abs(b))
     fraction = real(a, 1)
     for _ in range(N_ITERATIONS):
         new_p, new_q = p + fraction * step_p, q + fraction * step_q
-        new_a, new_b, a_p, a_q, b_q, denominator = distort(new_p, new_q, k, camera)
+        new_a, new_b, a_p, a_q, b_q, denominator = distort(new_p, new_q, k)
         miss_a, miss_b = a - new_a, b - new_b
         new_error = miss_a * miss_a + miss_b * miss_b
         determinant = a_p * b_q - a_q * a_q
         if new_error < error and denominator > 0 and determinant > 0 and a_p + b_q > 0:
             p, q, error = new_p, new_q, new_error
-            step_p = (b_q * miss_a - a_q * miss_b) / determinant
-            step_q = (a_p * miss_b - a_q * miss_a) / determinant
+            p_a, p_b, q_b = b_q / determinant, -a_q / determinant, a_p / determinant
+            step_p, step_q = p_a * miss_a + p_b * miss_b, p_b * miss_a + q_b * miss_b
             fraction = real(a, 1)
         else:
             fraction /= 2
         if fraction * (ti.abs(step_p) + ti.abs(step_q)) <= enough:
             break
-    return p, q, error <= real(a, 1e-10) * (1 + a * a + b * b)
+    return p, q, p_a, p_b, q_b, error <= real(a, 1e-10) * (1 + a * a + b * b)
 
 
 @ti.func
-def fisheye_radius(theta, k: ti.template(), camera):
+def fisheye_radius(theta, k):
     """Image radius of the angle θ from the axis, and its derivative."""
     t2 = theta * theta
-    k1, k2, k3, k4 = k[camera, 0], k[camera, 1], k[camera, 2], k[camera, 3]
+    k1, k2, k3, k4 = k[0], k[1], k[2], k[3]
     radius = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
     return radius, 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
 
 
 @ti.func
-def fisheye_angle(radius, k: ti.template(), camera, tolerance):
+def fisheye_angle(radius, k, tolerance):
     """θ in [0, π] with fisheye_radius(θ) = radius, the derivative there, and whether it was found."""
     theta, slope = real(radius, 0), real(radius, 1)
     step, error, fraction = radius, radius, real(radius, 1)
     for _ in range(N_ITERATIONS):
         new_theta = theta + fraction * step
-        new_radius, new_slope = fisheye_radius(new_theta, k, camera)
+        new_radius, new_slope = fisheye_radius(new_theta, k)
         new_error = ti.abs(radius - new_radius)
         if new_error < error and new_slope > 0 and new_theta <= real(radius, math.pi):
             theta, slope, error = new_theta, new_slope, new_error
@@ -106,28 +107,24 @@ def fisheye_angle(radius, k: ti.template(), camera, tolerance):
 
 
 @ti.func
-def through_lens(model, a, b, k: ti.template(), camera, tolerance):
+def through_lens(model, a, b, k, tolerance):
     """The matrix [d, ∂d/∂a, ∂d/∂b] for the image point (a, b), and whether the lens has a direction for it."""
     x, y, z = a, b, real(a, 1)
     x_a, y_a, z_a = real(a, 1), real(a, 0), real(a, 0)
     x_b, y_b, z_b = real(a, 0), real(a, 1), real(a, 0)
     found = True
     if model == OPENCV:
-        p, q, solved = undistort(a, b, k, camera, tolerance)
-        _, _, a_p, a_q, b_q, _ = distort(p, q, k, camera)
-        x, y, found = p, q, solved
-        if solved:
-            determinant = a_p * b_q - a_q * a_q
-            x_a, y_a, x_b, y_b = b_q / determinant, -a_q / determinant, -a_q / determinant, a_p / determinant
+        x, y, x_a, y_a, y_b, found = undistort(a, b, k, tolerance)
+        x_b = y_a
     elif model == FISHEYE:
         radius = ti.sqrt(a * a + b * b)
-        theta, slope, solved = fisheye_angle(radius, k, camera, tolerance)
+        theta, slope, found = fisheye_angle(radius, k, tolerance)
         inverse = 1 / ti.max(radius, real(a, 1e-30))
         e_x, e_y = a * inverse, b * inverse
         sine, cosine = ti.sin(theta), ti.cos(theta)
         stretch = ti.select(radius > real(a, 1e-15), sine * inverse, real(a, 1))  # sin θ / radius
         across = cosine / slope - stretch
-        x, y, z, found = stretch * a, stretch * b, cosine, solved
+        x, y, z = stretch * a, stretch * b, cosine
         x_a, y_a, z_a = stretch + e_x * e_x * across, e_x * e_y * across, -sine / slope * e_x
         x_b, y_b, z_b = e_x * e_y * across, stretch + e_y * e_y * across, -sine / slope * e_y
     elif model == EQUIRECTANGULAR:
@@ -145,6 +142,11 @@ def image_point(pixels: ti.template(), ray, intrinsics: ti.template(), camera):
     a = (pixels[ray, 0] - intrinsics[camera, 2]) / intrinsics[camera, 0]
     b = (pixels[ray, 1] - intrinsics[camera, 3]) / intrinsics[camera, 1]
     return a, b
+
+
+@ti.func
+def coefficients_of(distortion: ti.template(), camera):
+    return ti.Vector([distortion[camera, i] for i in range(8)])
 
 
 @ti.func
@@ -169,13 +171,13 @@ def generate_rays(
         camera = camera_indices[ray]
         model = camera_models[camera]
         a, b = image_point(pixels, ray, intrinsics, camera)
-        lens, found = through_lens(model, a, b, distortion, camera, tolerance)
+        lens, found = through_lens(model, a, b, coefficients_of(distortion, camera), tolerance)
         right, down = column_of(camera_to_worlds, camera, 0), column_of(camera_to_worlds, camera, 1)
         forward = column_of(camera_to_worlds, camera, 2)
         world = right * lens[0, 0] + down * lens[1, 0] + forward * lens[2, 0]
-        length = world.norm()
-        direction = world / length
-        turn = (right * lens[0, 1] + down * lens[1, 1] + forward * lens[2, 1]) / length
+        inverse = 1 / world.norm()
+        direction = world * inverse
+        turn = (right * lens[0, 1] + down * lens[1, 1] + forward * lens[2, 1]) * inverse
         turn -= direction * direction.dot(turn)
         moves = ti.select(model == ORTHOGRAPHIC, real(a, 1), real(a, 0))
         width = ti.select(found, (turn + moves * right).norm(), 1) / ti.abs(intrinsics[camera, 0])
@@ -195,12 +197,12 @@ def add(totals: ti.template(), table, camera, column, value, atomic: ti.template
 
 
 @ti.func
-def add_distortion(totals: ti.template(), table, camera, model, k: ti.template(), d, of_a, of_b, atomic: ti.template()):
+def add_distortion(totals: ti.template(), table, camera, model, k, d, of_a, of_b, atomic: ti.template()):
     """-λ ∂F/∂k with λ = (of_a, of_b), for the direction d."""
     if model == OPENCV:
         r2 = d[0] * d[0] + d[1] * d[1]
-        denominator = 1 + r2 * (k[camera, 3] + r2 * (k[camera, 4] + r2 * k[camera, 5]))
-        radial = (1 + r2 * (k[camera, 0] + r2 * (k[camera, 1] + r2 * k[camera, 2]))) / denominator
+        denominator = 1 + r2 * (k[3] + r2 * (k[4] + r2 * k[5]))
+        radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[2]))) / denominator
         power = -(of_a * d[0] + of_b * d[1]) / denominator
         for i in ti.static(range(3)):
             power *= r2
@@ -218,46 +220,6 @@ def add_distortion(totals: ti.template(), table, camera, model, k: ti.template()
             add(totals, table, camera, 16 + i, power, atomic)
 
 
-@ti.func
-def adjoint_of_ray(
-    ray, table, pixels: ti.template(), camera_indices: ti.template(), poses: ti.template(), intrinsics: ti.template(),
-    distortion: ti.template(), camera_models: ti.template(), tolerance, grad_origins: ti.template(),
-    grad_directions: ti.template(), out_pixels: ti.template(), out_cameras: ti.template(), atomic: ti.template(),
-):  # fmt: skip
-    camera = camera_indices[ray]
-    model = camera_models[camera]
-    a, b = image_point(pixels, ray, intrinsics, camera)
-    lens, found = through_lens(model, a, b, distortion, camera, tolerance)
-    right, down, forward = column_of(poses, camera, 0), column_of(poses, camera, 1), column_of(poses, camera, 2)
-    world = right * lens[0, 0] + down * lens[1, 0] + forward * lens[2, 0]
-    of_origin = ti.Vector([grad_origins[ray, 0], grad_origins[ray, 1], grad_origins[ray, 2]])
-    of_direction = ti.Vector([grad_directions[ray, 0], grad_directions[ray, 1], grad_directions[ray, 2]])
-    length = world.norm()
-    direction = world / length
-    of_world = (of_direction - direction * direction.dot(of_direction)) / length
-    moves = ti.select(model == ORTHOGRAPHIC, real(a, 1), real(a, 0))
-    for i in ti.static(range(3)):
-        add(out_cameras, table, camera, 4 * i, of_world[i] * lens[0, 0] + of_origin[i] * moves * a, atomic)
-        add(out_cameras, table, camera, 4 * i + 1, of_world[i] * lens[1, 0] + of_origin[i] * moves * b, atomic)
-        add(out_cameras, table, camera, 4 * i + 2, of_world[i] * lens[2, 0], atomic)
-        add(out_cameras, table, camera, 4 * i + 3, of_origin[i], atomic)
-    of_camera = ti.Vector([of_world.dot(right), of_world.dot(down), of_world.dot(forward)])
-    of_a, of_b = real(a, 0), real(a, 0)
-    if found:
-        of_a = of_camera[0] * lens[0, 1] + of_camera[1] * lens[1, 1] + of_camera[2] * lens[2, 1]
-        of_b = of_camera[0] * lens[0, 2] + of_camera[1] * lens[1, 2] + of_camera[2] * lens[2, 2]
-    of_a += moves * of_origin.dot(right)
-    of_b += moves * of_origin.dot(down)
-    add_distortion(out_cameras, table, camera, model, distortion, [lens[0, 0], lens[1, 0], lens[2, 0]], of_a, of_b, atomic)
-    of_x, of_y = of_a / intrinsics[camera, 0], of_b / intrinsics[camera, 1]
-    out_pixels[ray, 0] = of_x
-    out_pixels[ray, 1] = of_y
-    add(out_cameras, table, camera, 12, -of_x * a, atomic)
-    add(out_cameras, table, camera, 13, -of_y * b, atomic)
-    add(out_cameras, table, camera, 14, -of_x, atomic)
-    add(out_cameras, table, camera, 15, -of_y, atomic)
-
-
 @ti.kernel
 def generate_rays_adjoint(
     pixels: ti.types.ndarray(ndim=2),  # [n_rays, 2]
@@ -270,36 +232,50 @@ def generate_rays_adjoint(
     grad_origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
     grad_directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]
     out_pixels: ti.types.ndarray(ndim=2),  # [n_rays, 2]
-    out_cameras: ti.types.ndarray(ndim=3),  # [1, n_cameras, 24] zeros: pose 3 x 4, intrinsics 4, distortion 8
+    out_cameras: ti.types.ndarray(ndim=3),  # [n_tables, n_cameras, 24] zeros: pose 3 x 4, intrinsics 4, distortion 8
+    atomic: ti.template(),
 ):
-    for ray in range(pixels.shape[0]):
-        adjoint_of_ray(
-            ray, 0, pixels, camera_indices, camera_to_worlds, intrinsics, distortion, camera_models, tolerance,
-            grad_origins, grad_directions, out_pixels, out_cameras, True,
-        )  # fmt: skip
+    """Each table is added to by one worker with a stretch of rays of its own; `atomic`, by all workers, each with one ray.
 
-
-@ti.kernel
-def generate_rays_adjoint_split(
-    pixels: ti.types.ndarray(ndim=2),  # [n_rays, 2]
-    camera_indices: ti.types.ndarray(ndim=1),  # [n_rays]
-    camera_to_worlds: ti.types.ndarray(ndim=3),  # [n_cameras, 3, 4]
-    intrinsics: ti.types.ndarray(ndim=2),  # [n_cameras, 4]
-    distortion: ti.types.ndarray(ndim=2),  # [n_cameras, 8]
-    camera_models: ti.types.ndarray(ndim=1),  # [n_cameras]
-    tolerance: ti.f32,
-    grad_origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
-    grad_directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]
-    out_pixels: ti.types.ndarray(ndim=2),  # [n_rays, 2]
-    out_cameras: ti.types.ndarray(ndim=3),  # [n_tables, n_cameras, 24] zeros
-):
-    """The same without atomics: a stretch of rays adds to a table of its own, and the caller sums the tables."""
-    stretch = (pixels.shape[0] + out_cameras.shape[0] - 1) // out_cameras.shape[0]
-    for q in range(out_cameras.shape[0] * 512):  # a loop of 512 iterations or fewer would run on one thread
-        if q % 512 == 0:
-            first = q // 512 * stretch
-            for ray in range(first, ti.min(first + stretch, pixels.shape[0])):
-                adjoint_of_ray(
-                    ray, q // 512, pixels, camera_indices, camera_to_worlds, intrinsics, distortion, camera_models,
-                    tolerance, grad_origins, grad_directions, out_pixels, out_cameras, False,
-                )  # fmt: skip
+    The sum over the tables is the gradient of the cameras.
+    """
+    n_workers = pixels.shape[0] if ti.static(atomic) else out_cameras.shape[0]
+    stretch = (pixels.shape[0] + n_workers - 1) // n_workers
+    spread = 1 if ti.static(atomic) else 512  # a loop of 512 iterations or fewer would run on one thread
+    for q in range(n_workers * spread):
+        worker = q // spread
+        table = 0 if ti.static(atomic) else worker
+        first = worker * stretch
+        n_own = ti.min(stretch, pixels.shape[0] - first) if q % spread == 0 else 0
+        for ray in range(first, first + n_own):
+            camera = camera_indices[ray]
+            model = camera_models[camera]
+            k = coefficients_of(distortion, camera)
+            a, b = image_point(pixels, ray, intrinsics, camera)
+            lens, found = through_lens(model, a, b, k, tolerance)
+            right, down = column_of(camera_to_worlds, camera, 0), column_of(camera_to_worlds, camera, 1)
+            forward = column_of(camera_to_worlds, camera, 2)
+            world = right * lens[0, 0] + down * lens[1, 0] + forward * lens[2, 0]
+            inverse = 1 / world.norm()
+            direction = world * inverse
+            of_origin = ti.Vector([grad_origins[ray, 0], grad_origins[ray, 1], grad_origins[ray, 2]])
+            of_direction = ti.Vector([grad_directions[ray, 0], grad_directions[ray, 1], grad_directions[ray, 2]])
+            of_world = (of_direction - direction * direction.dot(of_direction)) * inverse
+            moves = ti.select(model == ORTHOGRAPHIC, real(a, 1), real(a, 0))
+            for i in ti.static(range(3)):
+                add(out_cameras, table, camera, 4 * i, of_world[i] * lens[0, 0] + of_origin[i] * moves * a, atomic)
+                add(out_cameras, table, camera, 4 * i + 1, of_world[i] * lens[1, 0] + of_origin[i] * moves * b, atomic)
+                add(out_cameras, table, camera, 4 * i + 2, of_world[i] * lens[2, 0], atomic)
+                add(out_cameras, table, camera, 4 * i + 3, of_origin[i], atomic)
+            of_camera = ti.Vector([of_world.dot(right), of_world.dot(down), of_world.dot(forward)])
+            of_point = ti.Vector([of_origin.dot(right), of_origin.dot(down)]) * moves
+            if found:
+                for i in ti.static(range(3)):
+                    of_point[0] += of_camera[i] * lens[i, 1]
+                    of_point[1] += of_camera[i] * lens[i, 2]
+            add_distortion(out_cameras, table, camera, model, k, lens[:, 0], of_point[0], of_point[1], atomic)
+            of_pixel = of_point / ti.Vector([intrinsics[camera, 0], intrinsics[camera, 1]])
+            for i in ti.static(range(2)):
+                out_pixels[ray, i] = of_pixel[i]
+                add(out_cameras, table, camera, 12 + i, -of_pixel[i] * (b if ti.static(i) else a), atomic)
+                add(out_cameras, table, camera, 14 + i, -of_pixel[i], atomic)

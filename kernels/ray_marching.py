@@ -10,8 +10,8 @@ form. The integer always advances, so no rounding can make a ray hang, and neigh
 
 Cells count x fastest: x + R (y + R (z + R cascade)), 32 along x to a word. Cascade c covers the box scaled by 2^c about its
 centre; the finest cascade around a point is asked. Under contraction one grid covers [-2, 2]^3, what mip-NeRF 360
-(Barron et al. 2022, equation 10) maps all space to. From an empty cell, or an empty block of 8^3 cells, a ray
-jumps to just before the exit: that is merely faster, the samples are those of trying every lattice index.
+(Barron et al. 2022, equation 10) maps all space to. A cell, or an empty block of 8^3 cells, answers for all midpoints
+before the ray leaves it: that is merely faster, the samples are those of asking for every lattice index.
 
 One loop serves twice: first it counts, then (`write`) it fills the span that the count got. Should two compilations
 round differently, the second never leaves its span and fills what is missing with empty intervals.
@@ -24,10 +24,10 @@ from taichi_nerf.kernels.device_functions import real
 BLOCK = 8  # cells along the edge of a block
 MOST_INDICES = 1 << 24  # beyond, 32-bit floats cannot tell lattice indices apart
 MOST_CONTRACTED_STEPS = 1 << 16  # contracted space has no far end
-FACE_MARGIN = 0.01  # of a cell: what rounding may move a point, generously
+FACE_MARGIN = 0.01  # of a cell: more than rounding moves a point, unless its ray comes from 10^5 cells away
 
 # The numbers that describe the lattice, in one array: below BENT_INDEX linear, up to STRAIGHT_INDEX geometric.
-STEP_SIZE, GROWTH, BENT_T, BENT_INDEX, STRAIGHT_T, STRAIGHT_INDEX, MAX_STEP = range(7)
+STEP_SIZE, STEPS_PER_T, GROWTH, BENT_T, BENT_INDEX, STRAIGHT_T, STRAIGHT_INDEX, MAX_STEP = range(8)
 
 
 @ti.func
@@ -45,7 +45,7 @@ def t_of_index(index, lattice, growing: ti.template()):
 @ti.func
 def index_of_t(t, lattice, growing: ti.template()):
     """The inverse of T."""
-    index = t / lattice[STEP_SIZE]
+    index = t * lattice[STEPS_PER_T]
     if ti.static(growing):
         if t > lattice[STRAIGHT_T]:
             index = lattice[STRAIGHT_INDEX] + (t - lattice[STRAIGHT_T]) / lattice[MAX_STEP]
@@ -66,9 +66,11 @@ def last_index_before(t, jitter, lattice, growing: ti.template()):
 
 
 @ti.func
-def clip_to_grid(near, far, origin, direction, reach):
-    """The part of [near, far] inside the cube [-reach, reach]^3, a little enlarged; far < near if there is none."""
-    bound = reach * real(near, 1.001)
+def clip_to_grid(near, far, origin, direction, n_cascades):
+    """The part of [near, far] inside the outermost cascade, a little enlarged; far < near if there is none."""
+    bound = real(near, 1.001)
+    for _ in range(n_cascades - 1):
+        bound *= 2
     for axis in ti.static(range(3)):
         if direction[axis] != 0:
             first = (-bound - origin[axis]) / direction[axis]
@@ -87,15 +89,15 @@ def contract(position, norm):
 
 
 @ti.func
-def leave_box(cell, size, scale, origin, direction, resolution: ti.template()):
+def leave_box(cell, size, scale, origin, direction, inverse, resolution: ti.template()):
     """Where the ray leaves the cube of `size` cells around `cell`, less a margin."""
     leave = real(scale, 1e30)
+    margin = real(scale, FACE_MARGIN)
     for axis in ti.static(range(3)):
-        if direction[axis] != 0:
-            low = ti.cast(cell[axis] & -size, origin[axis])
-            margin = real(scale, FACE_MARGIN)
-            face = ti.select(direction[axis] > 0, low + size - margin, low + margin)
-            leave = ti.min(leave, ((face * real(scale, 2 / resolution) - 1) * scale - origin[axis]) / direction[axis])
+        low = cell[axis] & -size
+        face = ti.select(direction[axis] > 0, low + size - margin, low + margin)
+        t = ((face * real(scale, 2 / resolution) - 1) * scale - origin[axis]) * inverse[axis]
+        leave = ti.min(leave, ti.select(direction[axis] != 0, t, leave))
     return leave
 
 
@@ -107,7 +109,7 @@ def leave_contracted(cell, size, place, t, position, norm, direction, resolution
     """
     clearance = real(t, 1e30)
     for axis in ti.static(range(3)):
-        low = ti.cast(cell[axis] & -size, t)
+        low = cell[axis] & -size
         clearance = ti.min(clearance, place[axis] - low, low + size - place[axis])
     clearance = ti.max(clearance - real(t, FACE_MARGIN), real(t, 0)) * real(t, 4 / resolution)
     speed = ti.max(direction.norm(), real(t, 1e-20))
@@ -121,11 +123,19 @@ def leave_contracted(cell, size, place, t, position, norm, direction, resolution
 
 @ti.func
 def look_up(
-    t, origin, direction, occupancy, blocks, resolution: ti.template(), n_cascades: ti.template(), contracted: ti.template()
+    t,
+    origin,
+    direction,
+    inverse,
+    occupancy: ti.template(),
+    blocks: ti.template(),
+    n_cascades,
+    resolution: ti.template(),
+    contracted: ti.template(),
 ):
-    """Whether the cell at t is occupied, and if not, until when the ray meets no other cell that is."""
+    """Whether the cell at t is occupied, and until which t the answer holds for certain."""
     position = origin + direction * t  # half-sizes of the box away from its centre
-    scale, cascade = real(t, 1), 0
+    scale, shrink, cascade = real(t, 1), real(t, 1), 0
     norm = real(t, 0)
     mapped = position
     if ti.static(contracted):
@@ -135,10 +145,11 @@ def look_up(
     for _ in range(n_cascades - 1):
         if reach >= scale:
             scale *= 2
+            shrink /= 2
             cascade += 1
     occupied, leave = 0, t
     if reach < scale:
-        place = (mapped / scale + 1) * (resolution // 2)
+        place = (mapped * shrink + 1) * (resolution // 2)
         cell = ti.min(ti.cast(ti.floor(place), ti.i32), resolution - 1)
         column = cell[0] >> 5
         row = cell[1] + resolution * (cell[2] + resolution * cascade)
@@ -148,11 +159,10 @@ def look_up(
         if (blocks[column + resolution // 32 * block_row] >> (cell[0] & 24)) & 255 != 0:
             size = 1
             occupied = (occupancy[column + resolution // 32 * row] >> (cell[0] & 31)) & 1
-        if occupied == 0:
-            if ti.static(contracted):
-                leave = leave_contracted(cell, size, place, t, position, norm, direction, resolution)
-            else:
-                leave = leave_box(cell, size, scale, origin, direction, resolution)
+        if ti.static(contracted):
+            leave = leave_contracted(cell, size, place, t, position, norm, direction, resolution)
+        else:
+            leave = leave_box(cell, size, scale, origin, direction, inverse, resolution)
     return occupied, leave
 
 
@@ -180,36 +190,38 @@ def march_rays(
     occupancy: ti.types.ndarray(ndim=1),  # [n_words]
     blocks: ti.types.ndarray(ndim=1),  # [n_words / 64]
     aabb: ti.types.ndarray(ndim=2),  # [2, 3]
-    lattice_numbers: ti.types.ndarray(ndim=1),  # [7]
+    lattice_numbers: ti.types.ndarray(ndim=1),  # [8]
     max_samples_per_ray: ti.i32,
+    n_cascades: ti.i32,
     resolution: ti.template(),
-    n_cascades: ti.template(),
     growing: ti.template(),
     contracted: ti.template(),
     write: ti.template(),
-    spans: ti.types.ndarray(ndim=2),  # [n_rays, 2] written by the count, read by the write
+    beginnings: ti.types.ndarray(ndim=1),  # [n_rays] each ray's first index, written by the count, read by the write
+    spans: ti.types.ndarray(ndim=2),  # [n_rays, 2] likewise: first (0 in the count), count
     out_t_starts: ti.types.ndarray(ndim=1),  # [n_samples]
     out_t_ends: ti.types.ndarray(ndim=1),  # [n_samples]
     out_ray_indices: ti.types.ndarray(ndim=1),  # [n_samples]
 ):
     if ti.static(write):
-        n_rays = spans.shape[0]
-        for i in range(spans[n_rays - 1, 0] + spans[n_rays - 1, 1], out_t_starts.shape[0]):  # capacity that is left
-            out_t_starts[i] = 0
-            out_t_ends[i] = 0
-            out_ray_indices[i] = 0
+        for i in range(out_t_starts.shape[0]):
+            if i >= spans[spans.shape[0] - 1, 0] + spans[spans.shape[0] - 1, 1]:  # room that is left
+                out_t_starts[i] = 0
+                out_t_ends[i] = 0
+                out_ray_indices[i] = 0
     for ray in range(origins.shape[0]):
-        lattice = ti.Vector([lattice_numbers[i] for i in ti.static(range(7))])
+        lattice = ti.Vector([lattice_numbers[i] for i in ti.static(range(8))])
         low = ti.Vector([aabb[0, axis] for axis in ti.static(range(3))])
         high = ti.Vector([aabb[1, axis] for axis in ti.static(range(3))])
         center, half = (low + high) / 2, (high - low) / 2
         origin = (ti.Vector([origins[ray, axis] for axis in ti.static(range(3))]) - center) / half
         direction = ti.Vector([directions[ray, axis] for axis in ti.static(range(3))]) / half
+        inverse = 1 / direction
         shift = jitter[ray]
         farthest = t_of_index(real(lattice[0], MOST_INDICES), lattice, growing)
         near, far = ti.max(t_near[ray], -lattice[STEP_SIZE] * MOST_INDICES), ti.min(t_far[ray], farthest)
         if ti.static(not contracted):
-            near, far = clip_to_grid(near, far, origin, direction, real(lattice[0], 2 ** (n_cascades - 1)))
+            near, far = clip_to_grid(near, far, origin, direction, n_cascades)
         k, last = 1, 0
         # A NaN fails every comparison, so a ray that holds one stops here.
         if ti.abs(origin.sum() + direction.sum() + shift) < real(shift, 1e30) and t_near[ray] < t_far[ray] and near <= far:
@@ -217,32 +229,38 @@ def march_rays(
             last = last_index_before(far, shift, lattice, growing) + 2
             if ti.static(contracted):
                 last = ti.min(last, k + MOST_CONTRACTED_STEPS)
-        found, most, first = 0, max_samples_per_ray, 0
+        found, most, first, beginning = 0, max_samples_per_ray, 0, k
         if ti.static(write):
-            first, most = spans[ray, 0], spans[ray, 1]
+            first, most, k = spans[ray, 0], spans[ray, 1], beginnings[ray]
         while k <= last and found < most:
-            index = ti.cast(k, shift) + shift
-            t_start, t_end = t_of_index(index, lattice, growing), t_of_index(ti.cast(k + 1, shift) + shift, lattice, growing)
-            middle = (t_start + t_end) / 2
-            k += 1
+            middle = (t_of_index(k + shift, lattice, growing) + t_of_index(k + 1 + shift, lattice, growing)) / 2
+            until = k
             if middle >= t_near[ray] and middle < t_far[ray]:
                 occupied, leave = look_up(
-                    middle, origin, direction, occupancy, blocks, resolution, n_cascades, contracted
+                    middle, origin, direction, inverse, occupancy, blocks, n_cascades, resolution, contracted
                 )
+                until = ti.max(k, ti.min(last, last_index_before(ti.min(leave, far), shift, lattice, growing)))
                 if occupied != 0:
-                    if ti.static(write):
-                        out_t_starts[first + found] = t_start
-                        out_t_ends[first + found] = t_end
-                        out_ray_indices[first + found] = ray
-                    found += 1
-                else:
-                    k = ti.max(k, last_index_before(ti.min(leave, far), shift, lattice, growing) + 1)
+                    if found == 0:
+                        beginning = k
+                    t_end = t_of_index(k + shift, lattice, growing)
+                    for i in range(k, ti.min(until, k + most - found - 1) + 1):
+                        t_start = t_end
+                        t_end = t_of_index(i + 1 + shift, lattice, growing)
+                        if (t_start + t_end) / 2 < t_far[ray]:
+                            if ti.static(write):
+                                out_t_starts[first + found] = t_start
+                                out_t_ends[first + found] = t_end
+                                out_ray_indices[first + found] = ray
+                            found += 1
+            k = until + 1
         if ti.static(write):
             for i in range(first + found, first + most):
                 out_t_starts[i] = far
                 out_t_ends[i] = far
                 out_ray_indices[i] = ray
         else:
+            beginnings[ray] = beginning
             spans[ray, 0] = 0
             spans[ray, 1] = found
 

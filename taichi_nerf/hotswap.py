@@ -22,7 +22,7 @@ from torch import Tensor
 from taichi_nerf.runtime import current
 
 
-class swap:  # noqa: N801 - used like a function
+class swap:
     """Replace kernels of a module: `swap(compositing, composite_rays=mine)`. As a context manager, only for the block."""
 
     def __init__(self, module: ModuleType, **kernels: Callable[..., Any]):
@@ -32,7 +32,9 @@ class swap:  # noqa: N801 - used like a function
                 raise AttributeError(f"{module.__name__} has no kernel {name!r}: it has {', '.join(known)}")
             expected, got = (list(inspect.signature(k).parameters) for k in (getattr(module, name), kernel))
             if len(expected) != len(got):
-                raise TypeError(f"{name} is called with {len(expected)} arguments ({', '.join(expected)}), yours takes {len(got)}")
+                raise TypeError(
+                    f"{name} is called with {len(expected)} arguments ({', '.join(expected)}), yours takes {len(got)}"
+                )
         self._module = module
         self._originals = {name: getattr(module, name) for name in kernels}
         vars(module).update(kernels)
@@ -80,8 +82,7 @@ def check_gradients(family: str, n: int = 64, seed: int = 0, show: bool = True) 
             continue
         arguments = {k: v.to(backend.torch_device) if isinstance(v, Tensor) else v for k, v in example.arguments.items()}
         op, reference = getattr(op_module, example.function), getattr(reference_module, example.function)
-        generator = torch.Generator().manual_seed(seed)
-        cotangents = [torch.randn(o.shape, generator=generator, dtype=o.dtype).to(o.device) for o in outputs_of(op, arguments)]
+        cotangents = random_cotangents(op, arguments, example.differentiable, seed)
         ours = gradients_of(op, arguments, example.differentiable, cotangents)
         theirs = gradients_of(reference, arguments, example.differentiable, cotangents)
         for name in example.differentiable:
@@ -104,6 +105,17 @@ def outputs_of(function: Callable[..., Any], arguments: dict[str, Any]) -> list[
     result = function(**arguments)
     outputs = [result] if isinstance(result, Tensor) else list(result)
     return [o for o in outputs if isinstance(o, Tensor) and o.is_floating_point()]
+
+
+def random_cotangents(
+    function: Callable[..., Any], arguments: dict[str, Any], differentiable: tuple[str, ...], seed: int = 1
+) -> list[Tensor]:
+    """A random cotangent for each output that has a gradient, zeros for the others (mip-NeRF's radii, say)."""
+    generator = torch.Generator().manual_seed(seed)
+    leaves = {name: arguments[name].detach().clone().requires_grad_() for name in differentiable}
+    outputs = outputs_of(function, {**arguments, **leaves})
+    drawn = [torch.randn(o.shape, generator=generator, dtype=o.dtype).to(o.device) for o in outputs]
+    return [c if o.requires_grad else torch.zeros_like(c) for o, c in zip(outputs, drawn, strict=True)]
 
 
 def gradients_of(

@@ -17,13 +17,25 @@ RULES = {
     "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
     "hotswap": ({"runtime", "ops", "reference", "kernels"}, {"torch"}),
     "ops": ({"runtime", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
-    "demo": ({"runtime", "rays", "ops"}, {"torch", "numpy", "imageio", "skimage", "trimesh"}),
+    "demo": ({"demo", "rays", "ops"}, {"torch", "numpy", "imageio", "skimage", "trimesh"}),
     "benchmarks": ({"hotswap", "ops", "reference", "runtime", "benchmarks"}, {"torch"}),
     "apps": (None, {"click", "rich"}),
     "__init__": (None, set()),
     "__main__": ({"apps"}, set()),
 }
-OTHERS = {"taichi", "torch", "numpy", "click", "rich", "imageio", "matplotlib", "skimage", "trimesh", "viser", "safetensors"}
+OTHERS = {
+    "taichi",
+    "torch",
+    "numpy",
+    "click",
+    "rich",
+    "imageio",
+    "matplotlib",
+    "skimage",
+    "trimesh",
+    "viser",
+    "safetensors",
+}
 
 
 def modules():
@@ -81,7 +93,12 @@ def test_taichi_is_initialised_in_one_place_and_its_autodiff_is_never_used():
 def test_every_family_has_its_four_files():
     from taichi_nerf.reference import FAMILIES
 
-    for folder, prefix in (("kernels", ""), ("taichi_nerf/ops", ""), ("taichi_nerf/reference", ""), ("tests/ops", "test_")):
+    for folder, prefix in (
+        ("kernels", ""),
+        ("taichi_nerf/ops", ""),
+        ("taichi_nerf/reference", ""),
+        ("tests/ops", "test_"),
+    ):
         present = {file.stem for file in (ROOT / folder).glob(f"{prefix}*.py")}
         assert {prefix + family for family in FAMILIES} <= present, folder
 

@@ -60,7 +60,10 @@ def python(code, *options):
 def modules():
     names = []
     for package in PACKAGES:
-        names += [package, *(f"{package}.{f.stem}" for f in sorted(folder_of(package).glob("*.py")) if f.stem != "__init__")]
+        names += [
+            package,
+            *(f"{package}.{f.stem}" for f in sorted(folder_of(package).glob("*.py")) if f.stem != "__init__"),
+        ]
     return [name for name in names if not name.endswith("__main__")]
 
 

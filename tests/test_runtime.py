@@ -55,9 +55,7 @@ def test_a_driver_that_ends_its_process_is_reported_not_suffered(monkeypatch):
     monkeypatch.setattr(runtime, "missing_driver", lambda arch: "")
     code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     real_run = subprocess.run
-    monkeypatch.setattr(
-        runtime.subprocess, "run", lambda command, **options: real_run([sys.executable, "-c", code], **options)
-    )
+    monkeypatch.setattr(runtime.subprocess, "run", lambda command, **options: real_run([sys.executable, "-c", code], **options))
     found = runtime.probe.__wrapped__("vulkan")
     assert not found.works
     assert found.reason == "its driver ended the test process (signal 11)"
@@ -66,9 +64,7 @@ def test_a_driver_that_ends_its_process_is_reported_not_suffered(monkeypatch):
 def test_a_taichi_that_starts_something_else_is_an_error():
     """TI_ARCH overrides every ti.init behind the program's back."""
     code = "import taichi_nerf\ntry: taichi_nerf.start('cpu')\nexcept taichi_nerf.BackendError as e: print(e)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"TI_ARCH": "vulkan", "PATH": ""}, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env={"TI_ARCH": "vulkan", "PATH": ""}, capture_output=True, text=True)
     if "no Vulkan" in done.stderr or done.returncode < 0:
         pytest.skip("no Vulkan here, so Taichi cannot be sent astray")
     assert "TI_ARCH" in done.stdout + done.stderr
@@ -85,9 +81,7 @@ def test_an_op_before_start_says_what_to_do():
 
 
 def test_starting_prints_nothing():
-    done = subprocess.run(
-        [sys.executable, "-c", "import taichi_nerf; taichi_nerf.start('cpu')"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", "import taichi_nerf; taichi_nerf.start('cpu')"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

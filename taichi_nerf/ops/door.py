@@ -73,6 +73,9 @@ def _spell(shape: str) -> str:
     return ", ".join(shape.split())
 
 
-def plain(tensor: Tensor) -> Tensor:
-    """The tensor as a kernel takes it: contiguous, and without history (Taichi would write to `.grad` of a leaf)."""
-    return tensor.detach().contiguous()
+def plain(tensor: Any) -> Any:
+    """A tensor as a kernel takes it: contiguous, and without history (Taichi would write to `.grad` of a leaf).
+
+    A DeviceArray gives its array on the device.
+    """
+    return tensor.data if isinstance(tensor, DeviceArray) else tensor.detach().contiguous()

@@ -89,9 +89,9 @@ class _GenerateRays(torch.autograd.Function):
         on_cpu = current().arch == "cpu"
         of_cameras = pixels.new_zeros(n_tables(len(pixels), n_cameras) if on_cpu else 1, n_cameras, 24)
         if len(pixels):
-            adjoint = ray_generation.generate_rays_adjoint_split if on_cpu else ray_generation.generate_rays_adjoint
             tolerance = 2 * torch.finfo(pixels.dtype).eps
-            adjoint(*inputs, tolerance, plain(grad_origins), plain(grad_directions), of_pixels, of_cameras)
+            cotangents = plain(grad_origins), plain(grad_directions)
+            ray_generation.generate_rays_adjoint(*inputs, tolerance, *cotangents, of_pixels, of_cameras, not on_cpu)
         of_pose, of_intrinsics, of_distortion = of_cameras.sum(0).split([12, 4, 8], dim=-1)
         return of_pixels, None, of_pose.view(n_cameras, 3, 4), of_intrinsics, of_distortion, None
 

@@ -37,13 +37,13 @@ def march_rays(
     max_samples_per_ray: int = 1024,
     max_samples: int | None = None,
 ) -> Samples:
-    """The intervals of a ray's lattice whose midpoints lie in [t_near, t_far) and in an occupied cell.
+    """The intervals of a ray's lattice whose midpoints lie in [t_near, t_far) and in an occupied cell. No gradients.
 
     Boundary k is at t = step_size (k + jitter), so a jitter drawn per ray makes the midpoints uniform over any stretch.
     With a `cone_angle`, steps grow from step_size to cone_angle * t, up to max_step. Intervals are whole: the first and
-    the last may reach half a step over t_near and t_far. t_far may be infinite: a ray ends where the outermost
-    cascade does. `contraction="sphere"` reads the grid in mip-NeRF 360's contracted space, in half-sizes of the
-    box; such a ray tries at most 65,536 steps. A ray keeps its first `max_samples_per_ray` samples.
+    the last may reach half a step over t_near and t_far. A ray ends where the outermost cascade does, so t_far may
+    be infinite. `contraction="sphere"` reads one grid in mip-NeRF 360's contracted space, in half-sizes of the box, and
+    there a ray tries 65,536 steps at most. A ray keeps its first `max_samples_per_ray` samples; one that holds a NaN has none.
 
     Without `max_samples` the host waits once, to learn how many samples there are. With it, the buffers have that length
     at once: rays past the end are cut short or left empty, and what is left over holds empty intervals of ray 0 that
@@ -61,8 +61,9 @@ def march_rays(
         aabb=(aabb, "2 3"),
         occupancy=(occupancy, str(n_words), torch.int32),
     )
-    spans = torch.zeros(sizes["n_rays"], 2, dtype=torch.int32, device=origins.device)
-    if sizes["n_rays"] == 0:
+    n_rays = sizes["n_rays"]
+    spans = torch.zeros(n_rays, 2, dtype=torch.int32, device=origins.device)
+    if n_rays == 0:
         return _empty_samples(0, origins, spans)
     blocks = spans.new_empty(n_words // 64)
     bits = occupancy.data if isinstance(occupancy, DeviceArray) else plain(occupancy)
@@ -70,15 +71,15 @@ def march_rays(
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
     rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]
     lattice = torch.tensor(_lattice(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
-    grid = (bits, blocks, plain(aabb), lattice, max_samples_per_ray, resolution, n_cascades, cone_angle > 0)
-    contracted = contraction == "sphere"
-    nothing = _empty_samples(1, origins, spans)
-    ray_marching.march_rays(*rays, *grid, contracted, False, spans, nothing.t_starts, nothing.t_ends, nothing.ray_indices)
-    samples = _empty_samples(_lay_out(spans, max_samples), origins, spans)
-    if len(samples.t_starts):
-        out = (samples.t_starts, samples.t_ends, samples.ray_indices)
-        ray_marching.march_rays(*rays, *grid, contracted, True, spans, *out)
-    return samples
+    grid = (bits, blocks, plain(aabb), lattice, max_samples_per_ray, n_cascades, resolution)
+    kind = (cone_angle > 0, contraction == "sphere")
+    beginnings = spans.new_empty(n_rays)
+    out = _empty_samples(1, origins, spans)
+    ray_marching.march_rays(*rays, *grid, *kind, False, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)
+    out = _empty_samples(_lay_out(spans, max_samples), origins, spans)
+    if len(out.t_starts):
+        ray_marching.march_rays(*rays, *grid, *kind, True, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)
+    return out
 
 
 def sample_positions(
@@ -157,11 +158,11 @@ def _empty_samples(n: int, like: Tensor, spans: Tensor) -> Samples:
 def _lattice(step_size: float, cone_angle: float, max_step: float) -> list[float]:
     """The numbers that describe T, in the order of the constants in `kernels/ray_marching.py`."""
     if cone_angle == 0:
-        return [step_size, 0, 0, 0, 0, 0, 0]
+        return [step_size, 1 / step_size, 0, 0, 0, 0, 0, 0]
     growth = math.log1p(cone_angle)
     bent_index = 1 / growth
     straight_index = bent_index + math.log(max_step / step_size) / growth
-    return [step_size, growth, step_size / growth, bent_index, max_step / growth, straight_index, max_step]
+    return [step_size, 1 / step_size, growth, step_size / growth, bent_index, max_step / growth, straight_index, max_step]
 
 
 def _check_options(

@@ -65,7 +65,12 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
         "background": uniform(generator, (n_rays, 3), 0, 1, like),
     }
     gradients = ("density", "color", "t_starts", "t_ends", "background")
-    features = {**arguments, "color": uniform(generator, (n_samples, 7), -1, 1, like), "background": None, "early_stop": 0.2}
+    features = {
+        **arguments,
+        "color": uniform(generator, (n_samples, 7), -1, 1, like),
+        "background": None,
+        "early_stop": 0.2,
+    }
     return [
         Example("composite_rays", arguments, gradients, "color over a background"),
         Example("composite_rays", features, gradients[:4], "seven channels, early stop"),

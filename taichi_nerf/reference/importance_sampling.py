@@ -17,8 +17,9 @@ def importance_sample(
     uniforms: Tensor | None = None,  # [n_rays, n_samples] in [0, 1)
     stratified: bool = False,
     padding: float = 1e-5,
+    blur: bool = False,
 ) -> Tensor:  # [n_rays, n_samples] ascending
-    """Draw t of each ray from the histogram `weights + padding` over its bins, by inverting its cumulative distribution."""
+    """Draw t of each ray from the histogram `weights + padding` of its bins: invert its cumulative distribution."""
     bin_edges, weights = bin_edges.detach(), weights.detach()
     if stratified:
         within = 0.5 if uniforms is None else uniforms
@@ -29,15 +30,23 @@ def importance_sample(
         u = uniforms.sort(-1).values
     u = u.expand(len(weights), n_samples)
 
-    mass = torch.where(weights > 1e-30, weights, 0).clamp(max=1e30) + padding
+    mass = torch.where(weights > 1e-30, weights, 0).clamp(max=1e30)
+    mass = (blurred(mass) if blur else mass) + padding
     mass = torch.where(mass.sum(-1, keepdim=True) > 0, mass, 1)
     cumulative = torch.nn.functional.pad(mass.cumsum(-1), (1, 0))
     total = cumulative[:, -1:]
-    last = torch.searchsorted(cumulative, total) - 1  # the last bin with mass
+    last = torch.searchsorted(cumulative, total.contiguous()) - 1  # the last bin with mass
     bins = torch.minimum(torch.searchsorted(cumulative, u * total, right=True) - 1, last)
     below, above = cumulative.gather(-1, bins), cumulative.gather(-1, bins + 1)
     near, far = bin_edges.gather(-1, bins), bin_edges.gather(-1, bins + 1)
     return torch.lerp(near, far, (u * total - below) / (above - below))
+
+
+def blurred(weights: Tensor) -> Tensor:  # [n_rays, n_bins] -> [n_rays, n_bins]
+    """The mean of each weight's maxima with its left and with its right neighbour; the outer neighbours repeat."""
+    padded = torch.cat([weights[:, :1], weights, weights[:, -1:]], -1)
+    maxima = torch.maximum(padded[:, :-1], padded[:, 1:])
+    return (maxima[:, :-1] + maxima[:, 1:]) / 2
 
 
 def stratified_samples(
@@ -48,7 +57,7 @@ def stratified_samples(
     uniforms: Tensor | None = None,  # [n_rays, n_samples] in [0, 1)
     spacing: str = "linear",
 ) -> Tensor:  # [n_rays, n_samples] ascending
-    """Points from near to far, evenly spaced in t or in 1 / t; with `uniforms`, drawn between the midpoints around each."""
+    """Points from near to far, even in t or in 1 / t; with `uniforms`, each drawn between the midpoints around it."""
     near, far = t_near.detach()[:, None], t_far.detach()[:, None]
     s = torch.linspace(0, 1, n_samples, dtype=near.dtype, device=near.device)
     t = torch.lerp(near, far, s) if spacing == "linear" else 1 / torch.lerp(1 / near, 1 / far, s)
@@ -58,15 +67,6 @@ def stratified_samples(
     low = torch.cat([t[:, :1], midpoints], -1)
     high = torch.cat([midpoints, t[:, -1:]], -1)
     return torch.lerp(low, high, uniforms)
-
-
-def blur_weights(
-    weights: Tensor,  # [n_rays, n_bins]
-) -> Tensor:  # [n_rays, n_bins]
-    """The mean of each weight's maxima with its left and with its right neighbour; the outer neighbours repeat."""
-    padded = torch.cat([weights[:, :1], weights, weights[:, -1:]], -1)
-    maxima = torch.maximum(padded[:, :-1], padded[:, 1:])
-    return (maxima[:, :-1] + maxima[:, 1:]) / 2
 
 
 def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -> list[Example]:
@@ -84,15 +84,15 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
         "n_samples": n_samples,
     }
     between = {"t_near": t_near, "t_far": t_far, "n_samples": n_samples}
-    strata = {"uniforms": uniforms, "stratified": True, "padding": 0.01}
+    mip = {"uniforms": uniforms, "stratified": True, "padding": 0.01, "blur": True}
+    inverse = {**between, "spacing": "inverse"}
     return [
-        Example("importance_sample", {**histogram, **strata}, label="one draw a stratum (mip-NeRF)"),
+        Example("importance_sample", {**histogram, **mip}, label="one draw a stratum, blurred (mip-NeRF)"),
         Example("importance_sample", {**histogram, "uniforms": uniforms}, label="independent draws (NeRF)"),
         Example("importance_sample", histogram, label="evenly, ends included"),
         Example("importance_sample", {**histogram, "n_samples": 33, "stratified": True}, label="centers of strata"),
         Example("stratified_samples", {**between, "uniforms": uniforms}, label="jittered"),
-        Example("stratified_samples", {**between, "uniforms": uniforms, "spacing": "inverse"}, label="jittered, inverse"),
-        Example("stratified_samples", between, label="evenly"),
-        Example("stratified_samples", {**between, "n_samples": 1, "spacing": "inverse"}, label="a single sample"),
-        Example("blur_weights", {"weights": weights}, ("weights",)),
+        Example("stratified_samples", {**inverse, "uniforms": uniforms}, label="jittered, inverse"),
+        Example("stratified_samples", between, label="even"),
+        Example("stratified_samples", {**inverse, "n_samples": 65}, label="even, inverse"),
     ]

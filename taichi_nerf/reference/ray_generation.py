@@ -61,9 +61,9 @@ def _world_rays(
         EQUIRECTANGULAR: equirectangular,
         ORTHOGRAPHIC: orthographic,
     }
-    for model in models.unique().tolist():
+    for model, lens in lenses.items():
         rows = (models == model).nonzero()[:, 0]
-        start, direction, solved = lenses[model](points[rows], coefficients[rows])
+        start, direction, solved = lens(points[rows], coefficients[rows])
         starts, directions = starts.index_put((rows,), start), directions.index_put((rows,), direction)
         found = found.index_put((rows,), solved)
     rotations, translations = poses[:, :, :3], poses[:, :, 3]

@@ -6,6 +6,7 @@ around it.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -37,6 +38,9 @@ def march_rays(
     max_samples: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The intervals whose midpoints lie in occupied cells: t_starts, t_ends, ray_indices, spans."""
+    if len(origins) == 0:
+        nothing = torch.zeros(0, dtype=torch.int32, device=origins.device)
+        return t_near.new_empty(0), t_near.new_empty(0), nothing, nothing.view(0, 2)
     center, half = aabb.mean(0), (aabb[1] - aabb[0]) / 2
     origins, directions = (origins - center) / half, directions / half
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
@@ -54,9 +58,6 @@ def march_rays(
         rows.append(rays[row])
         starts.append(t_start[row, column])
         ends.append(t_end[row, column])
-    if not rows:
-        empty = torch.zeros(0, dtype=torch.int32, device=origins.device)
-        return t_near.new_empty(0), t_near.new_empty(0), empty, empty.view(0, 2)
     ray_indices, t_starts, t_ends = torch.cat(rows), torch.cat(starts), torch.cat(ends)
     if max_samples is not None:  # cut off, or filled up with empty intervals
         missing = max(max_samples - len(t_starts), 0)
@@ -105,9 +106,7 @@ def _lattice(
         if not growth:
             return t / step_size
         curved = bent + torch.log(t.clamp_min(bent_t) / bent_t) / growth
-        return torch.where(
-            t > straight_t, straight + (t - straight_t) / max_step, torch.where(t > bent_t, curved, t / step_size)
-        )
+        return torch.where(t > straight_t, straight + (t - straight_t) / max_step, torch.where(t > bent_t, curved, t / step_size))
 
     first = (index_of(near) - jitter).clamp(-MOST_INDICES, MOST_INDICES).floor().long() - 2
     last = (index_of(far) - jitter).clamp(-MOST_INDICES, MOST_INDICES).floor().long() + 2
@@ -140,7 +139,7 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
     n_rays = (n + 15) // 16
     resolution = 128 if n > 10_000 else 32
     around = normalize(uniform(generator, (n_rays, 3), -1, 1, like), dim=-1)
-    arguments = {
+    arguments: dict[str, Any] = {
         "origins": 2.5 * around + uniform(generator, (n_rays, 3), -0.5, 0.5, like),
         "directions": normalize(uniform(generator, (n_rays, 3), -0.7, 0.7, like) - 2.5 * around, dim=-1),
         "t_near": uniform(generator, (n_rays,), 0, 0.3, like),
@@ -191,15 +190,16 @@ def _blobs(generator: Generator, resolution: int, n_cascades: int) -> Tensor:
     return (cells.view(-1, 32).long() << torch.arange(32)).sum(-1).to(torch.int32)
 
 
-def _without_close_calls(call: dict) -> dict:
+def _without_close_calls(call: dict[str, Any]) -> dict[str, Any]:
     """The call, with rays emptied on which rounding, which differs between devices, could decide about a sample."""
     near, far = call["t_near"], call["t_far"]
     if len(near) == 0 or len(near) > RAYS_AT_ONCE:
         return call
     center, half = call["aabb"].mean(0), (call["aabb"][1] - call["aabb"][0]) / 2
     jitter = torch.zeros_like(near) if call["jitter"] is None else call["jitter"]
-    lattice = _lattice(near, far, jitter, call["step_size"], call.get("cone_angle", 0.0), call.get("max_step", 1e10))
-    middle = sum(lattice) / 2
+    options = (call["step_size"], call.get("cone_angle", 0.0), call.get("max_step", 1e10))
+    t_start, t_end = _lattice(near, far, jitter, *options)
+    middle = (t_start + t_end) / 2
     positions = (call["origins"] - center)[:, None] / half + (call["directions"] / half)[:, None] * middle[..., None]
     place, cascade = _place(positions, call["resolution"], call.get("n_cascades", 1), call.get("contraction", "none"))
     close = ((place - place.round()).abs() < 3e-4).any(-1) & (cascade < call.get("n_cascades", 1))

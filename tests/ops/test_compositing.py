@@ -79,7 +79,12 @@ def test_permuting_rays_permutes_the_output(backend, generator):
 def test_a_ray_without_samples_is_its_background(backend):
     background = torch.tensor([[0.2, 0.4, 0.6]])
     rendered = composite_rays(
-        torch.empty(0), torch.empty(0, 3), torch.empty(0), torch.empty(0), torch.zeros(1, 2, dtype=torch.int32), background
+        torch.empty(0),
+        torch.empty(0, 3),
+        torch.empty(0),
+        torch.empty(0),
+        torch.zeros(1, 2, dtype=torch.int32),
+        background,
     )
     assert_close(rendered.color, background)
     assert rendered.opacity.item() == rendered.depth.item() == 0

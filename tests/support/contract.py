@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_nerf.hotswap import gradients_of, outputs_of, relative_error
+from taichi_nerf.hotswap import gradients_of, random_cotangents, relative_error
 from taichi_nerf.reference import FAMILIES
 from taichi_nerf.reference.example import Example
 from taichi_nerf.runtime import current
@@ -56,15 +56,9 @@ def assert_same_outputs(ours: Any, theirs: Any, tolerance: float) -> None:
             assert torch.equal(mine, wanted), f"output {position}: integers differ"
 
 
-def random_cotangents(function: Any, arguments: dict[str, Any], seed: int = 1) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    outputs = outputs_of(function, arguments)
-    return [torch.randn(o.shape, generator=generator, dtype=o.dtype).to(o.device) for o in outputs]
-
-
 def assert_same_gradients(family: str, example: Example, tolerance: float) -> None:
     op, reference = pair(family, example)
-    cotangents = random_cotangents(op, example.arguments)
+    cotangents = random_cotangents(op, example.arguments, example.differentiable)
     ours = gradients_of(op, example.arguments, example.differentiable, cotangents)
     theirs = gradients_of(reference, example.arguments, example.differentiable, cotangents)
     for name in example.differentiable:

@@ -50,7 +50,12 @@ def main() -> None:
         python = outside / "env/bin/python"
         run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=outside)
         print(run(python, "-c", SMOKE.format(root=str(ROOT)), cwd=outside), end="")
-        for command in (["--version"], ["--help"], ["backends"], ["benchmark", "kernels", "--only", "compositing", "--n", "1000"]):
+        for command in (
+            ["--version"],
+            ["--help"],
+            ["backends"],
+            ["benchmark", "kernels", "--only", "compositing", "--n", "1000"],
+        ):
             print(run(outside / "env/bin/taichi-nerf", *command, cwd=outside), end="")
 
 

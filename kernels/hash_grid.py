@@ -1,0 +1,310 @@
+"""Multiresolution hash encoding (Müller et al. 2022, "Instant Neural Graphics Primitives", section 3), and its adjoints.
+
+A position x in [0, 1]³ is looked up in n_levels grids of growing resolution. On level l
+
+    scaled = x scale_l + 1/2      cell = floor(scaled)      fraction = scaled - cell
+    out[l] = Σ over the 8 corners c of the cell of  weight_c(fraction) table[row_l(c)]
+
+    row_l(c) = offset_l + (c_x + r c_y + r² c_z) mod size_l                              where the grid fits: "dense"
+    row_l(c) = offset_l + (c_x ^ 2654435761 c_y ^ 805459861 c_z) mod size_l              elsewhere: "hashed", 32-bit wrap
+
+`reference/hash_grid.py` computes scale, offset, size and resolution r of the levels; `levels` holds them in the order of its
+columns, `scales` apart as a float. Coordinates outside [0, 1] are taken to the border and have no gradient; NaN counts as 0.
+
+What bounds the speed on a CPU: a point reads 8 rows of each level, and a hashed level (2^19 rows of 2 floats: 4 MB) fits the
+L3 cache but no L2, the whole table (46 MB) neither. So the loops go level by level over many points, and misses to memory
+are made once and in order: reading a level from end to end before the random visits takes the forward of 131,072 points
+from 56 ms of processor time to 38 ms; the adjoint clears its level and gets the same. With the level in L3 about 15 ns
+remain for a point and level, most of it some 170 scalar instructions. Writing 2 floats into every 128-byte row, level after
+level, would fetch each line 8 times: features therefore go to a level-major array, turned over in blocks of points.
+What is left is not ours: a fresh 46 MB gradient is 11,000 page faults, 30 ms of processor time beside 45 ms of adding.
+"""
+
+import taichi as ti
+
+from taichi_nerf.kernels.device_functions import real
+
+# Taichi cuts an outermost loop into pieces of at least 512 iterations, one per thread. `n_slices * 512` iterations, all but
+# every 512th idle, therefore give each slice of the work a thread of its own.
+SLICE = 512
+BLOCK = 64  # points turned over at a time between the layouts: their rows stay in L1
+
+
+@ti.func
+def inside(x):
+    return ti.select(x >= 0, ti.min(x, 1), real(x, 0))  # a NaN fails the comparison
+
+
+@ti.func
+def cell_of(positions: ti.template(), i, scale):
+    """The cell that holds point i, and where in it: truncation is floor, as nothing is negative."""
+    scaled = ti.Vector([inside(positions[i, axis]) * scale + real(positions, 0.5) for axis in ti.static(range(3))])
+    cell = ti.cast(scaled, ti.i32)
+    return cell, scaled - cell
+
+
+@ti.func
+def row_of(cell, corner: ti.template(), grid, is_hashed: ti.template()):
+    """The table row of a corner; bit `axis` of `corner` tells its side. `grid` is (offset, size, resolution)."""
+    x, y, z = [ti.cast(cell[axis] + (corner >> axis & 1), ti.u32) for axis in ti.static(range(3))]
+    size, resolution = ti.cast(grid[1], ti.u32), ti.cast(grid[2], ti.u32)
+    row = ti.u32(0)
+    if ti.static(is_hashed):
+        row = (x ^ (y * ti.u32(2654435761)) ^ (z * ti.u32(805459861))) & (size - 1)  # size is a power of two
+    else:
+        row = x + resolution * (y + resolution * z)
+        row = ti.min(row, row - size)  # mod size, as row < 2 size: the difference wraps to something huge where row < size
+    return grid[0] + ti.cast(row, ti.i32)
+
+
+@ti.func
+def weight_of(fraction, corner: ti.template()):
+    weight = real(fraction[0], 1)
+    for axis in ti.static(range(3)):
+        weight *= fraction[axis] if ti.static(corner >> axis & 1) else 1 - fraction[axis]
+    return weight
+
+
+@ti.func
+def grid_of(levels: ti.template(), level):
+    return ti.Vector([levels[level, column] for column in ti.static(range(3))])
+
+
+@ti.func
+def touch(table: ti.template(), grid):
+    """Read every line of a level in order, which fetches it faster than random visits do. What is returned is >= 0.
+
+    Callers have to do something with that, lest the compiler drops the loop.
+    """
+    n_positive = 0
+    for line in range(grid[1] // 8):
+        n_positive += ti.cast(table[grid[0] + 8 * line, 0] > 0, ti.i32)
+    return n_positive
+
+
+@ti.func
+def encode_point(
+    positions: ti.template(), table: ti.template(), i, scale, grid, is_hashed: ti.template(), n_features: ti.template(),
+    out: ti.template(), row, column,
+):  # fmt: skip
+    cell, fraction = cell_of(positions, i, scale)
+    features = ti.Vector([real(positions, 0) for _ in ti.static(range(n_features))])
+    for corner in ti.static(range(8)):
+        entry = row_of(cell, corner, grid, is_hashed)
+        weight = weight_of(fraction, corner)
+        for f in ti.static(range(n_features)):
+            features[f] += weight * table[entry, f]
+    for f in ti.static(range(n_features)):
+        out[row, column + f] = features[f]
+
+
+@ti.kernel
+def encode(
+    positions: ti.types.ndarray(ndim=2),  # [n, 3]
+    table: ti.types.ndarray(ndim=2),  # [n_entries, n_features]
+    levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]: offset, size, resolution, is hashed
+    scales: ti.types.ndarray(ndim=1),  # [n_levels]
+    n_features: ti.template(),
+    n_slices: ti.i32,
+    scratch: ti.types.ndarray(ndim=2),  # [n_levels * n, n_features]
+    out: ti.types.ndarray(ndim=2),  # [n, n_levels * n_features]
+):
+    """For CPUs: each thread takes a slice of the points through level after level."""
+    for q in range(n_slices * SLICE):
+        if q % SLICE == 0:
+            n = positions.shape[0]
+            per_slice = (n + n_slices - 1) // n_slices
+            first = q // SLICE * per_slice
+            end = ti.min(first + per_slice, n)
+            for level in range(scales.shape[0]):
+                scale, grid = scales[level], grid_of(levels, level)
+                if 8 * (end - first) >= grid[1]:  # most lines will be needed
+                    scratch[level * n + first, 0] = touch(table, grid)  # overwritten next
+                for is_hashed in ti.static(range(2)):  # a loop for each kind, without a choice inside
+                    if levels[level, 3] == is_hashed:
+                        for i in range(first, end):
+                            encode_point(positions, table, i, scale, grid, is_hashed, n_features, scratch, level * n + i, 0)
+            for block in range((end - first + BLOCK - 1) // BLOCK):
+                start = first + block * BLOCK
+                for level in range(scales.shape[0]):
+                    for i in range(start, ti.min(start + BLOCK, end)):
+                        for f in ti.static(range(n_features)):
+                            out[i, level * n_features + f] = scratch[level * n + i, f]
+
+
+@ti.kernel
+def encode_by_points(
+    positions: ti.types.ndarray(ndim=2),  # [n, 3]
+    table: ti.types.ndarray(ndim=2),  # [n_entries, n_features]
+    levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]
+    scales: ti.types.ndarray(ndim=1),  # [n_levels]
+    n_features: ti.template(),
+    out: ti.types.ndarray(ndim=2),  # [n, n_levels * n_features]
+):
+    """For GPUs: one thread for each point and level, neighbours on the same level."""
+    for task in range(positions.shape[0] * scales.shape[0]):
+        level = task // positions.shape[0]
+        i = task % positions.shape[0]
+        scale, grid, column = scales[level], grid_of(levels, level), level * n_features
+        for is_hashed in ti.static(range(2)):
+            if levels[level, 3] == is_hashed:
+                encode_point(positions, table, i, scale, grid, is_hashed, n_features, out, i, column)
+
+
+@ti.kernel
+def to_level_major(
+    features: ti.types.ndarray(ndim=2),  # [n, n_levels * n_features]
+    n_features: ti.template(),
+    out: ti.types.ndarray(ndim=2),  # [n_levels * n, n_features]
+):
+    for block in range((features.shape[0] + BLOCK - 1) // BLOCK):
+        n = features.shape[0]
+        for level in range(features.shape[1] // n_features):
+            for i in range(block * BLOCK, ti.min(block * BLOCK + BLOCK, n)):
+                for f in ti.static(range(n_features)):
+                    out[level * n + i, f] = features[i, level * n_features + f]
+
+
+@ti.func
+def add_to_table(
+    positions: ti.template(), grad: ti.template(), i, row, scale, grid, is_hashed: ti.template(),
+    n_features: ti.template(), first, n_owned, out_table: ti.template(),
+):  # fmt: skip
+    cell, fraction = cell_of(positions, i, scale)
+    gradient = ti.Vector([grad[row, f] for f in ti.static(range(n_features))])
+    for corner in ti.static(range(8)):
+        entry = row_of(cell, corner, grid, is_hashed)
+        weight = weight_of(fraction, corner)
+        if ti.cast(entry - first, ti.u32) < n_owned:
+            for f in ti.static(range(n_features)):
+                # Spelled out, because Taichi makes `+=` on an array atomic.
+                out_table[entry, f] = out_table[entry, f] + weight * gradient[f]
+
+
+@ti.kernel
+def table_adjoint(
+    positions: ti.types.ndarray(ndim=2),  # [n, 3]
+    grad: ti.types.ndarray(ndim=2),  # [n_levels * n, n_features], level-major
+    levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]
+    scales: ti.types.ndarray(ndim=1),  # [n_levels]
+    n_features: ti.template(),
+    n_threads: ti.i32,
+    n_parts: ti.i32,
+    is_added: ti.template(),  # to what out_table holds
+    out_table: ti.types.ndarray(ndim=2),  # [n_entries, n_features]
+):
+    """For CPUs: every row has one owner, so nothing is atomic and every run gives the same bits.
+
+    Thread t owns the levels t, t + n_threads, …, which deals out the cheap coarse ones evenly. Where there are n_parts times
+    as many threads as levels, each owns a part of a level's rows, and leaves out what falls into the others'.
+    """
+    for q in range(n_threads * SLICE):
+        if q % SLICE == 0:
+            n, n_tasks = positions.shape[0], scales.shape[0] * n_parts
+            for turn in range((n_tasks - q // SLICE + n_threads - 1) // n_threads):
+                task = q // SLICE + turn * n_threads
+                level, part = task // n_parts, task % n_parts
+                scale, grid = scales[level], grid_of(levels, level)
+                n_rows = (grid[1] + n_parts - 1) // n_parts
+                first = grid[0] + part * n_rows
+                n_owned = ti.cast(ti.max(ti.min(n_rows, grid[1] - part * n_rows), 0), ti.u32)
+                if ti.static(is_added):
+                    if 8 * n >= grid[1] and touch(out_table, grid) < 0:
+                        out_table[first, 0] = 0  # never
+                else:
+                    for entry in range(first, first + ti.cast(n_owned, ti.i32)):
+                        for f in ti.static(range(n_features)):
+                            out_table[entry, f] = 0
+                for is_hashed in ti.static(range(2)):
+                    if levels[level, 3] == is_hashed:
+                        for i in range(n):
+                            add_to_table(positions, grad, i, level * n + i, scale, grid, is_hashed, n_features,
+                                         first, n_owned, out_table)  # fmt: skip
+
+
+@ti.kernel
+def table_adjoint_atomic(
+    positions: ti.types.ndarray(ndim=2),  # [n, 3]
+    grad: ti.types.ndarray(ndim=2),  # [n, n_levels * n_features]
+    levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]
+    scales: ti.types.ndarray(ndim=1),  # [n_levels]
+    n_features: ti.template(),
+    out_table: ti.types.ndarray(ndim=2),  # [n_entries, n_features], added to
+):
+    """For GPUs: one thread for each point and level."""
+    for task in range(positions.shape[0] * scales.shape[0]):
+        level = task // positions.shape[0]
+        i = task % positions.shape[0]
+        grid = grid_of(levels, level)
+        cell, fraction = cell_of(positions, i, scales[level])
+        for corner in ti.static(range(8)):
+            dense, hashed = row_of(cell, corner, grid, False), row_of(cell, corner, grid, True)
+            entry = ti.select(levels[level, 3] != 0, hashed, dense)
+            weight = weight_of(fraction, corner)
+            for f in ti.static(range(n_features)):
+                ti.atomic_add(out_table[entry, f], weight * grad[i, level * n_features + f])
+
+
+@ti.func
+def mix(a, b, t):
+    return a + t * (b - a)
+
+
+@ti.func
+def add_to_position(
+    positions: ti.template(), table: ti.template(), grad: ti.template(), i, row, column, scale, grid,
+    is_hashed: ti.template(), n_features: ti.template(), out_positions: ti.template(),
+):  # fmt: skip
+    cell, fraction = cell_of(positions, i, scale)
+    values = ti.Vector([real(positions, 0) for _ in ti.static(range(8))])
+    for corner in ti.static(range(8)):
+        entry = row_of(cell, corner, grid, is_hashed)
+        for f in ti.static(range(n_features)):
+            values[corner] += table[entry, f] * grad[row, column + f]
+    # Interpolate along one axis after another; along its own, take the difference.
+    along_x = ti.Vector([values[2 * edge + 1] - values[2 * edge] for edge in ti.static(range(4))])
+    at_x = ti.Vector([values[2 * edge] + fraction[0] * along_x[edge] for edge in ti.static(range(4))])
+    slope_x = mix(mix(along_x[0], along_x[1], fraction[1]), mix(along_x[2], along_x[3], fraction[1]), fraction[2])
+    slope_y = mix(at_x[1] - at_x[0], at_x[3] - at_x[2], fraction[2])
+    slope_z = mix(at_x[2], at_x[3], fraction[1]) - mix(at_x[0], at_x[1], fraction[1])
+    slope = ti.Vector([slope_x, slope_y, slope_z])
+    for axis in ti.static(range(3)):
+        x = positions[i, axis]
+        counted = ti.select(x >= 0 and x <= 1, slope[axis] * scale, real(x, 0))
+        out_positions[i, axis] = out_positions[i, axis] + counted
+
+
+@ti.kernel
+def positions_adjoint(
+    positions: ti.types.ndarray(ndim=2),  # [n, 3]
+    table: ti.types.ndarray(ndim=2),  # [n_entries, n_features]
+    grad: ti.types.ndarray(ndim=2),  # [n_levels * n, n_features] if is_level_major, else [n, n_levels * n_features]
+    levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]
+    scales: ti.types.ndarray(ndim=1),  # [n_levels]
+    n_features: ti.template(),
+    is_level_major: ti.template(),
+    n_slices: ti.i32,
+    stride: ti.i32,  # SLICE on CPUs; 1 on GPUs, where every point is a slice
+    out_positions: ti.types.ndarray(ndim=2),  # [n, 3]
+):
+    for q in range(n_slices * stride):
+        if q % stride == 0:
+            n = positions.shape[0]
+            per_slice = (n + n_slices - 1) // n_slices
+            first = q // stride * per_slice
+            end = ti.min(first + per_slice, n)
+            for i in range(first, end):
+                for axis in ti.static(range(3)):
+                    out_positions[i, axis] = 0
+            for level in range(scales.shape[0]):
+                scale, grid = scales[level], grid_of(levels, level)
+                if 8 * (end - first) >= grid[1] and touch(table, grid) < 0:
+                    out_positions[first, 0] = 0  # never
+                row, column = 0, level * n_features
+                if ti.static(is_level_major):
+                    row, column = level * n, 0
+                for is_hashed in ti.static(range(2)):
+                    if levels[level, 3] == is_hashed:
+                        for i in range(first, end):
+                            add_to_position(positions, table, grad, i, row + i, column, scale, grid, is_hashed,
+                                            n_features, out_positions)  # fmt: skip

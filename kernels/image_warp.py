@@ -1,0 +1,313 @@
+"""Projection into views, bilinear lookup in their feature images, unprojection of depth, and the adjoints.
+
+Cameras are OpenCV's (x right, y down, z forward). With p' = R p + t in camera coordinates and intrinsics (fx, fy, cx, cy),
+    u = fx p'x / p'z + cx      v = fy p'y / p'z + cy      depth = p'z
+where pixel centres lie at +0.5. A point with p'z <= NEAREST (NaN, too) is not seen: its pixel is (BEHIND, BEHIND), outside of
+every image, its depth is 0, and it has no gradient.
+
+A thread works on a chunk of the points of one view, whose camera it has in registers. The gradients of the camera are sums
+over all points: a thread writes the sums of its chunk, for torch to add. Nothing is atomic, and sums stay short and exact.
+
+The lookups take images as one row of memory: a store through one array makes the compiler reload the address and sizes of
+all the others, and without sizes to multiply they take half the time. On GPUs 2^log_parts threads share the channels of a
+point, for neighbouring threads to read neighbouring memory.
+"""
+
+import taichi as ti
+
+from taichi_nerf.kernels.device_functions import real
+
+NEAREST = 1e-6
+BEHIND = -1e4
+
+
+@ti.func
+def row_of(pose: ti.template(), view, k: ti.template()):
+    return ti.Vector([pose[view, k, 0], pose[view, k, 1], pose[view, k, 2], pose[view, k, 3]])
+
+
+@ti.func
+def moved(row, x, y, z):
+    return row[0] * x + row[1] * y + row[2] * z + row[3]
+
+
+@ti.kernel
+def project_points(
+    points: ti.types.ndarray(ndim=3),  # [n_sets, n_points, 3], one set for all views or one each
+    world_to_cameras: ti.types.ndarray(ndim=3),  # [n_views, 3, 4]
+    intrinsics: ti.types.ndarray(ndim=2),  # [n_views, 4] fx, fy, cx, cy
+    chunk: ti.i32,
+    n_chunks: ti.i32,
+    out_pixels: ti.types.ndarray(ndim=3),  # [n_views, n_points, 2]
+    out_depths: ti.types.ndarray(ndim=2),  # [n_views, n_points]
+):
+    for q in range(out_depths.shape[0] * n_chunks):
+        view = q // n_chunks
+        first = (q - view * n_chunks) * chunk
+        row = ti.min(view, points.shape[0] - 1)
+        to_x, to_y, to_z = row_of(world_to_cameras, view, 0), row_of(world_to_cameras, view, 1), row_of(world_to_cameras, view, 2)
+        fx, fy, cx, cy = intrinsics[view, 0], intrinsics[view, 1], intrinsics[view, 2], intrinsics[view, 3]
+        for i in range(first, ti.min(first + chunk, points.shape[1])):
+            x, y, z = points[row, i, 0], points[row, i, 1], points[row, i, 2]
+            depth = moved(to_z, x, y, z)
+            seen = depth > real(points, NEAREST)
+            near = real(points, 1) / ti.select(seen, depth, real(points, 1))
+            u = ti.select(seen, fx * (moved(to_x, x, y, z) * near) + cx, real(points, BEHIND))
+            v = ti.select(seen, fy * (moved(to_y, x, y, z) * near) + cy, real(points, BEHIND))
+            out_pixels[view, i, 0] = u
+            out_pixels[view, i, 1] = v
+            out_depths[view, i] = ti.select(seen, depth, real(points, 0))
+
+
+@ti.kernel
+def project_points_adjoint(
+    points: ti.types.ndarray(ndim=3),  # [n_sets, n_points, 3]
+    world_to_cameras: ti.types.ndarray(ndim=3),  # [n_views, 3, 4]
+    intrinsics: ti.types.ndarray(ndim=2),  # [n_views, 4]
+    grad_pixels: ti.types.ndarray(ndim=3),  # [n_views, n_points, 2]
+    grad_depths: ti.types.ndarray(ndim=2),  # [n_views, n_points]
+    chunk: ti.i32,
+    out_points: ti.types.ndarray(ndim=3),  # [n_sets, n_points, 3], added to
+    out_sums: ti.types.ndarray(ndim=3),  # [n_views, n_chunks, 16]: world_to_camera, then intrinsics
+):
+    """A thread owns a chunk of one set's points and walks it once for every view of that set."""
+    n_chunks = out_sums.shape[1]
+    views_per_set = out_sums.shape[0] // points.shape[0]
+    for q in range(points.shape[0] * n_chunks):
+        row = q // n_chunks
+        first = (q - row * n_chunks) * chunk
+        for view in range(row * views_per_set, (row + 1) * views_per_set):
+            to_x, to_y = row_of(world_to_cameras, view, 0), row_of(world_to_cameras, view, 1)
+            to_z = row_of(world_to_cameras, view, 2)
+            fx, fy = intrinsics[view, 0], intrinsics[view, 1]
+            sums = ti.Vector([real(points, 0) for _ in range(16)])
+            for i in range(first, ti.min(first + chunk, points.shape[1])):
+                p = ti.Vector([points[row, i, 0], points[row, i, 1], points[row, i, 2], real(points, 1)])
+                depth = moved(to_z, p[0], p[1], p[2])
+                if depth > real(points, NEAREST):
+                    near = real(points, 1) / depth
+                    x, y = moved(to_x, p[0], p[1], p[2]) * near, moved(to_y, p[0], p[1], p[2]) * near
+                    of_u, of_v = grad_pixels[view, i, 0], grad_pixels[view, i, 1]
+                    of_x, of_y = of_u * fx * near, of_v * fy * near
+                    of_z = grad_depths[view, i] - (of_x * x + of_y * y)
+                    for axis in ti.static(range(4)):
+                        sums[axis] += of_x * p[axis]
+                        sums[4 + axis] += of_y * p[axis]
+                        sums[8 + axis] += of_z * p[axis]
+                    sums[12] += of_u * x
+                    sums[13] += of_v * y
+                    sums[14] += of_u
+                    sums[15] += of_v
+                    for axis in ti.static(range(3)):
+                        of_p = to_x[axis] * of_x + to_y[axis] * of_y + to_z[axis] * of_z
+                        out_points[row, i, axis] = out_points[row, i, axis] + of_p
+            for k in ti.static(range(16)):
+                out_sums[view, q - row * n_chunks, k] = sums[k]
+
+
+@ti.kernel
+def unproject_depth(
+    depth: ti.types.ndarray(ndim=2),  # [n_views, height * width]
+    intrinsics: ti.types.ndarray(ndim=2),  # [n_views, 4]
+    width: ti.i32,
+    chunk: ti.i32,
+    n_chunks: ti.i32,
+    out_points: ti.types.ndarray(ndim=3),  # [n_views, height * width, 3] in camera coordinates
+):
+    for q in range(depth.shape[0] * n_chunks):
+        view = q // n_chunks
+        first = (q - view * n_chunks) * chunk
+        fx, fy, cx, cy = intrinsics[view, 0], intrinsics[view, 1], intrinsics[view, 2], intrinsics[view, 3]
+        for i in range(first, ti.min(first + chunk, depth.shape[1])):
+            v = i // width
+            u = i - v * width
+            z = depth[view, i]
+            out_points[view, i, 0] = z * ((u + real(depth, 0.5) - cx) / fx)
+            out_points[view, i, 1] = z * ((v + real(depth, 0.5) - cy) / fy)
+            out_points[view, i, 2] = z
+
+
+@ti.kernel
+def unproject_depth_adjoint(
+    depth: ti.types.ndarray(ndim=2),  # [n_views, height * width]
+    intrinsics: ti.types.ndarray(ndim=2),  # [n_views, 4]
+    grad_points: ti.types.ndarray(ndim=3),  # [n_views, height * width, 3]
+    width: ti.i32,
+    chunk: ti.i32,
+    out_depth: ti.types.ndarray(ndim=2),  # [n_views, height * width]
+    out_sums: ti.types.ndarray(ndim=3),  # [n_views, n_chunks, 4]: intrinsics
+):
+    for q in range(out_sums.shape[0] * out_sums.shape[1]):
+        view = q // out_sums.shape[1]
+        first = (q - view * out_sums.shape[1]) * chunk
+        fx, fy, cx, cy = intrinsics[view, 0], intrinsics[view, 1], intrinsics[view, 2], intrinsics[view, 3]
+        sums = ti.Vector([real(depth, 0) for _ in range(4)])
+        for i in range(first, ti.min(first + chunk, depth.shape[1])):
+            v = i // width
+            u = i - v * width
+            x = (u + real(depth, 0.5) - cx) / fx
+            y = (v + real(depth, 0.5) - cy) / fy
+            of_x, of_y = grad_points[view, i, 0], grad_points[view, i, 1]
+            out_depth[view, i] = of_x * x + of_y * y + grad_points[view, i, 2]
+            z = depth[view, i]
+            sums += ti.Vector([of_x * x * z, of_y * y * z, of_x * z, of_y * z])
+        for k in ti.static(range(4)):
+            out_sums[view, q - view * out_sums.shape[1], k] = -sums[k] / (fy if ti.static(k % 2) else fx)
+
+
+@ti.func
+def neighbours(coordinate, size, zeros: ti.template()):
+    """Both neighbours along an axis, kept inside, their weights, and the derivative of the upper weight.
+
+    With zeros, neighbours outside weigh nothing; without, the coordinate is clamped to the border. NaN counts as far left.
+    """
+    low = real(coordinate, -1 if zeros else 0)
+    high = real(coordinate, 1) * (size if ti.static(zeros) else size - 1)
+    slope = ti.select((coordinate > low) & (coordinate < high), real(coordinate, 1), real(coordinate, 0))
+    clamped = ti.min(ti.select(coordinate > low, coordinate, low), high)
+    index = ti.cast(clamped - low, ti.i32)  # truncation rounds down, for this is not negative
+    fraction = clamped - low - index
+    lower = index - 1 if ti.static(zeros) else index
+    inside = ti.Vector([real(coordinate, 1), real(coordinate, 1)])
+    if ti.static(zeros):
+        inside[0] = ti.select((lower >= 0) & (lower < size), real(coordinate, 1), real(coordinate, 0))
+        inside[1] = ti.select(lower + 1 < size, real(coordinate, 1), real(coordinate, 0))
+    kept = ti.Vector([ti.max(ti.min(lower, size - 1), 0), ti.min(lower + 1, size - 1)])
+    return kept, ti.Vector([(1 - fraction) * inside[0], fraction * inside[1]]), inside * ti.Vector([-slope, slope])
+
+
+@ti.kernel
+def gather_features(
+    features: ti.types.ndarray(ndim=1),  # [n_views * height * width * n_channels]
+    pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2]
+    n_points: ti.i32,
+    height: ti.i32,
+    width: ti.i32,
+    n_channels: ti.i32,
+    shift: ti.f32,  # index of a feature = pixel - shift
+    zeros: ti.template(),
+    chunk: ti.i32,
+    n_chunks: ti.i32,
+    log_parts: ti.i32,
+    out: ti.types.ndarray(ndim=1),  # [n_views * n_points * n_channels]
+):
+    for q in range((pixels.shape[0] // (2 * n_points) * n_chunks) << log_parts):
+        task = q >> log_parts
+        part = q - (task << log_parts)
+        view = task // n_chunks
+        share = (n_channels + (1 << log_parts) - 1) >> log_parts
+        first = view * n_points + (task - view * n_chunks) * chunk
+        for i in range(first, ti.min(first + chunk, (view + 1) * n_points)):
+            x, weight_x, _sx = neighbours(pixels[2 * i] - shift, width, zeros)
+            y, weight_y, _sy = neighbours(pixels[2 * i + 1] - shift, height, zeros)
+            top, bottom = (view * height + y[0]) * width, (view * height + y[1]) * width
+            a, b = (top + x[0]) * n_channels, (top + x[1]) * n_channels
+            c, d = (bottom + x[0]) * n_channels, (bottom + x[1]) * n_channels
+            wa, wb = weight_y[0] * weight_x[0], weight_y[0] * weight_x[1]
+            wc, wd = weight_y[1] * weight_x[0], weight_y[1] * weight_x[1]
+            for k in range(part * share, ti.min((part + 1) * share, n_channels)):
+                above = wa * features[a + k] + wb * features[b + k]
+                out[i * n_channels + k] = above + wc * features[c + k] + wd * features[d + k]
+
+
+@ti.kernel
+def gather_features_pixels_adjoint(
+    features: ti.types.ndarray(ndim=1),  # [n_views * height * width * n_channels]
+    pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2]
+    grad_out: ti.types.ndarray(ndim=1),  # [n_views * n_points * n_channels]
+    n_points: ti.i32,
+    height: ti.i32,
+    width: ti.i32,
+    n_channels: ti.i32,
+    shift: ti.f32,
+    zeros: ti.template(),
+    chunk: ti.i32,
+    n_chunks: ti.i32,
+    out_pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2]
+):
+    for q in range(pixels.shape[0] // (2 * n_points) * n_chunks):
+        view = q // n_chunks
+        first = view * n_points + (q - view * n_chunks) * chunk
+        for i in range(first, ti.min(first + chunk, (view + 1) * n_points)):
+            x, weight_x, slope_x = neighbours(pixels[2 * i] - shift, width, zeros)
+            y, weight_y, slope_y = neighbours(pixels[2 * i + 1] - shift, height, zeros)
+            top, bottom = (view * height + y[0]) * width, (view * height + y[1]) * width
+            a, b = (top + x[0]) * n_channels, (top + x[1]) * n_channels
+            c, d = (bottom + x[0]) * n_channels, (bottom + x[1]) * n_channels
+            of_corners = ti.Vector([real(features, 0) for _ in range(4)])
+            for k in range(n_channels):
+                cotangent = grad_out[i * n_channels + k]
+                of_corners[0] += cotangent * features[a + k]
+                of_corners[1] += cotangent * features[b + k]
+                of_corners[2] += cotangent * features[c + k]
+                of_corners[3] += cotangent * features[d + k]
+            of_x, of_y = real(features, 0), real(features, 0)
+            for dy, dx in ti.static(ti.ndrange(2, 2)):
+                of_x += slope_x[dx] * weight_y[dy] * of_corners[2 * dy + dx]
+                of_y += slope_y[dy] * weight_x[dx] * of_corners[2 * dy + dx]
+            out_pixels[2 * i] = of_x
+            out_pixels[2 * i + 1] = of_y
+
+
+@ti.kernel
+def gather_features_adjoint(
+    pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2]
+    grad_out: ti.types.ndarray(ndim=1),  # [n_views * n_points * n_channels]
+    n_points: ti.i32,
+    height: ti.i32,
+    width: ti.i32,
+    n_channels: ti.i32,
+    shift: ti.f32,
+    zeros: ti.template(),
+    log_parts: ti.i32,
+    out_features: ti.types.ndarray(ndim=1),  # [n_views * height * width * n_channels], added to
+):
+    """The gradient of the features, with atomic additions: for GPUs."""
+    for q in range((pixels.shape[0] // 2) << log_parts):
+        i = q >> log_parts
+        part = q - (i << log_parts)
+        share = (n_channels + (1 << log_parts) - 1) >> log_parts
+        x, weight_x, _sx = neighbours(pixels[2 * i] - shift, width, zeros)
+        y, weight_y, _sy = neighbours(pixels[2 * i + 1] - shift, height, zeros)
+        for dy, dx in ti.static(ti.ndrange(2, 2)):
+            first = ((i // n_points * height + y[dy]) * width + x[dx]) * n_channels
+            weight = weight_y[dy] * weight_x[dx]
+            for k in range(part * share, ti.min((part + 1) * share, n_channels)):
+                out_features[first + k] += weight * grad_out[i * n_channels + k]
+
+
+@ti.kernel
+def gather_features_owned_adjoint(
+    pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2]
+    grad_out: ti.types.ndarray(ndim=1),  # [n_views * n_points * n_channels]
+    n_points: ti.i32,
+    height: ti.i32,
+    width: ti.i32,
+    n_channels: ti.i32,
+    shift: ti.f32,
+    zeros: ti.template(),
+    owners: ti.types.ndarray(ndim=2),  # [n_views, height] int32
+    views: ti.types.ndarray(ndim=2),  # [n_owners, 2] int32: the first view with rows of this thread, and one past the last
+    out_features: ti.types.ndarray(ndim=1),  # [n_views * height * width * n_channels], added to
+):
+    """The gradient of the features without atomics: row y of a view belongs to thread owners[view, y].
+
+    A thread reads all pixels of its views and adds what falls on its own rows. 512 iterations a thread, of which one works,
+    because Taichi runs shorter loops on one core.
+    """
+    for q in range(views.shape[0] * 512):
+        if q % 512 == 0:
+            owner = q // 512
+            for i in range(views[owner, 0] * n_points, views[owner, 1] * n_points):
+                view = i // n_points
+                y, weight_y, _sy = neighbours(pixels[2 * i + 1] - shift, height, zeros)
+                owns0, owns1 = owners[view, y[0]] == owner, owners[view, y[1]] == owner
+                if owns0 or owns1:
+                    x, weight_x, _sx = neighbours(pixels[2 * i] - shift, width, zeros)
+                    for dy in ti.static(range(2)):
+                        if owns1 if ti.static(dy) else owns0:
+                            for dx in ti.static(range(2)):
+                                first = ((view * height + y[dy]) * width + x[dx]) * n_channels
+                                weight = weight_y[dy] * weight_x[dx]
+                                for k in range(n_channels):
+                                    out_features[first + k] = out_features[first + k] + weight * grad_out[i * n_channels + k]

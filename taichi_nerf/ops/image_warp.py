@@ -1,0 +1,217 @@
+"""Projection into views, lookup in their feature images, and the inverse warp. See `kernels/image_warp.py` for the formulas."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from taichi_nerf.kernels import image_warp
+from taichi_nerf.ops.door import check, plain
+from taichi_nerf.runtime import current
+
+
+def project_points(
+    points: Tensor,  # [n_points, 3]
+    world_to_cameras: Tensor,  # [n_views, 3, 4] OpenCV: x right, y down, z forward
+    intrinsics: Tensor,  # [n_views, 4] fx, fy, cx, cy in pixels
+) -> tuple[Tensor, Tensor]:
+    """Where views see points: pixels [n_views, n_points, 2], centres at +0.5, and z depths [n_views, n_points].
+
+    A point behind a camera, or less than 1e-6 in front of it, has depth 0, pixel (-10000, -10000) and no gradient.
+    Gradients flow to all three arguments.
+    """
+    check(
+        "project_points",
+        points=(points, "n_points 3"),
+        world_to_cameras=(world_to_cameras, "n_views 3 4"),
+        intrinsics=(intrinsics, "n_views 4"),
+    )
+    pixels, depths = _ProjectPoints.apply(points[None], world_to_cameras, intrinsics)
+    return pixels, depths
+
+
+def gather_features(
+    features: Tensor,  # [n_views, height, width, n_channels]
+    pixels: Tensor,  # [n_views, n_points, 2]
+    *,
+    padding: Literal["border", "zeros"] = "border",
+    align: Literal["pixel_centers", "corners"] = "pixel_centers",
+) -> Tensor:
+    """Bilinear lookup: [n_views, n_points, n_channels]. The first feature lies at (0.5, 0.5), with corners at (0, 0).
+
+    "pixel_centers" is grid_sample's align_corners=False, "corners" its align_corners=True, in pixels instead of [-1, 1].
+    Beyond the outermost features lies the border's value (no gradient of the pixel there) or a slope to zero.
+
+    Pixels are the features' own: for features of another resolution than the image, scale them first. pixelNeRF's
+    mapping, u S / W with W pixels and S features across and no half pixel, is
+    `gather_features(features, uv * S / W, align="corners")`.
+    Gradients flow to features and pixels.
+    """
+    check(
+        "gather_features",
+        features=(features, "n_views height width n_channels"),
+        pixels=(pixels, "n_views n_points 2"),
+    )
+    if 0 in features.shape[1:]:
+        raise ValueError(f"gather_features: features has to have at least one pixel and channel, got {list(features.shape)}")
+    if padding not in ("border", "zeros") or align not in ("pixel_centers", "corners"):
+        raise ValueError(
+            "gather_features: padding has to be border or zeros, and align pixel_centers or corners, "
+            f"got {padding!r} and {align!r}"
+        )
+    gathered: Tensor = _GatherFeatures.apply(features, pixels, 0.5 if align == "pixel_centers" else 0.0, padding == "zeros")
+    return gathered
+
+
+def inverse_warp(
+    source: Tensor,  # [n_views, height, width, n_channels]
+    depth: Tensor,  # [n_views, height, width] z depth of the target view
+    source_from_target: Tensor,  # [n_views, 3, 4] target camera -> source camera
+    intrinsics: Tensor,  # [n_views, 4] fx, fy, cx, cy of both cameras
+) -> tuple[Tensor, Tensor]:
+    """The source image as the target camera sees it [n_views, height, width, n_channels], and where that is valid.
+
+    Every target pixel is lifted to its depth, moved into the source camera and looked up there (Zhou et al. 2017; Godard
+    et al. 2019), with border padding. `valid` [n_views, height, width] (bool) tells where the point lies in front of the
+    source camera and inside its image. Gradients flow to all four arguments.
+    """
+    check(
+        "inverse_warp",
+        source=(source, "n_views height width n_channels"),
+        depth=(depth, "n_views height width"),
+        source_from_target=(source_from_target, "n_views 3 4"),
+        intrinsics=(intrinsics, "n_views 4"),
+    )
+    n_views, height, width, n_channels = source.shape
+    points = _UnprojectDepth.apply(depth, intrinsics)
+    pixels, depths = _ProjectPoints.apply(points, source_from_target, intrinsics)
+    warped = gather_features(source, pixels).reshape(n_views, height, width, n_channels)
+    x, y = pixels.detach().unbind(-1)
+    valid = (depths.detach() > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+    return warped, valid.view(n_views, height, width)
+
+
+def _chunks(n_points: int, n_sets: int, on_gpu: int = 1) -> tuple[int, int]:
+    """Points a chunk and chunks a set: chunks long enough to pay, and enough of them to occupy every thread."""
+    chunk = min(max(n_points * n_sets // 1024, 1), 256 if current().arch == "cpu" else on_gpu)
+    return chunk, -(-n_points // chunk)
+
+
+class _ProjectPoints(torch.autograd.Function):
+    """`points` [n_sets, n_points, 3]: one set for all views, or one for each."""
+
+    @staticmethod
+    def forward(ctx: Any, points, world_to_cameras, intrinsics):  # type: ignore[no-untyped-def]
+        inputs = [plain(x) for x in (points, world_to_cameras, intrinsics)]
+        n_views, n_points = len(intrinsics), points.shape[1]
+        pixels, depths = points.new_empty(n_views, n_points, 2), points.new_empty(n_views, n_points)
+        check("project_points", pixels=(pixels, "n_views n_points 2"))
+        if depths.numel():
+            image_warp.project_points(*inputs, *_chunks(n_points, n_views), pixels, depths)
+        ctx.save_for_backward(*inputs)
+        return pixels, depths
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_pixels, grad_depths):  # type: ignore[no-untyped-def]
+        points, world_to_cameras, intrinsics = (saved.detach() for saved in ctx.saved_tensors)
+        of_points = torch.zeros_like(points)
+        if not grad_depths.numel():
+            return of_points, torch.zeros_like(world_to_cameras), torch.zeros_like(intrinsics)
+        chunk, n_chunks = _chunks(points.shape[1], len(points), on_gpu=16)
+        sums = points.new_empty(len(intrinsics), n_chunks, 16)
+        image_warp.project_points_adjoint(
+            points, world_to_cameras, intrinsics, plain(grad_pixels), plain(grad_depths), chunk, of_points, sums
+        )
+        of_cameras = sums.sum(1)
+        return of_points, of_cameras[:, :12].reshape(-1, 3, 4), of_cameras[:, 12:]
+
+
+class _UnprojectDepth(torch.autograd.Function):
+    """Depth images as points of their cameras, [n_views, height * width, 3]."""
+
+    @staticmethod
+    def forward(ctx: Any, depth, intrinsics):  # type: ignore[no-untyped-def]
+        ctx.shape = depth.shape
+        depth, intrinsics = plain(depth).flatten(1), plain(intrinsics)
+        points = depth.new_empty(*depth.shape, 3)
+        check("inverse_warp", points=(points, "n_views n_points 3"))
+        if points.numel():
+            image_warp.unproject_depth(depth, intrinsics, ctx.shape[2], *_chunks(depth.shape[1], len(depth)), points)
+        ctx.save_for_backward(depth, intrinsics)
+        return points
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_points):  # type: ignore[no-untyped-def]
+        depth, intrinsics = (saved.detach() for saved in ctx.saved_tensors)
+        of_depth = torch.empty_like(depth)
+        if not grad_points.numel():
+            return of_depth.view(ctx.shape), torch.zeros_like(intrinsics)
+        chunk, n_chunks = _chunks(depth.shape[1], len(depth), on_gpu=16)
+        sums = depth.new_empty(len(depth), n_chunks, 4)
+        image_warp.unproject_depth_adjoint(depth, intrinsics, plain(grad_points), ctx.shape[2], chunk, of_depth, sums)
+        return of_depth.view(ctx.shape), sums.sum(1)
+
+
+class _GatherFeatures(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features, pixels, shift, zeros):  # type: ignore[no-untyped-def]
+        features, pixels = plain(features), plain(pixels)
+        n_views, n_points, _ = pixels.shape
+        out = features.new_empty(n_views, n_points, features.shape[3])
+        check("gather_features", output=(out, "n_views n_points n_channels"))
+        # What every kernel is told: n_points, height, width, n_channels, shift, zeros.
+        ctx.options = (n_points, *features.shape[1:], shift, zeros)
+        if out.numel():
+            split = (*_chunks(n_points, n_views), _log_parts(features.shape[3]))
+            image_warp.gather_features(features.view(-1), pixels.view(-1), *ctx.options, *split, out.view(-1))
+        ctx.save_for_backward(features, pixels)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out):  # type: ignore[no-untyped-def]
+        features, pixels = (saved.detach() for saved in ctx.saved_tensors)
+        flat = (pixels.view(-1), plain(grad_out).view(-1), *ctx.options)
+        of_features = of_pixels = None
+        if ctx.needs_input_grad[0]:
+            of_features = torch.zeros_like(features)
+            if grad_out.numel():
+                _add_gradient_of_features(flat, of_features)
+        if ctx.needs_input_grad[1]:
+            of_pixels = torch.empty_like(pixels)
+            if grad_out.numel():
+                chunks = _chunks(pixels.shape[1], len(pixels))
+                image_warp.gather_features_pixels_adjoint(features.view(-1), *flat, *chunks, of_pixels.view(-1))
+        return of_features, of_pixels, None, None
+
+
+def _log_parts(n_channels: int) -> int:
+    """On the CPU a thread takes all channels of a pixel, on GPUs four."""
+    return 0 if current().arch == "cpu" else ((n_channels - 1) // 4).bit_length()
+
+
+def _add_gradient_of_features(flat: tuple[Any, ...], of_features: Tensor) -> None:
+    backend = current()
+    if backend.arch == "cpu":
+        owners = _owners(of_features.shape[0], of_features.shape[1], backend.n_threads)
+        image_warp.gather_features_owned_adjoint(*flat, *owners, of_features.view(-1))
+    else:
+        image_warp.gather_features_adjoint(*flat, _log_parts(of_features.shape[3]), of_features.view(-1))
+
+
+def _owners(n_views: int, height: int, n_threads: int) -> tuple[Tensor, Tensor]:
+    """The thread that every row of every view belongs to, and the span of views in which a thread has rows.
+
+    Whole views where they divide evenly. Otherwise bands of rows, for most pixels to concern one thread only, and four a
+    thread and view, for uneven lookups to be shared out.
+    """
+    if n_views % n_threads == 0:
+        share = n_views // n_threads
+        first = torch.arange(n_threads, dtype=torch.int32) * share
+        rows = (torch.arange(n_views, dtype=torch.int32) // share)[:, None].expand(n_views, height)
+        return rows.contiguous(), torch.stack([first, first + share], -1)
+    bands = torch.arange(height, dtype=torch.int32) // max(1, height // (4 * n_threads)) % n_threads
+    return bands.expand(n_views, height).contiguous(), torch.tensor([[0, n_views]] * n_threads, dtype=torch.int32)
