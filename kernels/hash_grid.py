@@ -15,8 +15,9 @@ What bounds the speed on a CPU: a point reads 8 rows of each level, and a hashed
 L3 cache but no L2, the whole table (46 MB) neither. So the loops go level by level over many points, and misses to memory
 are made once and in order: reading a level from end to end before the random visits takes the forward of 131,072 points
 from 56 ms of processor time to 38 ms; the adjoint clears its level and gets the same. With the level in L3 about 15 ns
-remain for a point and level, most of it some 170 scalar instructions. Writing 2 floats into every 128-byte row, level after
-level, would fetch each line 8 times: features therefore go to a level-major array, turned over in blocks of points.
+remain for a point and level, little more than where it fits L1: arithmetic, in scalar instructions. Writing 2 floats into
+every 128-byte row, level after level, would fetch each line 8 times: features therefore go to a level-major array, turned
+over in blocks of points.
 What is left is not ours: a fresh 46 MB gradient is 11,000 page faults, 30 ms of processor time beside 45 ms of adding.
 """
 

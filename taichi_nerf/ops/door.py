@@ -14,11 +14,11 @@ from taichi_nerf.runtime import DeviceArray, current
 LARGEST = 2**31 - 1  # Taichi indexes with 32 bits
 
 
-def check(op: str, **arrays: Any) -> dict[str, int]:
+def check(op: str, *, lasting: tuple[str, ...] = (), **arrays: Any) -> dict[str, int]:
     """Check tensors against shapes like "n_rays 3" and return the sizes that the names stand for.
 
     Each keyword is `name=(tensor, shape)` for floats, which all have to share one type, or `(tensor, shape, torch.int32)`.
-    An optional argument that is None is skipped.
+    An optional argument that is None is skipped; one named in `lasting` may be a DeviceArray.
 
         sizes = check("composite_rays", density=(density, "n_samples"), spans=(spans, "n_rays 2", torch.int32))
     """
@@ -28,7 +28,7 @@ def check(op: str, **arrays: Any) -> dict[str, int]:
     for name, (tensor, shape, *expected) in arrays.items():
         if tensor is None:
             continue
-        if not isinstance(tensor, Tensor | DeviceArray):
+        if not isinstance(tensor, Tensor | DeviceArray if name in lasting else Tensor):
             raise TypeError(f"{op}: {name} has to be a tensor of shape [{_spell(shape)}], got {type(tensor).__name__}")
         if expected:
             if tensor.dtype != expected[0]:

@@ -33,7 +33,7 @@ def hash_grid(
     table. The table may be a DeviceArray; its gradient is then added to `table.grad` and does not cross to the host.
     `initialise_table(n_features, **layout)` makes a table.
     """
-    sizes = check("hash_grid", positions=(positions, "n 3"), table=(table, "n_entries n_features"))
+    sizes = check("hash_grid", lasting=("table",), positions=(positions, "n 3"), table=(table, "n_entries n_features"))
     layout = level_layout(n_levels, base_resolution, max_resolution, per_level_scale, log2_table_size)
     n_entries = layout[-1].offset + layout[-1].size
     if sizes["n_entries"] != n_entries:
@@ -66,7 +66,7 @@ class _HashGrid(torch.autograd.Function):
         out = positions.new_empty(n, len(layout) * n_features)
         levels = _uploaded(layout, positions.device, positions.dtype)
         if out.numel() and current().arch == "cpu":
-            # Kept for the backward pass, which needs as much: a fresh 16 MB costs as many page faults as the work is worth.
+            # Kept for the backward pass, which needs as much: 16 MB anew would be 4,000 page faults, about 10 ms.
             ctx.scratch = positions.new_empty(n * len(layout), n_features)
             kernels.encode(positions, values, *levels, n_features, current().n_threads, ctx.scratch, out)
         elif out.numel():

@@ -49,7 +49,7 @@ def update_density(
     Cells may repeat: they decay once and take the largest. A density that is NaN or infinite is ignored, and so are cells
     that are marked invisible or lie outside of the grid.
     """
-    check("update_density", density_ema=(density_ema, "n_cells"))
+    check("update_density", lasting=("density_ema",), density_ema=(density_ema, "n_cells"))
     new = density_ema.to_torch() if isinstance(density_ema, DeviceArray) else plain(density_ema).clone()
     update_density_(new, cells, density, decay=decay)
     return new
@@ -65,6 +65,7 @@ def update_density_(
     """`update_density` in place."""
     check(
         "update_density",
+        lasting=("density_ema",),
         density_ema=(density_ema, "n_cells"),
         cells=(cells, "n_visited", torch.int32),
         density=(density, "n_visited"),
@@ -89,10 +90,10 @@ def pack_occupancy(
     If that leaves none, all visible cells are occupied: a grid that has gone empty starts over. A cell whose density is not
     a number is occupied, and left out of the mean. Fills and returns `out` if given.
     """
-    sizes = check("pack_occupancy", density_ema=(density_ema, "n_cells"))
+    sizes = check("pack_occupancy", lasting=("density_ema",), density_ema=(density_ema, "n_cells"))
     if sizes["n_cells"] % 32:
         raise ValueError(f"pack_occupancy: density_ema has to hold a multiple of 32 cells, got {sizes['n_cells']}")
-    check("pack_occupancy", out=(out, str(sizes["n_cells"] // 32), torch.int32))
+    check("pack_occupancy", lasting=("out",), out=(out, str(sizes["n_cells"] // 32), torch.int32))
     if isinstance(out, Tensor) and not out.is_contiguous():
         raise ValueError("pack_occupancy: out has to be contiguous")
     held = isinstance(density_ema, DeviceArray)
@@ -129,6 +130,7 @@ def mark_invisible_cells(
     _check_grid("mark_invisible_cells", resolution, contraction)
     sizes = check(
         "mark_invisible_cells",
+        lasting=("density_ema",),
         density_ema=(density_ema, "n_cells"),
         camera_to_worlds=(camera_to_worlds, "n_cameras 3 4"),
         intrinsics=(intrinsics, "n_cameras 4"),
@@ -157,11 +159,11 @@ def occupied_fraction(
     bits: Tensor,  # [n_words] int32, a Tensor or DeviceArray
 ) -> Tensor:
     """The share of cells that are occupied, a float32 scalar; 0 for no cells."""
-    sizes = check("occupied_fraction", bits=(bits, "n_words", torch.int32))
+    sizes = check("occupied_fraction", lasting=("bits",), bits=(bits, "n_words", torch.int32))
     device = None if isinstance(bits, DeviceArray) else bits.device
     counts = torch.zeros(kernels.N_PARTS, dtype=torch.int32, device=device)
     if sizes["n_words"]:
-        kernels.count_bits(bits.data if isinstance(bits, DeviceArray) else plain(bits), counts)
+        kernels.count_bits(plain(bits), counts)
     return (counts.sum().double() / max(32 * sizes["n_words"], 1)).float()
 
 

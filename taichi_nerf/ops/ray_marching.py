@@ -14,7 +14,6 @@ from torch.autograd.function import once_differentiable
 from taichi_nerf.kernels import ray_marching
 from taichi_nerf.ops.door import LARGEST, check, plain
 from taichi_nerf.rays import Samples
-from taichi_nerf.runtime import DeviceArray
 
 LONGEST_STEP = 1e10  # keeps the lattice's numbers finite in 32 bits
 
@@ -53,6 +52,7 @@ def march_rays(
     n_words = n_cascades * resolution**3 // 32
     sizes = check(
         "march_rays",
+        lasting=("occupancy",),
         origins=(origins, "n_rays 3"),
         directions=(directions, "n_rays 3"),
         t_near=(t_near, "n_rays"),
@@ -66,7 +66,7 @@ def march_rays(
     if n_rays == 0:
         return _empty_samples(0, origins, spans)
     blocks = spans.new_empty(n_words // 64)
-    bits = occupancy.data if isinstance(occupancy, DeviceArray) else plain(occupancy)
+    bits = plain(occupancy)
     ray_marching.merge_rows(bits, resolution, blocks)
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
     rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]

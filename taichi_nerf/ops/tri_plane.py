@@ -23,7 +23,7 @@ def sample_tri_planes(
     (grid_sample's align_corners=True with border padding). Positions outside take the border's value and have no gradient
     along that axis. `planes` is a tensor, or a DeviceArray whose `grad` the backward pass adds to. Gradients flow to both.
     """
-    check("sample_tri_planes", positions=(positions, "n 3"), planes=(planes, "3 height width n_channels"))
+    check("sample_tri_planes", lasting=("planes",), positions=(positions, "n 3"), planes=(planes, "3 height width n_channels"))
     if 0 in planes.shape:
         raise ValueError(f"sample_tri_planes: planes has to have at least one point along every axis, got {list(planes.shape)}")
     if reduce not in tri_plane.REDUCE:

@@ -21,7 +21,7 @@ def sample_voxel_grid(
     and have no gradient along that axis. `grid` is a tensor, or a DeviceArray whose `grad` the backward pass adds to.
     Gradients flow to both.
     """
-    check("sample_voxel_grid", positions=(positions, "n 3"), grid=(grid, "depth height width n_channels"))
+    check("sample_voxel_grid", lasting=("grid",), positions=(positions, "n 3"), grid=(grid, "depth height width n_channels"))
     if 0 in grid.shape:
         raise ValueError(f"sample_voxel_grid: grid has to have at least one point along every axis, got {list(grid.shape)}")
     if isinstance(grid, DeviceArray):
