@@ -19,10 +19,6 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-# Taichi greets on import and asks its server for news of releases; a library does neither, unless the user wants it.
-os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")
-os.environ.setdefault("TI_SKIP_VERSION_CHECK", "ON")
-
 import taichi as ti
 
 from taichi_nerf.kernels import probe as probe_kernels

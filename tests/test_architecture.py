@@ -103,10 +103,12 @@ def test_every_family_has_its_four_files():
         assert {prefix + family for family in FAMILIES} <= present, folder
 
 
-def test_every_adjoint_stands_beside_its_kernel():
+def test_every_adjoint_stands_in_the_file_of_its_kernel():
+    """And its name begins with that of the kernel, or of the argument whose gradient it is."""
     for file in (ROOT / "kernels").glob("*.py"):
-        kernels = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
-        for name in kernels:
-            if "_adjoint" in name:
-                primal = name.split("_adjoint")[0]
-                assert any(k.startswith(primal) and "_adjoint" not in k for k in kernels), f"{file.name}: {name}"
+        functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+        kernels = {node.name: {a.arg for a in node.args.args} for node in functions if node.decorator_list}
+        primal = {name for name in kernels if "_adjoint" not in name}
+        arguments = set().union(*(kernels[name] for name in primal))
+        for name in kernels.keys() - primal:
+            assert any(name.startswith(stem) for stem in primal | arguments), f"{file.name}: {name}"

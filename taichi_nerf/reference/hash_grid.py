@@ -116,7 +116,7 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
     """
     small = {"n_levels": 4, "base_resolution": 4, "max_resolution": 32, "log2_table_size": 10}
     standard = {"n_levels": 16, "base_resolution": 16, "max_resolution": 1024, "log2_table_size": 19}
-    cases = [
+    cases: list[tuple[int, dict[str, Any], str]] = [
         (2, small if n <= 4096 else standard, "dense and hashed levels"),
         (4, {**small, "n_levels": 3}, "four features"),
         (1, {**small, "per_level_scale": 1.5, "log2_table_size": 7}, "one feature, scale given"),
@@ -125,8 +125,8 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
     made = []
     for n_features, layout, label in cases[: 4 if n <= 4096 else 1]:
         like = torch.empty(0, dtype=dtype)
-        last = level_layout(**layout)[-1]  # type: ignore[arg-type]
-        arguments = {
+        last = level_layout(**layout)[-1]
+        arguments: dict[str, Any] = {
             "positions": uniform(generator, (n, 3), 0.01, 0.99, like),
             "table": uniform(generator, (last.offset + last.size, n_features), -1, 1, like),
             **layout,

@@ -42,9 +42,7 @@ def render(room, origins, directions, field, occupancy, box, background, **march
     reach = box * march.get("reach", 1)
     march.pop("reach", None)
     t_near, t_far = room.ray_box.intersect_boxes(origins, directions, reach)
-    t_starts, t_ends, indices, spans = room.ray_marching.march_rays(
-        origins, directions, t_near, t_far, occupancy, box, **march
-    )
+    t_starts, t_ends, indices, spans = room.ray_marching.march_rays(origins, directions, t_near, t_far, occupancy, box, **march)
     positions = room.ray_marching.sample_positions(origins, directions, t_starts, t_ends, indices, spans)
     density, color = field(positions, directions[indices.long()])
     behind = origins.new_tensor(background).expand(len(origins), 3).contiguous()
