@@ -97,3 +97,18 @@ def sincos(x):
     """(sin x, cos x) to 1.3e-7 for |x| < 1e6 in 32 bits, on every backend; the library's functions in 64 bits."""
     high, low = quarter_turns(x)
     return sincos_of_quarter_turns(high, low)
+
+
+@ti.func
+def lattice(position, size):
+    """For features at the corners of the unit cube: lower neighbour, fraction towards the upper one, and d(index)/d(position), which is 0 where clamping holds it."""
+    index = position * (size - 1)
+    slope = ti.select((index > 0) & (index < size - 1), real(position, 1) * (size - 1), real(position, 0))
+    clamped = ti.min(ti.select(index > 0, index, real(position, 0)), real(position, 1) * (size - 1))
+    lower = ti.min(ti.cast(clamped, ti.i32), ti.max(size - 2, 0))
+    return lower, clamped - lower, slope
+
+
+@ti.func
+def weight_of(fraction, upper: ti.template()):
+    return fraction if ti.static(upper) else 1 - fraction

@@ -15,7 +15,7 @@ point, for neighbouring threads to read neighbouring memory.
 
 import taichi as ti
 
-from taichi_nerf.kernels.device_functions import real
+from taichi_nerf.kernels.device_functions import lanes_of, real
 
 NEAREST = 1e-6
 BEHIND = -1e4
@@ -176,6 +176,34 @@ def neighbours(coordinate, size, zeros: ti.template()):
     return kept, ti.Vector([(1 - fraction) * inside[0], fraction * inside[1]]), inside * ti.Vector([-slope, slope])
 
 
+@ti.func
+def corners(u, v, view, height, width, n_channels, zeros: ti.template()):
+    """Where the four features around a pixel begin, their weights, and the derivatives of these by u and v."""
+    x, weight_x, slope_x = neighbours(u, width, zeros)
+    y, weight_y, slope_y = neighbours(v, height, zeros)
+    top, bottom = (view * height + y[0]) * width, (view * height + y[1]) * width
+    starts = ti.Vector([top + x[0], top + x[1], bottom + x[0], bottom + x[1]]) * n_channels
+    weights, by_u, by_v = [
+        ti.Vector([b[0] * a[0], b[0] * a[1], b[1] * a[0], b[1] * a[1]])
+        for a, b in ti.static(((weight_x, weight_y), (slope_x, weight_y), (weight_x, slope_y)))
+    ]
+    return starts, weights, by_u, by_v, y
+
+
+@ti.func
+def coordinates(pixels: ti.template(), first, end, shift, n_lanes: ti.template()):
+    """Those of n_lanes pixels in units of features; the last before `end` stands in for those that are missing."""
+    u, v = lanes_of(real(pixels, 0), n_lanes), lanes_of(real(pixels, 0), n_lanes)
+    if first + n_lanes <= end:  # without a minimum in the index the loads are vectors, too
+        for lane in range(n_lanes):
+            u[lane], v[lane] = pixels[2 * (first + lane)] - shift, pixels[2 * (first + lane) + 1] - shift
+    else:
+        for lane in range(n_lanes):
+            i = ti.min(first + lane, end - 1)
+            u[lane], v[lane] = pixels[2 * i] - shift, pixels[2 * i + 1] - shift
+    return u, v
+
+
 @ti.kernel
 def gather_features(
     features: ti.types.ndarray(ndim=1),  # [n_views * height * width * n_channels]
@@ -188,6 +216,8 @@ def gather_features(
     zeros: ti.template(),
     chunk: ti.i32,
     n_chunks: ti.i32,
+    n_lanes: ti.template(),
+    group: ti.template(),
     log_parts: ti.i32,
     out: ti.types.ndarray(ndim=1),  # [n_views * n_points * n_channels]
 ):
@@ -195,19 +225,29 @@ def gather_features(
         task = q >> log_parts
         part = q - (task << log_parts)
         view = task // n_chunks
-        share = (n_channels + (1 << log_parts) - 1) >> log_parts
-        first = view * n_points + (task - view * n_chunks) * chunk
-        for i in range(first, ti.min(first + chunk, (view + 1) * n_points)):
-            x, weight_x, _sx = neighbours(pixels[2 * i] - shift, width, zeros)
-            y, weight_y, _sy = neighbours(pixels[2 * i + 1] - shift, height, zeros)
-            top, bottom = (view * height + y[0]) * width, (view * height + y[1]) * width
-            a, b = (top + x[0]) * n_channels, (top + x[1]) * n_channels
-            c, d = (bottom + x[0]) * n_channels, (bottom + x[1]) * n_channels
-            wa, wb = weight_y[0] * weight_x[0], weight_y[0] * weight_x[1]
-            wc, wd = weight_y[1] * weight_x[0], weight_y[1] * weight_x[1]
-            for k in range(part * share, ti.min((part + 1) * share, n_channels)):
-                above = wa * features[a + k] + wb * features[b + k]
-                out[i * n_channels + k] = above + wc * features[c + k] + wd * features[d + k]
+        share = (n_channels // group + (1 << log_parts) - 1) >> log_parts
+        last_group = ti.min((part + 1) * share, n_channels // group)
+        begin = view * n_points + (task - view * n_chunks) * chunk
+        end = ti.min(begin + chunk, (view + 1) * n_points)
+        for block in range((end - begin + n_lanes - 1) // n_lanes):
+            first = begin + block * n_lanes
+            u, v = coordinates(pixels, first, end, shift, n_lanes)
+            starts = [lanes_of(0, n_lanes) for _ in range(4)]
+            weights = [lanes_of(real(pixels, 0), n_lanes) for _ in range(4)]
+            for lane in range(n_lanes):
+                start, weight, _u, _v, _y = corners(u[lane], v[lane], view, height, width, n_channels, zeros)
+                for c in ti.static(range(4)):
+                    starts[c][lane], weights[c][lane] = start[c], weight[c]
+            for lane in range(ti.min(n_lanes, end - first)):
+                start = ti.Vector([starts[c][lane] for c in range(4)])
+                weight = ti.Vector([weights[c][lane] for c in range(4)])
+                for k in range(part * share, last_group):
+                    sample = lanes_of(real(features, 0), group)
+                    for j in range(group):
+                        for c in ti.static(range(4)):
+                            sample[j] += weight[c] * features[start[c] + k * group + j]
+                    for j in range(group):
+                        out[(first + lane) * n_channels + k * group + j] = sample[j]
 
 
 @ti.kernel
@@ -223,30 +263,23 @@ def gather_features_pixels_adjoint(
     zeros: ti.template(),
     chunk: ti.i32,
     n_chunks: ti.i32,
+    group: ti.template(),
     out_pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2]
 ):
     for q in range(pixels.shape[0] // (2 * n_points) * n_chunks):
         view = q // n_chunks
         first = view * n_points + (q - view * n_chunks) * chunk
         for i in range(first, ti.min(first + chunk, (view + 1) * n_points)):
-            x, weight_x, slope_x = neighbours(pixels[2 * i] - shift, width, zeros)
-            y, weight_y, slope_y = neighbours(pixels[2 * i + 1] - shift, height, zeros)
-            top, bottom = (view * height + y[0]) * width, (view * height + y[1]) * width
-            a, b = (top + x[0]) * n_channels, (top + x[1]) * n_channels
-            c, d = (bottom + x[0]) * n_channels, (bottom + x[1]) * n_channels
-            of_corners = ti.Vector([real(features, 0) for _ in range(4)])
-            for k in range(n_channels):
-                cotangent = grad_out[i * n_channels + k]
-                of_corners[0] += cotangent * features[a + k]
-                of_corners[1] += cotangent * features[b + k]
-                of_corners[2] += cotangent * features[c + k]
-                of_corners[3] += cotangent * features[d + k]
-            of_x, of_y = real(features, 0), real(features, 0)
-            for dy, dx in ti.static(ti.ndrange(2, 2)):
-                of_x += slope_x[dx] * weight_y[dy] * of_corners[2 * dy + dx]
-                of_y += slope_y[dy] * weight_x[dx] * of_corners[2 * dy + dx]
-            out_pixels[2 * i] = of_x
-            out_pixels[2 * i + 1] = of_y
+            u, v = pixels[2 * i] - shift, pixels[2 * i + 1] - shift
+            start, _w, by_u, by_v, _y = corners(u, v, view, height, width, n_channels, zeros)
+            products = [lanes_of(real(features, 0), group) for _ in range(4)]
+            for k in range(n_channels // group):
+                for j in range(group):
+                    for c in ti.static(range(4)):
+                        products[c][j] += grad_out[i * n_channels + k * group + j] * features[start[c] + k * group + j]
+            of_corners = ti.Vector([products[c].sum() for c in range(4)])
+            out_pixels[2 * i] = by_u.dot(of_corners)
+            out_pixels[2 * i + 1] = by_v.dot(of_corners)
 
 
 @ti.kernel
@@ -267,17 +300,16 @@ def gather_features_adjoint(
         i = q >> log_parts
         part = q - (i << log_parts)
         share = (n_channels + (1 << log_parts) - 1) >> log_parts
-        x, weight_x, _sx = neighbours(pixels[2 * i] - shift, width, zeros)
-        y, weight_y, _sy = neighbours(pixels[2 * i + 1] - shift, height, zeros)
-        for dy, dx in ti.static(ti.ndrange(2, 2)):
-            first = ((i // n_points * height + y[dy]) * width + x[dx]) * n_channels
-            weight = weight_y[dy] * weight_x[dx]
+        u, v = pixels[2 * i] - shift, pixels[2 * i + 1] - shift
+        start, weight, _u, _v, _y = corners(u, v, i // n_points, height, width, n_channels, zeros)
+        for c in ti.static(range(4)):
             for k in range(part * share, ti.min((part + 1) * share, n_channels)):
-                out_features[first + k] += weight * grad_out[i * n_channels + k]
+                out_features[start[c] + k] += weight[c] * grad_out[i * n_channels + k]
 
 
 @ti.kernel
 def gather_features_owned_adjoint(
+    features: ti.types.ndarray(ndim=1),  # [n_views * height * width * n_channels]
     pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2]
     grad_out: ti.types.ndarray(ndim=1),  # [n_views * n_points * n_channels]
     n_points: ti.i32,
@@ -288,26 +320,56 @@ def gather_features_owned_adjoint(
     zeros: ti.template(),
     owners: ti.types.ndarray(ndim=2),  # [n_views, height] int32
     views: ti.types.ndarray(ndim=2),  # [n_owners, 2] int32: the first view with rows of this thread, and one past the last
+    n_lanes: ti.template(),
+    group: ti.template(),
+    with_pixels: ti.template(),
     out_features: ti.types.ndarray(ndim=1),  # [n_views * height * width * n_channels], added to
+    out_pixels: ti.types.ndarray(ndim=1),  # [n_views * n_points * 2], if with_pixels
 ):
-    """The gradient of the features without atomics: row y of a view belongs to thread owners[view, y].
+    """Both gradients without atomics: row y of a view, and the pixels just below, belong to thread owners[view, y].
 
     A thread reads all pixels of its views and adds what falls on its own rows. 512 iterations a thread, of which one works,
     because Taichi runs shorter loops on one core.
     """
     for q in range(views.shape[0] * 512):
-        if q % 512 == 0:
-            owner = q // 512
-            for i in range(views[owner, 0] * n_points, views[owner, 1] * n_points):
-                view = i // n_points
-                y, weight_y, _sy = neighbours(pixels[2 * i + 1] - shift, height, zeros)
-                owns0, owns1 = owners[view, y[0]] == owner, owners[view, y[1]] == owner
-                if owns0 or owns1:
-                    x, weight_x, _sx = neighbours(pixels[2 * i] - shift, width, zeros)
-                    for dy in ti.static(range(2)):
-                        if owns1 if ti.static(dy) else owns0:
-                            for dx in ti.static(range(2)):
-                                first = ((view * height + y[dy]) * width + x[dx]) * n_channels
-                                weight = weight_y[dy] * weight_x[dx]
-                                for k in range(n_channels):
-                                    out_features[first + k] = out_features[first + k] + weight * grad_out[i * n_channels + k]
+        n_blocks = (n_points + n_lanes - 1) // n_lanes
+        view_0, view_1 = views[q // 512, 0], views[q // 512, 1]
+        for step in range((view_1 - view_0) * n_blocks if q % 512 == 0 else 0):
+            view = view_0 + step // n_blocks
+            first, end = view * n_points + step % n_blocks * n_lanes, (view + 1) * n_points
+            u, v = coordinates(pixels, first, end, shift, n_lanes)
+            starts, rows = [lanes_of(0, n_lanes) for _ in range(4)], [lanes_of(0, n_lanes) for _ in range(2)]
+            weights, by_u, by_v = [[lanes_of(real(pixels, 0), n_lanes) for _ in range(4)] for _ in range(3)]
+            for lane in range(n_lanes):
+                start, weight, of_u, of_v, y = corners(u[lane], v[lane], view, height, width, n_channels, zeros)
+                rows[0][lane], rows[1][lane] = y[0], y[1]
+                for c in ti.static(range(4)):
+                    starts[c][lane], weights[c][lane], by_u[c][lane], by_v[c][lane] = start[c], weight[c], of_u[c], of_v[c]
+            for lane in range(ti.min(n_lanes, end - first)):
+                owns = [owners[view, rows[dy][lane]] == q // 512 for dy in range(2)]
+                if owns[0] or owns[1]:
+                    i = first + lane
+                    products = [lanes_of(real(features, 0), group) for _ in range(4)]
+                    for k in range(n_channels // group):
+                        cotangent = lanes_of(real(features, 0), group)
+                        for j in range(group):
+                            cotangent[j] = grad_out[i * n_channels + k * group + j]
+                            if ti.static(with_pixels):
+                                for c in ti.static(range(4)):
+                                    products[c][j] += cotangent[j] * features[starts[c][lane] + k * group + j]
+                        for c in ti.static(range(4)):
+                            if owns[c // 2]:
+                                total = lanes_of(real(features, 0), group)
+                                to = starts[c][lane] + k * group
+                                for j in range(group):
+                                    total[j] = out_features[to + j] + weights[c][lane] * cotangent[j]
+                                for j in range(group):
+                                    out_features[to + j] = total[j]
+                    if ti.static(with_pixels):
+                        if owns[0]:
+                            of_u, of_v = real(pixels, 0), real(pixels, 0)
+                            for c in ti.static(range(4)):
+                                of_u += by_u[c][lane] * products[c].sum()
+                                of_v += by_v[c][lane] * products[c].sum()
+                            out_pixels[2 * i] = of_u
+                            out_pixels[2 * i + 1] = of_v

@@ -21,9 +21,12 @@ LARGEST_NORM = 1 - 1 / 1024  # of a contracted point, over 2: infinity is pulled
 @ti.func
 def cell_coordinates(cell, resolution: ti.template()):
     """(x, y, z) and the cascade of a cell."""
-    row = cell // resolution
-    layer = row // resolution
-    return ti.Vector([cell % resolution, row % resolution, layer % resolution]), layer // resolution
+    size = ti.cast(resolution, ti.u32)
+    index = ti.cast(cell, ti.u32)  # without a sign, divisions by a power of two are shifts
+    row = index // size
+    layer = row // size
+    at = ti.Vector([index % size, row % size, layer % size])
+    return ti.cast(at, ti.i32), ti.cast(layer // size, ti.i32)
 
 
 @ti.func
@@ -38,9 +41,7 @@ def expand(contracted):
 def place_of(cell, offset, resolution: ti.template(), contracted: ti.template()):
     """A point of a cell, in half-sizes of the box from its centre, and the cell's scale (its cascade's, or 1)."""
     at, cascade = cell_coordinates(cell, resolution)
-    scale = real(offset[0], 1)
-    for _ in range(cascade):
-        scale *= 2
+    scale = real(offset[0], 1) * ti.bit_cast((127 + ti.min(cascade, 127)) << 23, ti.f32)  # 2^cascade by its exponent
     place = (at + offset) * real(scale, 2 / resolution) - 1
     if ti.static(contracted):
         place = 2 * place
@@ -68,9 +69,11 @@ def cell_positions(
         place, _ = place_of(cells[i], offset, resolution, contracted)
         if ti.static(contracted):
             place = expand(place)
+        low = ti.Vector([aabb[0, axis] for axis in ti.static(range(3))])
+        high = ti.Vector([aabb[1, axis] for axis in ti.static(range(3))])
+        place = (low + high) / 2 + (high - low) / 2 * place
         for axis in ti.static(range(3)):
-            center, half = (aabb[0, axis] + aabb[1, axis]) / 2, (aabb[1, axis] - aabb[0, axis]) / 2
-            out_positions[i, axis] = center + half * place[axis]
+            out_positions[i, axis] = place[axis]
 
 
 @ti.kernel

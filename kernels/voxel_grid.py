@@ -11,22 +11,7 @@ over 2^log_parts threads, for neighbouring threads of a GPU to read neighbouring
 
 import taichi as ti
 
-from taichi_nerf.kernels.device_functions import real
-
-
-@ti.func
-def lattice(position, size):
-    """Lower neighbour, fraction towards the upper one, and d(index)/d(position), which is 0 where clamping holds it."""
-    index = position * (size - 1)
-    slope = ti.select((index > 0) & (index < size - 1), real(position, 1) * (size - 1), real(position, 0))
-    clamped = ti.min(ti.select(index > 0, index, real(position, 0)), real(position, 1) * (size - 1))
-    lower = ti.min(ti.cast(clamped, ti.i32), ti.max(size - 2, 0))
-    return lower, clamped - lower, slope
-
-
-@ti.func
-def weight_of(fraction, upper: ti.template()):
-    return fraction if ti.static(upper) else 1 - fraction
+from taichi_nerf.kernels.device_functions import lattice, real, weight_of
 
 
 @ti.kernel

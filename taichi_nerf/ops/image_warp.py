@@ -165,7 +165,7 @@ class _GatherFeatures(torch.autograd.Function):
         # What every kernel is told: n_points, height, width, n_channels, shift, zeros.
         ctx.options = (n_points, *features.shape[1:], shift, zeros)
         if out.numel():
-            split = (*_chunks(n_points, n_views), _log_parts(features.shape[3]))
+            split = (*_chunks(n_points, n_views), *_lanes(features.shape[3]), _log_parts(features.shape[3]))
             image_warp.gather_features(features.view(-1), pixels.view(-1), *ctx.options, *split, out.view(-1))
         ctx.save_for_backward(features, pixels)
         return out
@@ -175,16 +175,24 @@ class _GatherFeatures(torch.autograd.Function):
     def backward(ctx: Any, grad_out):  # type: ignore[no-untyped-def]
         features, pixels = (saved.detach() for saved in ctx.saved_tensors)
         flat = (pixels.view(-1), plain(grad_out).view(-1), *ctx.options)
-        of_features = of_pixels = None
-        if ctx.needs_input_grad[0]:
-            of_features = torch.zeros_like(features)
-            if grad_out.numel():
-                _add_gradient_of_features(flat, of_features)
-        if ctx.needs_input_grad[1]:
-            of_pixels = torch.empty_like(pixels)
-            if grad_out.numel():
-                chunks = _chunks(pixels.shape[1], len(pixels))
-                image_warp.gather_features_pixels_adjoint(features.view(-1), *flat, *chunks, of_pixels.view(-1))
+        n_channels = features.shape[3]
+        of_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
+        of_pixels = torch.empty_like(pixels) if ctx.needs_input_grad[1] else None
+        if not grad_out.numel():
+            return of_features, of_pixels, None, None
+        if of_features is not None and current().arch == "cpu":
+            owners = _owners(features.shape[0], features.shape[1], current().n_threads)
+            with_pixels = of_pixels is not None
+            outputs = (of_features.view(-1), (of_pixels if with_pixels else pixels.new_empty(1)).view(-1))
+            image_warp.gather_features_owned_adjoint(
+                features.view(-1), *flat, *owners, *_lanes(n_channels), with_pixels, *outputs
+            )
+            return of_features, of_pixels, None, None
+        if of_features is not None:
+            image_warp.gather_features_adjoint(*flat, _log_parts(n_channels), of_features.view(-1))
+        if of_pixels is not None:
+            split = (*_chunks(pixels.shape[1], len(pixels)), _lanes(n_channels)[1])
+            image_warp.gather_features_pixels_adjoint(features.view(-1), *flat, *split, of_pixels.view(-1))
         return of_features, of_pixels, None, None
 
 
@@ -193,13 +201,9 @@ def _log_parts(n_channels: int) -> int:
     return 0 if current().arch == "cpu" else ((n_channels - 1) // 4).bit_length()
 
 
-def _add_gradient_of_features(flat: tuple[Any, ...], of_features: Tensor) -> None:
-    backend = current()
-    if backend.arch == "cpu":
-        owners = _owners(of_features.shape[0], of_features.shape[1], backend.n_threads)
-        image_warp.gather_features_owned_adjoint(*flat, *owners, of_features.view(-1))
-    else:
-        image_warp.gather_features_adjoint(*flat, _log_parts(of_features.shape[3]), of_features.view(-1))
+def _lanes(n_channels: int) -> tuple[int, int]:
+    """Pixels and channels that the CPU computes at once; groups of channels have to fill up."""
+    return (16, next(d for d in (16, 8, 4, 1) if n_channels % d == 0)) if current().arch == "cpu" else (1, 1)
 
 
 def _owners(n_views: int, height: int, n_threads: int) -> tuple[Tensor, Tensor]:

@@ -139,13 +139,18 @@ def test_nan_and_far_pixels_read_and_write_inside_the_features(backend):
 def test_owners_add_up_what_atomics_do(n_views, n_threads, zeros, cpu, generator):
     """Whole views a thread, or bands of rows, also with more threads than rows."""
     pixels = torch.rand(n_views, 200, 2, generator=generator) * 16 - 3
-    weights = torch.randn(n_views, 200, 6, generator=generator)
-    atomic, owned = torch.zeros(n_views, 10, 9, 6), torch.zeros(n_views, 10, 9, 6)
+    weights, features = torch.randn(n_views, 200, 6, generator=generator), torch.randn(n_views, 10, 9, 6, generator=generator)
+    atomic, owned = torch.zeros_like(features), torch.zeros_like(features)
     flat = (pixels.view(-1), weights.view(-1), 200, 10, 9, 6, 0.5, zeros)
     kernels.gather_features_adjoint(*flat, 3, atomic.view(-1))
-    kernels.gather_features_owned_adjoint(*flat, *image_warp._owners(n_views, 10, n_threads), owned.view(-1))
+    owners, of_pixels = image_warp._owners(n_views, 10, n_threads), torch.empty_like(pixels)
+    outputs = (owned.view(-1), of_pixels.view(-1))
+    kernels.gather_features_owned_adjoint(features.view(-1), *flat, *owners, 16, 2, True, *outputs)
     assert atomic.abs().max() > 0.1
     assert_close(owned, atomic, atol=1e-5, rtol=0)
+    alone = torch.empty_like(pixels)
+    kernels.gather_features_pixels_adjoint(features.view(-1), *flat, 200, 1, 3, alone.view(-1))
+    assert_close(of_pixels, alone, atol=1e-5, rtol=0)
 
 
 def test_an_owner_leaves_the_rows_of_others_alone(cpu, generator):
@@ -156,7 +161,8 @@ def test_an_owner_leaves_the_rows_of_others_alone(cpu, generator):
     atomic, owned = torch.zeros(2, 5, 6, 3), torch.zeros(2, 5, 6, 3)
     flat = (pixels.view(-1), weights.view(-1), 200, 5, 6, 3, 0.5, False)
     kernels.gather_features_adjoint(*flat, 0, atomic.view(-1))
-    kernels.gather_features_owned_adjoint(*flat, owners, torch.tensor([[0, 2]], dtype=torch.int32), owned.view(-1))
+    views, outputs = torch.tensor([[0, 2]], dtype=torch.int32), (owned.view(-1), torch.empty(1))
+    kernels.gather_features_owned_adjoint(torch.empty(180), *flat, owners, views, 16, 1, False, *outputs)
     assert_close(owned, atomic * (owners == 0)[:, :, None, None], atol=1e-5, rtol=0)
 
 
@@ -164,7 +170,8 @@ def test_sharing_channels_between_threads_changes_nothing(cpu, generator):
     """The GPUs' split of the forward pass; twelve channels do not fill eight threads of two."""
     features, pixels = torch.randn(2, 4, 5, 12, generator=generator), torch.rand(2, 50, 2, generator=generator) * 5
     split = torch.empty(2, 50, 12)
-    kernels.gather_features(features.view(-1), pixels.view(-1), 50, 4, 5, 12, 0.5, False, 1, 50, 3, split.view(-1))
+    flat = (features.view(-1), pixels.view(-1), 50, 4, 5, 12, 0.5, False)
+    kernels.gather_features(*flat, 1, 50, 1, 1, 3, split.view(-1))
     assert torch.equal(split, gather_features(features, pixels))
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import grid_sample
 from torch.testing import assert_close
 
 from taichi_nerf.kernels import tri_plane as kernels
+from taichi_nerf.ops import tri_plane
 from taichi_nerf.ops.tri_plane import sample_tri_planes
 from taichi_nerf.runtime import DeviceArray
 
@@ -94,10 +95,15 @@ def test_owners_add_up_what_atomics_do(n_owners, cpu, generator):
     owners = (torch.arange(13) % n_owners).int()
     for n_slots, divisor in ((1, 3), (3, 1)):
         weights = torch.randn(400, n_slots * 6, generator=generator)
+        planes, order = torch.randn(3, 13, 5, 6, generator=generator), torch.randperm(400, generator=generator).int()
         atomic, owned = torch.zeros(3, 13, 5, 6), torch.zeros(3, 13, 5, 6)
+        lookup, shares = (positions, planes, weights, divisor), torch.empty(2, 400, 3)
         kernels.sample_tri_planes_adjoint(positions, weights, divisor, 2, 2, atomic)
-        kernels.sample_tri_planes_owned_adjoint(positions, weights, divisor, owners, n_owners, 3, owned)
+        kernels.sample_tri_planes_owned_adjoint(*lookup, order, owners, n_owners, 8, 3, True, owned, shares)
         assert_close(owned, atomic, atol=1e-5, rtol=0)
+        of_positions = torch.empty(400, 3)
+        kernels.sample_tri_planes_positions_adjoint(*lookup, 2, of_positions)
+        assert_close(shares.sum(0), of_positions, atol=1e-4, rtol=0)
 
 
 def test_an_owner_leaves_the_rows_of_others_alone(cpu, generator):
@@ -107,7 +113,8 @@ def test_an_owner_leaves_the_rows_of_others_alone(cpu, generator):
     owners = torch.tensor([0, 1, 1, 0, 1], dtype=torch.int32)
     atomic, owned = torch.zeros(3, 5, 4, 6), torch.zeros(3, 5, 4, 6)
     kernels.sample_tri_planes_adjoint(positions, weights, 1, 2, 2, atomic)
-    kernels.sample_tri_planes_owned_adjoint(positions, weights, 1, owners, 1, 3, owned)
+    lookup, no_order = (positions, torch.empty_like(owned), weights, 1), torch.zeros(1, dtype=torch.int32)
+    kernels.sample_tri_planes_owned_adjoint(*lookup, no_order, owners, 1, 8, 3, False, owned, torch.empty(2, 1, 3))
     assert_close(owned, atomic * (owners == 0)[:, None, None], atol=1e-5, rtol=0)
 
 
@@ -116,8 +123,25 @@ def test_sharing_channels_between_threads_changes_nothing(reduce, cpu, generator
     """The GPUs' split of the forward pass; six groups do not fill eight threads."""
     positions, planes = torch.rand(50, 3, generator=generator), torch.randn(3, 4, 5, 12, generator=generator)
     split = torch.empty(50, 36 if reduce == "concatenate" else 12)
-    kernels.sample_tri_planes(positions, planes, kernels.REDUCE[reduce], 2, 3, split)
+    no_order = torch.zeros(1, dtype=torch.int32)
+    kernels.sample_tri_planes(positions, planes, no_order, kernels.REDUCE[reduce], 1, 2, 3, split)
     assert torch.equal(split, sample_tri_planes(positions, planes, reduce=reduce))
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_planes_larger_than_caches_give_what_small_ones_do(reduce, cpu, generator, monkeypatch):
+    """Those are visited in another order; NaN and positions outside have a place in it, too."""
+    positions = (1.4 * torch.rand(300, 3, generator=generator) - 0.2).requires_grad_()
+    positions.data[7, 1] = float("nan")
+    planes = torch.randn(3, 9, 8, 5, generator=generator).requires_grad_()
+    found = []
+    for cached in (1, 2**20):
+        monkeypatch.setattr(tri_plane, "CACHED", cached)
+        sample = sample_tri_planes(positions, planes, reduce=reduce)
+        found.append((sample, *torch.autograd.grad(sample.square().sum(), (positions, planes))))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert_close(found[0][2], found[1][2], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
