@@ -101,7 +101,10 @@ def sincos(x):
 
 @ti.func
 def lattice(position, size):
-    """For features at the corners of the unit cube: lower neighbour, fraction towards the upper one, and d(index)/d(position), which is 0 where clamping holds it."""
+    """A position of the unit cube in a row of `size` features, of which the outer ones lie on the corners.
+
+    Lower neighbour, fraction towards the upper one, and d(index)/d(position), which is 0 where clamping holds it.
+    """
     index = position * (size - 1)
     slope = ti.select((index > 0) & (index < size - 1), real(position, 1) * (size - 1), real(position, 0))
     clamped = ti.min(ti.select(index > 0, index, real(position, 0)), real(position, 1) * (size - 1))

@@ -9,8 +9,10 @@ A thread works on a chunk of the points of one view, whose camera it has in regi
 over all points: a thread writes the sums of its chunk, for torch to add. Nothing is atomic, and sums stay short and exact.
 
 The lookups take images as one row of memory: a store through one array makes the compiler reload the address and sizes of
-all the others, and without sizes to multiply they take half the time. On GPUs 2^log_parts threads share the channels of a
-point, for neighbouring threads to read neighbouring memory.
+all the others, and without sizes to multiply they take half the time. On the CPU they find the corners of `n_lanes` pixels at
+once and add up `group` channels at once, in loops over local arrays, which become SIMD instructions: 2.6 ms became 1.6 for
+three channels, 24 became 16 for 64. On GPUs both are 1, and 2^log_parts threads share the channels of a point, for
+neighbouring threads to read neighbouring memory.
 """
 
 import taichi as ti

@@ -13,8 +13,8 @@ keeps a mixed loop from becoming SIMD instructions. On GPUs n_lanes is 1, and 2^
 position, for neighbouring threads to read neighbouring memory.
 
 Large planes fall out of the CPU's caches when positions jump about, so `order` may list the positions by neighbourhood:
-for 32 channels and random positions that halves the adjoint's time. Its loops over a group are unrolled, which there is
-again faster by a third than loops of local arrays; the lookup is fastest with whole rows of 32.
+for 32 channels and random positions that takes a third off the adjoint's time. Its loops over a group are unrolled, which
+there takes a quarter off compared with loops of local arrays; the lookup is fastest with whole rows of 32.
 """
 
 import taichi as ti

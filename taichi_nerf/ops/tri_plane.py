@@ -10,7 +10,6 @@ from taichi_nerf.kernels import tri_plane
 from taichi_nerf.ops.door import check, plain
 from taichi_nerf.runtime import DeviceArray, current
 
-
 CACHED = 2**20  # floats of a plane that stay near a core
 
 
