@@ -117,6 +117,13 @@ def opengl_to_opencv(poses: ArrayLike) -> Array:
     return flipped
 
 
+def focus_point(centers: Array, forwards: Array) -> Array:
+    """The point nearest to all viewing axes, in the sense of least squares; for parallel axes, the nearest to the centers."""
+    across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
+    matrix = across.sum(0) + 1e-9 * len(centers) * np.eye(3)
+    return np.linalg.solve(matrix, (across @ centers[..., None]).sum(0)[:, 0] + 1e-9 * len(centers) * centers.mean(0))
+
+
 # --- lenses: image points are ((x - cx) / fx, (y - cy) / fy) --------------------------------------------------------
 
 

@@ -153,7 +153,7 @@ def _stated_size(arrays: dict[str, Array], i: int, file: Path) -> list[float] | 
     scale, offset = found[[0, 1], [0, 1]].astype(np.float64), found[:2, 2]
     if not (np.isfinite(found).all() and (np.abs(offset + 1) < 0.01).all() and (scale > 0).all() and (scale < 0.5).all()):
         return None
-    return [number(round(2 / side, 2), file, f"camera_mat_{i}", 1) for side in scale]
+    return [number(round(2 / side), file, f"camera_mat_{i}", 1) for side in scale]  # the file may be in 32 bits
 
 
 def _into_one_sphere(

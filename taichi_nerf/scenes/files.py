@@ -98,7 +98,10 @@ def number(value: Any, file: Path | str, field: str, low: float = -LARGEST_NUMBE
 def matrix(value: Any, shape: tuple[int, ...], file: Path | str, field: str) -> NDArray[np.float64]:
     """A finite matrix of a shape, from nested lists or an array."""
     try:
-        found = np.array(value, np.float64)
+        given = np.asarray(value)
+        if given.dtype.kind == "c":
+            raise TypeError  # NumPy would warn and take the real part
+        found = np.array(given, np.float64)
     except (TypeError, ValueError, OverflowError):
         raise SceneError(file, f"expected {_times(shape)} numbers", field) from None
     if found.shape != shape:

@@ -44,6 +44,8 @@ def stored_size(file: Path) -> tuple[tuple[int, int], int]:
         height, width = opened.properties(index=0).shape[:2]
         may_turn = _is_pillow(file) and _may_have_orientation(file)
         orientation = opened.metadata(index=0, exclude_applied=False).get("Orientation", 1) if may_turn else 1
+    if height < 1 or width < 1:  # Pillow recognises some formats that it cannot open
+        raise SceneError(file, "is no readable image: has no pixels")
     if height * width > LARGEST_IMAGE:
         raise SceneError(file, f"is {width} x {height} pixels, more than any camera takes")
     return (width, height), orientation if orientation in range(1, 9) else 1

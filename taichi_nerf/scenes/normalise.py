@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from taichi_nerf.cameras import focus_point
 from taichi_nerf.scenes.images import Array
 from taichi_nerf.scenes.scene_data import Bounds, Similarity
 from taichi_nerf.scenes.source import Source
@@ -24,7 +25,7 @@ class Overrides:
     unbounded: bool | None = None
 
 
-def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Similarity, Bounds, list[str]]:  # noqa: B008
+def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Similarity, Bounds, list[str]]:
     """The map from the file's coordinates to scene units, the bounds in scene units, and what was decided."""
     unbounded = source.unbounded if overrides.unbounded is None else overrides.unbounded
     center, half, why = _place(source, unbounded)
@@ -54,7 +55,11 @@ def _place(source: Source, unbounded: bool) -> tuple[Array, float, str]:
     if source.forward_facing and np.linalg.norm(forward) > 0.1:
         near, far = _depths_seen(source) or (max(spread, 1e-3), 10 * max(spread, 1e-3))
         distance = 2 / (1 / near + 1 / far)
-        return middle + forward / np.linalg.norm(forward) * distance, distance, "in front of the cameras, at the mean disparity"
+        return (
+            middle + forward / np.linalg.norm(forward) * distance,
+            distance,
+            "in front of the cameras, at the mean disparity",
+        )
     focus = focus_point(cameras.centers, cameras.forwards)
     distances = np.linalg.norm(cameras.centers - focus, axis=-1)
     in_front = ((focus - cameras.centers) * cameras.forwards).sum(-1) > 0.5 * distances
@@ -63,17 +68,14 @@ def _place(source: Source, unbounded: bool) -> tuple[Array, float, str]:
         if unbounded:
             return focus, distance, "where the viewing directions meet; cameras at distance one"
         slope = (cameras.sizes / 2 / cameras.intrinsics[:, :2]).min(-1)
-        return focus, 1.05 * float(np.median(distances * slope)), "where the viewing directions meet; all that the cameras see there"
+        return (
+            focus,
+            1.05 * float(np.median(distances * slope)),
+            "where the viewing directions meet; all that the cameras see there",
+        )
     depths = _depths_seen(source)
     reach = depths[1] if depths else 3 * spread or 1.0
     return middle, float(reach), "the middle of the cameras, which do not look at one place"
-
-
-def focus_point(centers: Array, forwards: Array) -> Array:
-    """The point nearest to all viewing axes, in the sense of least squares; for parallel axes, the nearest to the centers."""
-    across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
-    matrix = across.sum(0) + 1e-9 * len(centers) * np.eye(3)
-    return np.linalg.solve(matrix, (across @ centers[..., None]).sum(0)[:, 0] + 1e-9 * len(centers) * centers.mean(0))
 
 
 def _depths_seen(source: Source) -> tuple[float, float] | None:
@@ -105,7 +107,11 @@ def _near_far(source: Source, mapping: Similarity, unbounded: bool) -> tuple[flo
     if unbounded:
         return 0.05, 100.0, "usual for a capture with a surrounding"
     corner = np.sqrt(3.0)  # of the cube
-    return max(float(distances.min()) - corner, 0.02), float(distances.max()) + corner, "around the box, from the cameras"
+    return (
+        max(float(distances.min()) - corner, 0.02),
+        float(distances.max()) + corner,
+        "around the box, from the cameras",
+    )
 
 
 def _spell(vector: Array) -> str:

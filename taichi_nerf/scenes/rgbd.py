@@ -6,7 +6,7 @@
     camera-intrinsics.txt               3 x 3, for the pictures' pixels (3DMatch); without it 7-Scenes' f 585 and center 320, 240
 
 either in the folder itself or in its folders seq-01, seq-02, …, which share one world. TrainSplit.txt and TestSplit.txt, lines
-like "sequence1", are then the scene's own splits. 7-Scenes' depth maps are not registered to its pictures: they differ by some pixels.
+like "sequence1", are then the scene's own splits. 7-Scenes' depth maps are not registered to its pictures: some pixels apart.
 """
 
 import re
