@@ -1,0 +1,122 @@
+"""`taichi-nerf scene`: what a folder holds and how it is read, as text, as a picture, as a procedural scene, as another form."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from taichi_nerf.apps.command import Group
+from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, VIEWS, open_scene, options_of, overrides_of, scene_options
+
+SCENE = click.argument("scene", type=click.Path(path_type=Path))
+FAMILIES = ("objects", "rooms", "category", "heads", "dynamic", "unbounded", "thin")
+
+
+@click.group(cls=Group)
+def scene() -> None:
+    """Look at a scene, make one, or write it in another form. Each command takes --debug.
+
+    \b
+    Example:
+      taichi-nerf scene info photos/fox
+    """
+
+
+@scene.command()
+@SCENE
+@scene_options
+@click.option("--check", is_flag=True, help="Measure how well cameras, points and depth maps agree.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def info(scene: Path, check: bool, as_json: bool, **options: Any) -> None:
+    """Tell what a scene is: its form and why it is read so, views, lenses, splits, bounds, and all that was decided.
+
+    \b
+    Example:
+      taichi-nerf scene info photos/fox --check
+    """
+    from taichi_nerf.scenes.check import check_scene
+    from taichi_nerf.scenes.describe import as_text, describe
+
+    found = open_scene(scene, options)
+    told = describe(found, check_scene(found) if check else None)
+    click.echo(json.dumps(told, indent=1) if as_json else as_text(told))
+
+
+@scene.command()
+@SCENE
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The picture.  [default: SCENE's name, _preview.png]"
+)
+@scene_options
+def preview(scene: Path, out: Path | None, **options: Any) -> None:
+    """Draw a scene as one picture: some of its views, its cameras, points and box in space, and its near and far.
+
+    \b
+    Example:
+      taichi-nerf scene preview photos/fox --out fox.png
+    """
+    from taichi_nerf.export.plots import save_scene_preview
+
+    out = out or Path(f"{scene.resolve().stem}_preview.png")
+    if out.suffix.lower() != ".png":
+        raise click.BadParameter(f"expected a name that ends in .png, got {out.name!r}", param_hint="--out")
+    save_scene_preview(open_scene(scene, options), out)
+    click.echo(out)
+
+
+@scene.command()
+@click.argument("family", type=click.Choice(FAMILIES))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="A new or empty folder.")
+@click.option("--n-views", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Training views.")
+@click.option("--size", type=click.IntRange(8, 4096), default=200, show_default=True, help="Width and height in pixels.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--arch", type=click.Choice(["auto", "cpu", "cuda", "vulkan", "metal"]), default="auto", show_default=True)
+def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) -> None:
+    """Make a procedural scene with exact colors, depths, normals, masks and poses.
+
+    \b
+    Example:
+      taichi-nerf scene make objects --out objects_1 --seed 1
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} already has files in it: choose another --out")
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.procedural.make import make_scene
+    from taichi_nerf.runtime import start
+
+    start(arch)
+    with progress() as report:
+
+        def tell(done: int, of: int) -> None:
+            report(done / of, f"picture {done} of {of}")
+
+        make_scene(family, out, seed=seed, n_views=n_views, size=size, report=tell)
+    click.echo(out)
+
+
+@scene.command()
+@SCENE
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--link", is_flag=True, help="Hard links to the pictures instead of copies.")
+@options_of(VIEWS, PLACE, OUTSIDE)
+def convert(scene: Path, out: Path, link: bool, **options: Any) -> None:
+    """Write any scene as a transforms.json, the form of instant-ngp and nerfstudio, into the new folder OUT.
+
+    Cameras stay in the file's own coordinates and keep their lens distortion.
+
+    \b
+    Example:
+      taichi-nerf scene convert photos/colmap photos/for_ngp --link
+    """
+    from taichi_nerf.scenes import read_source
+    from taichi_nerf.scenes.write import write_transforms
+
+    source = read_source(scene, options["allow_outside"])
+    views = {name: options[name] for name in ("views", "n_views")}
+    lost = write_transforms(source, out, link=link, overrides=overrides_of(options), **views)
+    click.echo(out / "transforms.json")
+    for warning in source.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for what in lost:
+        click.echo(f"not kept, as the form has no place for it: {what}", err=True)

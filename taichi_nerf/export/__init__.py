@@ -1,0 +1,1 @@
+"""What leaves the program for people to look at: pictures of scenes."""

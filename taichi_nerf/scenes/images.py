@@ -1,0 +1,231 @@
+"""Pictures on disk: read when they are needed, kept as the type they have, within a bound on memory.
+
+A scene of a thousand photos is larger than memory as float32 and often as uint8. `Images` reads a picture when it is indexed,
+at the size the scene asked for, and keeps the most recent ones up to a number of bytes.
+"""
+
+import math
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+from numpy.typing import NDArray
+
+from taichi_nerf.scenes.errors import SceneError
+from taichi_nerf.scenes.hdf5 import hdf5_shape, read_hdf5
+
+Array = NDArray[Any]
+LARGEST_IMAGE = 2**28  # pixels: beyond any camera, and what a decompression bomb would ask for
+CACHE_BYTES = 2 * 2**30
+HDF5 = (".hdf5", ".h5")  # Hypersim's pictures and depth maps
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".exr", ".hdr", ".tif", ".tiff", ".webp", ".bmp", ".ppm")
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(width, height) as the picture is meant to be seen (EXIF orientation applied), from the header alone."""
+    (width, height), orientation = stored_size(file)
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def stored_size(file: Path) -> tuple[tuple[int, int], int]:
+    """(width, height) as the pixels are stored, and the EXIF orientation, 1 to 8; 1 is upright. From the header alone."""
+    if file.suffix.lower() == ".npy":
+        height, width = _read_array(file).shape[:2]
+        return (width, height), 1
+    if file.suffix.lower() in HDF5:
+        height, width = hdf5_shape(file, 2)[:2]
+        return (width, height), 1
+    with _complaints_about(file), imageio.imopen(file, "r", **_plugin(file)) as opened:
+        height, width = opened.properties(index=0).shape[:2]
+        may_turn = _is_pillow(file) and _may_have_orientation(file)
+        orientation = opened.metadata(index=0, exclude_applied=False).get("Orientation", 1) if may_turn else 1
+    if height < 1 or width < 1:  # Pillow recognises some formats that it cannot open
+        raise SceneError(file, "is no readable image: has no pixels")
+    if height * width > LARGEST_IMAGE:
+        raise SceneError(file, f"is {width} x {height} pixels, more than any camera takes")
+    return (width, height), orientation if orientation in range(1, 9) else 1
+
+
+def _may_have_orientation(file: Path) -> bool:
+    """False for a PNG without EXIF or text: asking Pillow would decode the whole picture to look behind its pixels."""
+    with file.open("rb") as data:
+        if data.read(8) != b"\x89PNG\r\n\x1a\n":
+            return True
+        for _ in range(100_000):
+            head = data.read(8)
+            if len(head) < 8 or head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"IEND"):
+                return head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+            data.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return True
+
+
+def read_image(file: Path) -> Array:
+    """[height, width, channels] of uint8, uint16 or float32, EXIF orientation applied; 1, 3 or 4 channels."""
+    if file.suffix.lower() == ".npy":
+        found = np.array(_read_array(file))
+        found = found.astype(np.float32) if found.dtype == np.float64 else found
+    elif file.suffix.lower() in HDF5:
+        found = read_hdf5(file)
+        found = found.astype(np.float32) if found.dtype == np.float64 else found
+    else:
+        image_size(file)  # refuses what would not fit before it is decoded
+        with _complaints_about(file):
+            options: dict[str, Any] = {"rotate": True} if _is_pillow(file) else {}
+            found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
+    if found.ndim == 2:
+        found = found[..., None]
+    if found.dtype == np.bool_:
+        found = found.astype(np.uint8) * 255
+    if found.dtype == np.int32:  # Pillow's type for 16-bit grey
+        found = found.astype(np.uint16)
+    if found.ndim != 3 or found.dtype not in (np.uint8, np.uint16, np.float32, np.float16):
+        raise SceneError(file, f"has an unusual layout: {found.dtype} of shape {found.shape}")
+    if found.shape[2] == 2:  # grey and alpha
+        found = found[..., [0, 0, 0, 1]]
+    return found
+
+
+def _read_array(file: Path) -> Array:
+    """A depth map or mask that is a NumPy file: mapped, so that what its header claims is checked against the file's size."""
+    with _complaints_about(file):
+        found: Array = np.lib.format.open_memmap(file, mode="r")
+    if found.ndim not in (2, 3) or not 0 < found.size <= 4 * LARGEST_IMAGE:
+        raise SceneError(file, "expected an array of height x width or height x width x channels")
+    return found
+
+
+def shrink(image: Array, width: int, height: int) -> Array:
+    """Area-averaged to a smaller size, alpha-weighted where there is alpha, in the type it has."""
+    if image.shape[:2] == (height, width):
+        return image
+    values = image.astype(np.float32)
+    if image.shape[2] == 4:
+        values[..., :3] *= values[..., 3:]
+    values = _average_rows(_average_rows(values, height).swapaxes(0, 1), width).swapaxes(0, 1)
+    if image.shape[2] == 4:
+        values[..., :3] /= np.maximum(values[..., 3:], 1e-6)
+    if np.issubdtype(image.dtype, np.integer):
+        values = np.clip(np.rint(values), 0, np.iinfo(image.dtype).max)
+    return values.astype(image.dtype)
+
+
+def _average_rows(values: Array, n: int) -> Array:
+    """[h, w, c] to [n, w, c]: exact averages over n equal strips; to more rows, linear interpolation."""
+    h = len(values)
+    if n > h:
+        at = np.clip((np.arange(n) + 0.5) * h / n - 0.5, 0, h - 1)
+        low = np.floor(at).astype(int)
+        t = (at - low)[:, None, None].astype(np.float32)
+        return values[low] * (1 - t) + values[np.minimum(low + 1, h - 1)] * t
+    if h % n == 0:
+        return values.reshape(n, h // n, *values.shape[1:]).mean(1)
+    edges = np.arange(n + 1) * h / n
+    sums = np.concatenate([np.zeros_like(values[:1], np.float64), values.cumsum(0, dtype=np.float64)])
+    low = np.minimum(np.floor(edges).astype(int), h - 1)
+    at_edges = sums[low] + (edges - low)[:, None, None] * values[low]
+    return (np.diff(at_edges, axis=0) * n / h).astype(np.float32)
+
+
+class Images:
+    """A sequence of pictures, read when indexed. `images[i]` is [height, width, channels] in the file's own type."""
+
+    def __init__(
+        self,
+        files: list[Path],
+        sizes: Array | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        arrays: list[Array] | None = None,
+    ):
+        """`sizes` [n, 2] (width, height) is what pictures are shrunk to; None keeps the files'. `arrays`: already in memory."""
+        self.files = files
+        self.arrays = arrays
+        self.sizes = sizes
+        self.cache_bytes = cache_bytes
+        self._kept: OrderedDict[int, Array] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Array:
+        with self._lock:
+            if i in self._kept:
+                self._kept.move_to_end(i)
+                return self._kept[i]
+        found = read_image(self.files[i]) if self.arrays is None else self.arrays[i].view()
+        if self.sizes is not None:
+            found = shrink(found, int(self.sizes[i, 0]), int(self.sizes[i, 1]))
+        found.flags.writeable = False
+        with self._lock:
+            if i not in self._kept and found.nbytes <= self.cache_bytes:
+                self._kept[i] = found
+                self._bytes += found.nbytes
+                while self._bytes > self.cache_bytes:
+                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return found
+
+    def subset(self, index: Array) -> "Images":
+        sizes = None if self.sizes is None else self.sizes[index]
+        arrays = None if self.arrays is None else [self.arrays[int(i)] for i in index]
+        return Images([self.files[int(i)] for i in index], sizes, self.cache_bytes, arrays)
+
+
+def _is_pillow(file: Path) -> bool:
+    return file.suffix.lower() not in (".exr", ".hdr")
+
+
+def _plugin(file: Path) -> dict[str, str]:
+    return {"plugin": "pillow"} if _is_pillow(file) else {}
+
+
+class _complaints_about:
+    """Whatever a decoder raises or warns of becomes one `SceneError` that names the file."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._warnings.__exit__(kind, error, trace)
+        if error is None or isinstance(error, SceneError | KeyboardInterrupt | MemoryError):
+            return
+        if not self.file.is_file():
+            raise SceneError(self.file, "no such file") from None
+        if self.file.suffix.lower() in (".exr", ".hdr"):
+            raise SceneError(self.file, "imageio needs a plugin to read this format: pip install imageio[freeimage]") from None
+        reason = " ".join(str(error).split())[:160]
+        raise SceneError(self.file, f"is no readable image: {reason or type(error).__name__}") from None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures of a folder in natural order: r_2 before r_10."""
+    found = [file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")]
+    return sorted(found, key=lambda file: natural_key(file.name))
+
+
+def natural_key(name: str) -> list[tuple[int, float, str]]:
+    """Sorts digits by value."""
+    parts: list[tuple[int, float, str]] = []
+    digits = ""
+    for letter in name + "\0":
+        if letter.isascii() and letter.isdigit():
+            digits += letter
+        else:
+            if digits:
+                parts.append((0, float(digits) if len(digits) < 300 else math.inf, digits))
+                digits = ""
+            parts.append((1, 0.0, letter))
+    return parts

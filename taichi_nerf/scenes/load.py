@@ -1,0 +1,111 @@
+"""From a folder to a scene: which reader fits, which views, which sizes, which bounds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from taichi_nerf.scenes.errors import SceneError
+from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images
+from taichi_nerf.scenes.normalise import Overrides, normalise
+from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
+from taichi_nerf.scenes.source import Points, Source
+from taichi_nerf.scenes.splits import choose_splits
+
+# Readers in the order in which they are asked. Each module has `fits(folder) -> str`, the reason why the folder is of its kind
+# or "", and `read(folder, allow_outside) -> Source`.
+READERS = ("object_sets", "blender", "multiscale", "transforms", "llff", "colmap", "dtu", "nsvf", "rgbd", "mvsnet", "hypersim")
+READERS += ("arrays",)
+
+
+def find_reader(path: Path) -> tuple[str, str]:
+    """The name of the reader that fits, and why."""
+    if not path.exists():
+        raise SceneError(path, "no such file or folder")
+    for name in READERS:
+        reason = import_module(f"taichi_nerf.scenes.{name}").fits(path)
+        if reason:
+            return name, reason
+    found = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "a single file"
+    raise SceneError(path, f"holds no scene of a known form (found: {found or 'nothing'}); docs/scenes.md lists the forms")
+
+
+def read_source(path: Path, allow_outside: bool = False) -> Source:
+    """The scene as its files describe it."""
+    name, reason = find_reader(path)
+    read: Callable[[Path, bool], Source] = import_module(f"taichi_nerf.scenes.{name}").read
+    source = read(path, allow_outside)
+    if not source.names:
+        raise SceneError(path, "has no views")
+    return replace(source, notes=[f"read as {name}: {reason}", *source.notes])
+
+
+def load_scene(
+    path: Path | str,
+    *,
+    views: list[int] | None = None,
+    n_views: int | None = None,
+    downscale: float = 1.0,
+    overrides: Overrides = Overrides(),  # noqa: B008
+    allow_outside: bool = False,
+    cache_bytes: int = CACHE_BYTES,
+) -> SceneData:
+    """Open a scene of any known form. What was decided stands in `notes`."""
+    source = read_source(Path(path), allow_outside)
+    splits, rule, split_notes = choose_splits(source, views, n_views)
+    mapping, bounds, place_notes = normalise(source, overrides)
+    cameras = source.cameras.moved(mapping.scale, mapping.rotation, mapping.translation)
+    if not 1 <= downscale <= 64:
+        raise SceneError(path, f"expected a factor from 1 to 64, got {downscale:g}", "downscale")
+    if downscale != 1:
+        sizes = np.maximum(np.rint(cameras.sizes / downscale), 1).astype(np.int64)
+        cameras = cameras.resized(sizes)
+    return SceneData(
+        kind=source.kind,
+        folder=Path(path),
+        names=source.names,
+        cameras=cameras,
+        images=Images(source.image_files, cameras.sizes, cache_bytes, source.arrays),
+        splits=splits,
+        split_rule=rule,
+        bounds=bounds,
+        scene_from_source=mapping,
+        masks=_masks(source, cameras.sizes, cache_bytes),
+        depths=_depths(source, cameras.sizes, mapping.scale, cache_bytes),
+        points=None if source.points is None else _moved(source.points, mapping, cameras.sizes / source.cameras.sizes),
+        times=source.times,
+        weights=source.weights,
+        linear=source.linear,
+        notes=[*source.notes, *split_notes, *place_notes],
+        warnings=source.warnings,
+    )
+
+
+def _moved(points: Points, mapping: Similarity, ratio: Array) -> Points:
+    """In scene units, and what was seen in the pixels of pictures that are `ratio` [n_views, 2] times as large."""
+    moved = points._replace(positions=mapping(points.positions), seen_at=points.seen_at * ratio[points.seen_by])
+    if points.errors is None:
+        return moved
+    return moved._replace(errors=points.errors * float(np.sqrt(ratio.prod(-1)).mean()))
+
+
+def _masks(source: Source, sizes: Array, cache_bytes: int) -> Images | None:
+    if source.mask_files is None:
+        return None
+    missing = [name for name, file in zip(source.names, source.mask_files, strict=True) if file is None]
+    if missing:
+        raise SceneError(source.folder, f"{len(missing)} of {len(source.names)} views have no mask, the first is {missing[0]}")
+    return Images([file for file in source.mask_files if file is not None], sizes, cache_bytes)
+
+
+def _depths(source: Source, sizes: Array, scale: float, cache_bytes: int) -> Depths | None:
+    """Depth maps keep their own size: averaging depths across an edge would invent points in the air."""
+    if source.depth is None:
+        return None
+    missing = np.array([file is None for file in source.depth.files])
+    stand_in = next(file for file in source.depth.files if file is not None)
+    files = [file or stand_in for file in source.depth.files]
+    unit = source.depth.unit * (scale if source.depth.kind != "inverse" else 1 / scale)
+    return Depths(Images(files, None, cache_bytes), unit, source.depth.kind, source.depth.invalid, missing)

@@ -1,0 +1,55 @@
+"""Which views are trained on and which are held out. No figure is ever of a view that was trained on."""
+
+import numpy as np
+
+from taichi_nerf.scenes.errors import SceneError
+from taichi_nerf.scenes.images import Array
+from taichi_nerf.scenes.source import Source
+
+HELD_OUT = 8  # LLFF's rule: views 0, 8, 16, … are the test
+
+
+def choose_splits(
+    source: Source, views: list[int] | None = None, n_views: int | None = None
+) -> tuple[dict[str, Array], str, list[str]]:
+    """The splits, whose rule they follow, and notes. `views` or `n_views` restrict training; tests never grow by it."""
+    n = len(source.names)
+    notes: list[str] = []
+    splits = {name: np.asarray(index, np.int64) for name, index in source.splits.items()}
+    if splits.get("test", np.zeros(0)).size and splits.get("train", np.zeros(0)).size:
+        rule = "the scene's own"
+    else:
+        held_out = np.arange(0, n, HELD_OUT) if n > 1 else np.zeros(0, np.int64)
+        splits = {"train": np.setdiff1d(np.arange(n), held_out), "test": held_out}
+        rule = f"every {HELD_OUT}th view held out"
+    if views is not None and n_views is not None:
+        raise SceneError(source.folder, "give the number of views or the list of them, not both", "views")
+    if n_views is not None:
+        if not 1 <= n_views <= len(splits["train"]):
+            raise SceneError(source.folder, f"expected 1 to {len(splits['train'])} training views, got {n_views}", "n-views")
+        splits["train"] = spread(source, splits["train"], n_views)
+        notes.append(f"training on {n_views} views that are far apart: {', '.join(map(str, splits['train']))}")
+    if views is not None:
+        wrong = [view for view in views if not 0 <= view < n]
+        if wrong or not views:
+            raise SceneError(source.folder, f"views are numbered 0 to {n - 1}, got {wrong or 'none'}", "views")
+        splits["train"] = np.unique(np.asarray(views, np.int64))
+        moved = np.intersect1d(splits["train"], splits["test"])
+        splits = {name: index if name == "train" else np.setdiff1d(index, splits["train"]) for name, index in splits.items()}
+        if len(moved):
+            notes.append(f"{len(moved)} of the views trained on left the test split")
+    return splits, rule, notes
+
+
+def spread(source: Source, among: Array, k: int) -> Array:
+    """k of the views, chosen greedily to be far from each other, starting with the one nearest to all."""
+    centers = source.cameras.centers[among]
+    size = np.linalg.norm(centers - centers.mean(0), axis=-1).max(initial=0) or 1.0
+    place = np.concatenate([centers / size, source.cameras.forwards[among]], -1)
+    chosen = [int(np.argmin(np.linalg.norm(place - place.mean(0), axis=-1)))]
+    distance = np.linalg.norm(place - place[chosen[0]], axis=-1)
+    while len(chosen) < k:
+        distance[chosen] = -1
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(place - place[chosen[-1]], axis=-1))
+    return np.sort(among[chosen])

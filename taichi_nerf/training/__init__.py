@@ -1,0 +1,1 @@
+"""Training: from pictures in memory to batches of rays."""

@@ -1,0 +1,5 @@
+"""One of the forms of `sample_object_sets`."""
+
+from sample_object_sets import make_several as make
+
+__all__ = ["make"]

@@ -1,0 +1,76 @@
+"""Random pixels of many pictures."""
+
+import numpy as np
+import pytest
+import torch
+
+from taichi_nerf.training.pixel_batches import draw_pixels, pack_pictures, pixels_at
+
+SIZES = {"same": [(7, 5)] * 4, "mixed": [(7, 5), (3, 8), (1, 1), (10, 2)]}
+FULL = {np.uint8: 255, np.uint16: 65535, np.float16: 1, np.float32: 1}
+
+
+def pictures(sizes, channels, dtype):
+    generator = np.random.default_rng(0)
+    values = [generator.integers(0, FULL[dtype], (h, w, channels), endpoint=True) for w, h in sizes]
+    if FULL[dtype] == 1:
+        values = [generator.uniform(0, 3, value.shape) for value in values]
+    return [value.astype(dtype) for value in values]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", FULL)
+def test_every_pixel_comes_with_its_place_view_and_color(sizes, channels, dtype):
+    shown = pictures(SIZES[sizes], channels, dtype)
+    views = [3, 1, 0]
+    table = pack_pictures(shown, np.array(SIZES[sizes]), views)
+    found = pixels_at(table, torch.arange(len(table.values), dtype=table.starts.dtype))
+    expected_colors = np.concatenate([shown[v].reshape(-1, channels) for v in views]).astype(np.float32) / FULL[dtype]
+    assert np.allclose(found.colors.numpy(), expected_colors, atol=1e-7)
+    assert found.views.tolist() == [v for v in views for _ in range(shown[v].shape[0] * shown[v].shape[1])]
+    for view, position, color in zip(found.views, found.positions, found.colors, strict=True):
+        x, y = (position - 0.5).long().tolist()
+        assert np.allclose(shown[view][y, x].astype(np.float32) / FULL[dtype], color, atol=1e-7)
+    assert (found.views.dtype, found.colors.dtype) == (torch.int32, torch.float32)
+
+
+def test_the_table_keeps_the_type_on_disk():
+    table = pack_pictures(pictures(SIZES["same"], 3, np.uint8), np.array(SIZES["same"]), range(4))
+    assert table.values.dtype == torch.uint8
+    assert table.values.element_size() * table.values.numel() == 4 * 35 * 4
+
+
+def test_all_pixels_are_equally_likely():
+    """Chi squared over 91 pixels of pictures of four sizes: 90 degrees of freedom, so 90 ± 13."""
+    table = pack_pictures(pictures(SIZES["mixed"], 1, np.uint8), np.array(SIZES["mixed"]), range(4))
+    drawn = draw_pixels(table, 91_000, torch.Generator().manual_seed(1))
+    names = [(int(v), float(x), float(y)) for v, (x, y) in zip(drawn.views, drawn.positions.tolist(), strict=True)]
+    n_pixels = len(table.values)
+    counts = np.unique(np.array(names), axis=0, return_counts=True)[1]
+    assert len(counts) == n_pixels
+    mean = 91_000 / n_pixels
+    assert abs(((counts - mean) ** 2 / mean).sum() - (n_pixels - 1)) < 5 * np.sqrt(2 * n_pixels)
+
+
+def test_the_same_seed_draws_the_same_pixels_and_none_is_fine():
+    table = pack_pictures(pictures(SIZES["same"], 3, np.uint8), np.array(SIZES["same"]), range(4))
+    a, b = (draw_pixels(table, 20_000, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert draw_pixels(table, 0).colors.shape == (0, 3)
+
+
+def test_alpha_is_1_where_some_pictures_have_none():
+    mixed = [pictures([(7, 5)], 4, np.uint8)[0], pictures([(7, 5)], 3, np.uint8)[0]]
+    table = pack_pictures(mixed, np.array([(7, 5)] * 2), [0, 1])
+    assert table.n_channels == 4
+    assert (pixels_at(table, torch.arange(35, 70, dtype=torch.int32)).colors[:, 3] == 1).all()
+
+
+def test_pictures_that_do_not_fit_together_are_named():
+    grey, color = pictures([(7, 5)], 1, np.uint8)[0], pictures([(7, 5)], 3, np.uint8)[0]
+    for shown, sizes in (([grey, color], [(7, 5)] * 2), ([color, color], [(7, 5), (7, 6)])):
+        with pytest.raises(ValueError, match="view 1 is a picture of uint8"):
+            pack_pictures(shown, np.array(sizes), [0, 1])
+    with pytest.raises(ValueError, match="no views"):
+        pack_pictures([color], np.array([(7, 5)]), [])
