@@ -7,8 +7,7 @@ from taichi_nerf.apps.backends import backends
 from taichi_nerf.apps.benchmark import benchmark
 from taichi_nerf.apps.command import Group
 from taichi_nerf.apps.demo import demo
-
-ARCHS = ("auto", "cpu", "cuda", "vulkan", "metal")
+from taichi_nerf.apps.scene import scene
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -20,5 +19,5 @@ def main() -> None:
     """
 
 
-for command in (demo, backends, benchmark):
+for command in (demo, scene, backends, benchmark):
     main.add_command(command)

@@ -1,7 +1,7 @@
 """Cameras in numpy, 64 bits: where each stands, how its lens bends light, and the projection both ways.
 
 OpenCV conventions: x right, y down, z forward; K in pixels; the centre of the first pixel is (0.5, 0.5). The lens models and
-their eight coefficients are those of `kernels/ray_generation.py`, by number and by layout, so arrays pass to the kernels as they are.
+their eight coefficients are those of `kernels/ray_generation.py`, by number and by layout: arrays pass to the kernels as they are.
 """
 
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.camera_to_worlds)
 
-    def __getitem__(self, index: ArrayLike) -> "Cameras":
-        chosen = np.atleast_1d(np.arange(len(self))[index])  # type: ignore[call-overload]
+    def __getitem__(self, index: Any) -> "Cameras":
+        chosen = np.atleast_1d(np.arange(len(self))[index])
         return Cameras(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
     @property

@@ -105,4 +105,5 @@ def test_interruption_has_the_exit_status_of_its_signal(sent, status):
 
 
 def test_commands_are_of_the_class_that_has_one_line_errors():
-    assert all(isinstance(command, Command) for command in main.commands.values())
+    commands = [c for command in main.commands.values() for c in getattr(command, "commands", {"": command}).values()]
+    assert all(isinstance(command, Command) for command in commands)

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import sample_transforms
 from click.testing import CliRunner
-from opengl_views import ring, write_picture
-from real_data import data_folder
 
 from taichi_nerf.apps.scene import scene
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE, make_cameras, opengl_to_opencv
@@ -18,6 +16,9 @@ from taichi_nerf.scenes import SceneError, load_scene, read_source
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.scenes.source import DepthFiles, Points, Source
 from taichi_nerf.scenes.write import write_transforms
+
+from opengl_views import ring, write_picture
+from real_data import data_folder
 
 REAL = (
     "chair_200",

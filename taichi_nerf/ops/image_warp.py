@@ -183,7 +183,7 @@ class _GatherFeatures(torch.autograd.Function):
         if of_features is not None and current().arch == "cpu":
             owners = _owners(features.shape[0], features.shape[1], current().n_threads)
             with_pixels = of_pixels is not None
-            outputs = (of_features.view(-1), (of_pixels if with_pixels else pixels.new_empty(1)).view(-1))
+            outputs = (of_features.view(-1), (pixels.new_empty(1) if of_pixels is None else of_pixels).view(-1))
             image_warp.gather_features_owned_adjoint(
                 features.view(-1), *flat, *owners, *_lanes(n_channels), with_pixels, *outputs
             )

@@ -32,7 +32,7 @@ class Points(NamedTuple):
 
 @dataclass(frozen=True)
 class DepthFiles:
-    """Depth maps, one a view (None where it has none): a pixel's value times `unit` is a depth of `kind` in the file's lengths."""
+    """Depth maps, one a view (None where it has none): a value times `unit` is a depth of `kind` in the file's lengths."""
 
     files: list[Path | None]
     unit: float

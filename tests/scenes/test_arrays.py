@@ -5,10 +5,11 @@ import zipfile
 import numpy as np
 import pytest
 import sample_arrays
-from opengl_views import POINTS, project
 
 from taichi_nerf.scenes import SceneError, arrays, load, load_scene
 from taichi_nerf.scenes.images import Images
+
+from opengl_views import POINTS, project
 
 
 @pytest.mark.parametrize("focal", [20.0, [20.0], [20.0, 22.0], [20.0, 21.0, 22.0, 23.0], [[20.0, 22.0]] * 4])

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sample_blender
-from opengl_views import POINTS, project, write_picture
 
 from taichi_nerf.scenes import SceneError, blender, find_reader, load_scene, transforms
+
+from opengl_views import POINTS, project, write_picture
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 

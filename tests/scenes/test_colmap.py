@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import sample_colmap as sample
 from PIL import Image
-from real_data import data_folder
 
 from taichi_nerf.scenes import colmap, colmap_binary, colmap_text
 from taichi_nerf.scenes.check import check_points, check_scene, reprojection_distances
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.load import load_scene
+
+from real_data import data_folder
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import sample_dtu
-from opengl_views import POINTS
-from real_data import data_folder
 from sample_dtu import CENTER, RADIUS, K
 
 from taichi_nerf.scenes import SceneError, dtu, load_scene
 from taichi_nerf.scenes.camera_matrices import decompose, fit_to_pictures, match_by_number
 from taichi_nerf.scenes.images import read_image
+
+from opengl_views import POINTS
+from real_data import data_folder
 
 VARIANTS = {
     "as it is": {},

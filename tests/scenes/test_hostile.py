@@ -11,11 +11,12 @@ import time
 import traceback
 from pathlib import Path
 
-import mutations
 import numpy as np
 import pytest
 
 from taichi_nerf.scenes import SceneError, load_scene
+
+import mutations
 
 SAMPLES = sorted(file.stem for file in Path(mutations.__file__).parent.glob("sample_*.py"))
 ROUNDS = 100 * int(os.environ.get("TAICHI_NERF_FUZZ", "1"))

@@ -5,13 +5,14 @@ import builtins
 import numpy as np
 import pytest
 import sample_hypersim
-from opengl_views import project
 from sample_hypersim import K, write
 from sample_rgbd import INSIDE, off_the_walls
 
 from taichi_nerf.scenes import SceneError, hypersim, load_scene
 from taichi_nerf.scenes.check import check_scene
 from taichi_nerf.scenes.hdf5 import read_hdf5
+
+from opengl_views import project
 
 h5py = pytest.importorskip("h5py", reason="no h5py: pip install taichi-nerf[hypersim]")
 

@@ -6,7 +6,6 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import sample_llff as sample
-from real_data import data_folder
 
 from taichi_nerf.cameras import OPENCV, PINHOLE, make_cameras
 from taichi_nerf.scenes import colmap_binary, llff
@@ -15,6 +14,8 @@ from taichi_nerf.scenes.colmap_model import ColmapCamera, ColmapImage, ColmapMod
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.scenes.load import load_scene
+
+from real_data import data_folder
 
 
 @pytest.fixture

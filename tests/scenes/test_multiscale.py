@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import sample_multiscale
-from opengl_views import POINTS, project, write_picture
 
 from taichi_nerf.scenes import SceneError, find_reader, load_scene, multiscale
+
+from opengl_views import POINTS, project, write_picture
 
 
 def change(folder, edit):

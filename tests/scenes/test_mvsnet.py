@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import sample_mvsnet
-from opengl_views import POINTS, project, write_picture
 from sample_mvsnet import SIZE, K
 
 from taichi_nerf.scenes import SceneError, load_scene, mvsnet
 from taichi_nerf.scenes.images import read_image
+
+from opengl_views import POINTS, project, write_picture
 
 VARIANTS = {
     "as it is": {},

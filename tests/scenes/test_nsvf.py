@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import sample_nsvf
-from opengl_views import POINTS, project, write_picture
 from sample_nsvf import CENTER, FOCAL, MATRIX
 
 from taichi_nerf.scenes import SceneError, nsvf
+
+from opengl_views import POINTS, project, write_picture
 
 VARIANTS = {
     "4 x 4": (MATRIX, (FOCAL, FOCAL, *CENTER)),

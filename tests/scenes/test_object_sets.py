@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import sample_object_sets as samples
-from opengl_views import POINTS, project, write_picture
 
 from taichi_nerf.scenes import SceneError, dtu, load_scene, nsvf, object_sets, transforms
 from taichi_nerf.scenes.object_lists import list_objects
+
+from opengl_views import POINTS, project, write_picture
 
 
 def projections_agree(source, poses, *lens):

@@ -5,7 +5,6 @@ import sys
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from real_data import data_folder
 
 from taichi_nerf.scenes.check import check_scene
 from taichi_nerf.scenes.colmap import read
@@ -14,6 +13,8 @@ from taichi_nerf.scenes.images import shrink
 from taichi_nerf.scenes.load import read_source
 from taichi_nerf.scenes.photos import photos_to_scene
 from taichi_nerf.scenes.video_frames import drop_blurred, extract_frames, is_video, sharpness
+
+from real_data import data_folder
 
 
 def texture(seed, size=96):

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import sample_rgbd
 import sample_rgbd_tum
-from opengl_views import project, write_picture
-from real_data import data_folder
 from sample_rgbd import INSIDE, K, off_the_walls
 
 from taichi_nerf.cameras import OPENCV, PINHOLE, opengl_to_opencv
 from taichi_nerf.scenes import SceneError, load_scene, rgbd
 from taichi_nerf.scenes.check import check_scene
 from taichi_nerf.scenes.rgbd_tum import rotations
+
+from opengl_views import project, write_picture
+from real_data import data_folder
 
 
 def test_poses_lens_and_depths_are_those_of_the_room(tmp_path):

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import sample_transforms
-from opengl_views import POINTS, project, to_camera, write_picture
 from sample_transforms import LENS
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE
 from taichi_nerf.scenes import SceneError, transforms
+
+from opengl_views import POINTS, project, to_camera, write_picture
 
 
 def change(folder, edit):

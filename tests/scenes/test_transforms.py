@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sample_transforms
-from opengl_views import POINTS, write_picture
 
 from taichi_nerf.scenes import SceneError, find_reader, load_scene, transforms
 from taichi_nerf.scenes.images import read_image
+
+from opengl_views import POINTS, write_picture
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from opengl_views import ring, write_picture
 
 SIZE = (24, 16)

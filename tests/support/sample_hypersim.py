@@ -4,8 +4,9 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from opengl_views import write_picture
 from sample_rgbd import room_poses, z_depths
+
+from opengl_views import write_picture
 
 SIZE = (40, 30)
 FOCAL = 20 * np.sqrt(3)  # 60 degrees across

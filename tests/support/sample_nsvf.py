@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from opengl_views import ring, write_picture
 
 FOCAL, CENTER = 20.0, (6.5, 4.25)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from opengl_views import look_at, ring, write_picture
 
 FLIP = np.diag([1.0, -1, -1, 1])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+
 from opengl_views import look_at, write_picture
 
 SIZE = (40, 30)

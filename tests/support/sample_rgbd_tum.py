@@ -4,8 +4,9 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from opengl_views import look_at, write_picture
 from sample_rgbd import z_depths
+
+from opengl_views import look_at, write_picture
 
 SIZE = (64, 48)
 NOMINAL = (52.5, 52.5, 32.0, 24.0)  # at SIZE, the centre of the first pixel at 0.5

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+
 from opengl_views import POINTS, ring, write_picture
 
 LENS = {"fl_x": 15.0, "fl_y": 14.0, "cx": 6.3, "cy": 3.8, "w": 12, "h": 8, "k1": 0.05, "k2": -0.02, "p1": 0.001, "p2": -0.002}
