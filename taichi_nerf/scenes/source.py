@@ -37,7 +37,7 @@ class DepthFiles:
     files: list[Path | None]
     unit: float
     kind: DepthKind
-    invalid: float = 0.0  # the value that means "not measured"
+    invalid: float = 0.0  # the value that means "not measured", beside zero and what is not finite, which always do
 
 
 @dataclass(frozen=True)
