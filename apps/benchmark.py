@@ -8,18 +8,31 @@ from taichi_nerf.apps.command import Command
 
 
 @click.command(cls=Command)
-@click.argument("name", type=click.Choice(["kernels"]), default="kernels")
+@click.argument("name", type=click.Choice(["kernels", "scenes"]), default="kernels")
 @click.option("--arch", type=click.Choice(["auto", "cpu", "cuda", "vulkan", "metal"]), default="auto", show_default=True)
 @click.option("--only", multiple=True, help="A kernel family, such as hash_grid; may be repeated.")
 @click.option("--n", type=click.IntRange(min=1), help="Samples a call; without it, training size.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")
 def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_file: Path | None) -> None:
-    """Time every kernel, forward and backward, against its plain-torch reference.
+    """Time the parts of the system: `kernels`, every one forward and backward against its plain-torch reference, or `scenes`,
+    reading 100 pictures of 800 x 800 and building batches of rays from them.
 
     \b
     Example:
       taichi-nerf benchmark kernels --only hash_grid --json hash_grid.json
     """
+    if name == "scenes" and (only or n):
+        raise click.UsageError("--only and --n choose kernels; `benchmark scenes` takes neither")
+    if json_file:
+        json_file.touch()  # fails now rather than after minutes of measuring
+    text, figures = (measure_scenes if name == "scenes" else measure_kernels)(arch, only, n)
+    click.echo(text)
+    if json_file:
+        json_file.write_text(figures)
+
+
+def measure_kernels(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+    """A table and JSON."""
     from taichi_nerf.benchmarks import kernels
     from taichi_nerf.reference import FAMILIES
     from taichi_nerf.runtime import start
@@ -27,10 +40,17 @@ def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_f
     unknown = [family for family in only if family not in FAMILIES]
     if unknown:
         raise click.BadParameter(f"no kernel family {unknown[0]!r}: there are {', '.join(FAMILIES)}", param_hint="--only")
-    if json_file:
-        json_file.touch()  # fails now rather than after minutes of measuring
     backend = start(arch)
     rows = kernels.run(list(only or FAMILIES), n, report=lambda text: click.echo(f"measuring {text}", err=True))
-    click.echo(kernels.table(rows, backend))
-    if json_file:
-        json_file.write_text(kernels.as_json(rows, backend))
+    return kernels.table(rows, backend), kernels.as_json(rows, backend)
+
+
+def measure_scenes(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+    """Text and JSON."""
+    import json
+    from dataclasses import asdict
+
+    from taichi_nerf.benchmarks import scenes
+
+    found = scenes.run(arch=arch)
+    return scenes.as_text(found), json.dumps(asdict(found), indent=1)

@@ -7,6 +7,7 @@ from taichi_nerf.apps.backends import backends
 from taichi_nerf.apps.benchmark import benchmark
 from taichi_nerf.apps.command import Group
 from taichi_nerf.apps.demo import demo
+from taichi_nerf.apps.photos import photos
 from taichi_nerf.apps.scene import scene
 
 
@@ -19,5 +20,5 @@ def main() -> None:
     """
 
 
-for command in (demo, scene, backends, benchmark):
+for command in (demo, scene, photos, backends, benchmark):
     main.add_command(command)

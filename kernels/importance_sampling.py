@@ -26,13 +26,9 @@ def valid(weight):
 
 
 @ti.func
-def mass_of(weights: ti.template(), ray, j, padding, blur: ti.template()):
-    mass = valid(weights[ray, j])
-    if ti.static(blur):
-        left = valid(weights[ray, ti.max(j - 1, 0)])
-        right = valid(weights[ray, ti.min(j + 1, weights.shape[1] - 1)])
-        mass = (ti.max(left, mass) + ti.max(mass, right)) / 2
-    return mass + padding
+def mass_of(left, middle, right, padding, blur: ti.template()):
+    """The mass of a bin from valid weights: its own, and those beside it (its own again at the ends)."""
+    return (ti.max(left, middle) + ti.max(middle, right)) / 2 + padding if ti.static(blur) else middle + padding
 
 
 @ti.kernel
@@ -50,15 +46,21 @@ def importance_sample(
         n_samples = out_t.shape[1]
         row = ti.min(ray, uniforms.shape[0] - 1)
         total = real(weights, 0)
+        first = valid(weights[ray, 0])
+        left, middle = first, first  # walk along with the bin, so that each weight is read once
         for j in range(n_bins):
-            total += mass_of(weights, ray, j, padding, blur)
+            right = valid(weights[ray, ti.min(j + 1, n_bins - 1)])
+            total += mass_of(left, middle, right, padding, blur)
+            left, middle = middle, right
         alike = real(weights, 0)
         if not total > 0:  # a ray without mass: all its bins weigh 1
             alike = real(weights, 1)
             total = real(weights, 1) * n_bins
         bin = 0
         below = real(weights, 0)  # C_j
-        above = mass_of(weights, ray, 0, padding, blur) + alike  # C_{j+1}
+        left, middle = first, first
+        right = valid(weights[ray, ti.min(1, n_bins - 1)])
+        above = mass_of(left, middle, right, padding, blur) + alike  # C_{j+1}
         for k in range(n_samples):
             u = uniforms[row, k]
             if ti.static(stratified):
@@ -66,7 +68,9 @@ def importance_sample(
             while above <= u * total and above < total and bin < n_bins - 1:
                 bin += 1
                 below = above
-                above += mass_of(weights, ray, bin, padding, blur) + alike
+                left, middle = middle, right
+                right = valid(weights[ray, ti.min(bin + 1, n_bins - 1)])
+                above += mass_of(left, middle, right, padding, blur) + alike
             near = bin_edges[ray, bin]
             far = bin_edges[ray, bin + 1]
             fraction = ti.max((u * total - below) / (above - below), 0)

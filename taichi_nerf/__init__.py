@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Set before anything can load Taichi or torch, and only where the user has not decided otherwise. Taichi greets on import and
-# asks its server for news of releases; a library does neither. Huge pages for torch's large tensors spare most of the page
-# faults that fresh ones cost on a CPU: 19,000 becomes 1,500 for a forward and backward pass of a hash grid.
+# Set before anything can load Taichi, and only where the user has not decided otherwise: Taichi greets on import and asks its
+# server for news of releases; a library does neither.
 os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")
 os.environ.setdefault("TI_SKIP_VERSION_CHECK", "ON")
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from taichi_nerf import ops, reference

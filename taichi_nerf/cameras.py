@@ -1,7 +1,7 @@
 """Cameras in numpy, 64 bits: where each stands, how its lens bends light, and the projection both ways.
 
 OpenCV conventions: x right, y down, z forward; K in pixels; the centre of the first pixel is (0.5, 0.5). The lens models and
-their eight coefficients are those of `kernels/ray_generation.py`, by number and by layout: arrays pass to the kernels as they are.
+their eight coefficients are those of `kernels/ray_generation.py`, by number and layout: arrays pass to the kernels as they are.
 """
 
 from dataclasses import dataclass, replace

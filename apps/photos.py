@@ -1,0 +1,55 @@
+"""`taichi-nerf photos`: a folder of photos, or a video, to a posed scene."""
+
+from pathlib import Path
+
+import click
+
+from taichi_nerf.apps.command import Command
+
+
+@click.command(cls=Command)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="A new folder for the scene.")
+@click.option("--matching", type=click.Choice(["auto", "exhaustive", "sequential"]), default="auto", show_default=True)
+@click.option("--camera-model", default="SIMPLE_RADIAL", show_default=True, help="COLMAP's name of the lens model.")
+@click.option(
+    "--max-image-size", type=click.IntRange(min=64), default=1600, show_default=True, help="Features are sought at this size."
+)
+@click.option(
+    "--n-frames", type=click.IntRange(min=2), default=150, show_default=True, help="Sharpest frames taken from a video."
+)
+@click.option("--undistort", is_flag=True, help="Write straightened pictures; without it the lens is kept and used.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def photos(
+    source: Path, out: Path, matching: str, camera_model: str, max_image_size: int, n_frames: int, undistort: bool, seed: int
+) -> None:
+    """Find out where photos were taken, with COLMAP: pip install 'taichi-nerf[photos]'.
+
+    \b
+    Example:
+      taichi-nerf photos my_photos --out scenes/my_photos
+    """
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.scenes.photos import photos_to_scene
+
+    with progress() as report:
+        found = photos_to_scene(
+            source,
+            out,
+            matching=matching,
+            camera_model=camera_model,
+            max_image_size=max_image_size,
+            n_frames=n_frames,
+            undistort=undistort,
+            seed=seed,
+            report=report,
+        )
+    click.echo(
+        f"{found.n_registered} of {found.n_photos} pictures registered, {found.n_points} points, "
+        f"mean reprojection error {found.reprojection_error:.2f} px"
+    )
+    if found.failed:
+        click.echo(f"not registered: {', '.join(found.failed)}")
+    if found.n_models > 1:
+        click.echo(f"the pictures fell apart into {found.n_models} groups without common points; this is the largest")
+    click.echo(found.scene)
