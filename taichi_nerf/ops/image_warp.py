@@ -1,4 +1,4 @@
-"""Projection into views, lookup in their feature images, and the inverse warp. See `kernels/image_warp.py` for the formulas."""
+"""Projection into views, lookup in their feature images, and the inverse warp. Kernels: `image_projection` and `image_warp`."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from taichi_nerf.kernels import image_warp
+from taichi_nerf.kernels import image_projection, image_warp
 from taichi_nerf.ops.door import check, plain
 from taichi_nerf.runtime import current
 
@@ -27,8 +27,7 @@ def project_points(
         world_to_cameras=(world_to_cameras, "n_views 3 4"),
         intrinsics=(intrinsics, "n_views 4"),
     )
-    pixels, depths = _ProjectPoints.apply(points[None], world_to_cameras, intrinsics)
-    return pixels, depths
+    return _ProjectPoints.apply(points, world_to_cameras, intrinsics)
 
 
 def gather_features(
@@ -84,11 +83,8 @@ def inverse_warp(
         intrinsics=(intrinsics, "n_views 4"),
     )
     n_views, height, width, n_channels = source.shape
-    points = _UnprojectDepth.apply(depth, intrinsics)
-    pixels, depths = _ProjectPoints.apply(points, source_from_target, intrinsics)
+    pixels, valid = _ProjectDepth.apply(depth, source_from_target, intrinsics)
     warped = gather_features(source, pixels).reshape(n_views, height, width, n_channels)
-    x, y = pixels.detach().unbind(-1)
-    valid = (depths.detach() > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
     return warped, valid.view(n_views, height, width)
 
 
@@ -99,16 +95,14 @@ def _chunks(n_points: int, n_sets: int, on_gpu: int = 1) -> tuple[int, int]:
 
 
 class _ProjectPoints(torch.autograd.Function):
-    """`points` [n_sets, n_points, 3]: one set for all views, or one for each."""
-
     @staticmethod
     def forward(ctx: Any, points, world_to_cameras, intrinsics):  # type: ignore[no-untyped-def]
         inputs = [plain(x) for x in (points, world_to_cameras, intrinsics)]
-        n_views, n_points = len(intrinsics), points.shape[1]
+        n_views, n_points = len(intrinsics), len(points)
         pixels, depths = points.new_empty(n_views, n_points, 2), points.new_empty(n_views, n_points)
         check("project_points", pixels=(pixels, "n_views n_points 2"))
         if depths.numel():
-            image_warp.project_points(*inputs, *_chunks(n_points, n_views), pixels, depths)
+            image_projection.project_points(*inputs, *_chunks(n_points, n_views), pixels, depths)
         ctx.save_for_backward(*inputs)
         return pixels, depths
 
@@ -119,40 +113,46 @@ class _ProjectPoints(torch.autograd.Function):
         of_points = torch.zeros_like(points)
         if not grad_depths.numel():
             return of_points, torch.zeros_like(world_to_cameras), torch.zeros_like(intrinsics)
-        chunk, n_chunks = _chunks(points.shape[1], len(points), on_gpu=16)
+        chunk, n_chunks = _chunks(len(points), 1, on_gpu=16)
         sums = points.new_empty(len(intrinsics), n_chunks, 16)
-        image_warp.project_points_adjoint(
+        image_projection.project_points_adjoint(
             points, world_to_cameras, intrinsics, plain(grad_pixels), plain(grad_depths), chunk, of_points, sums
         )
         of_cameras = sums.sum(1)
         return of_points, of_cameras[:, :12].reshape(-1, 3, 4), of_cameras[:, 12:]
 
 
-class _UnprojectDepth(torch.autograd.Function):
-    """Depth images as points of their cameras, [n_views, height * width, 3]."""
+class _ProjectDepth(torch.autograd.Function):
+    """The pixels of a target, lifted to their depths and projected into a source: [n_views, height * width, 2], and where."""
 
     @staticmethod
-    def forward(ctx: Any, depth, intrinsics):  # type: ignore[no-untyped-def]
-        ctx.shape = depth.shape
-        depth, intrinsics = plain(depth).flatten(1), plain(intrinsics)
-        points = depth.new_empty(*depth.shape, 3)
-        check("inverse_warp", points=(points, "n_views n_points 3"))
-        if points.numel():
-            image_warp.unproject_depth(depth, intrinsics, ctx.shape[2], *_chunks(depth.shape[1], len(depth)), points)
-        ctx.save_for_backward(depth, intrinsics)
-        return points
+    def forward(ctx: Any, depth, source_from_target, intrinsics):  # type: ignore[no-untyped-def]
+        ctx.shape = n_views, height, width = depth.shape
+        inputs = (plain(depth).flatten(1), plain(source_from_target), plain(intrinsics))
+        pixels = depth.new_empty(n_views, height * width, 2)
+        valid = torch.empty(n_views, height * width, dtype=torch.uint8, device=depth.device)
+        check("inverse_warp", pixels=(pixels, "n_views n_pixels 2"))
+        if valid.numel():
+            image_projection.project_depth(*inputs, height, width, *_chunks(height * width, n_views), pixels, valid)
+        valid = valid.view(torch.bool)
+        ctx.save_for_backward(*inputs)
+        ctx.mark_non_differentiable(valid)
+        return pixels, valid
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_points):  # type: ignore[no-untyped-def]
-        depth, intrinsics = (saved.detach() for saved in ctx.saved_tensors)
+    def backward(ctx: Any, grad_pixels, _grad_valid):  # type: ignore[no-untyped-def]
+        depth, source_from_target, intrinsics = (saved.detach() for saved in ctx.saved_tensors)
         of_depth = torch.empty_like(depth)
-        if not grad_points.numel():
-            return of_depth.view(ctx.shape), torch.zeros_like(intrinsics)
+        if not depth.numel():
+            return of_depth.view(ctx.shape), torch.zeros_like(source_from_target), torch.zeros_like(intrinsics)
         chunk, n_chunks = _chunks(depth.shape[1], len(depth), on_gpu=16)
-        sums = depth.new_empty(len(depth), n_chunks, 4)
-        image_warp.unproject_depth_adjoint(depth, intrinsics, plain(grad_points), ctx.shape[2], chunk, of_depth, sums)
-        return of_depth.view(ctx.shape), sums.sum(1)
+        sums = depth.new_empty(len(depth), n_chunks, 16)
+        image_projection.project_depth_adjoint(
+            depth, source_from_target, intrinsics, plain(grad_pixels), ctx.shape[2], chunk, of_depth, sums
+        )
+        of_cameras = sums.sum(1)
+        return of_depth.view(ctx.shape), of_cameras[:, :12].reshape(-1, 3, 4), of_cameras[:, 12:]
 
 
 class _GatherFeatures(torch.autograd.Function):
