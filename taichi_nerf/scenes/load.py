@@ -16,20 +16,10 @@ from taichi_nerf.scenes.splits import choose_splits
 
 # Readers in the order in which they are asked. Each module has `fits(folder) -> str`, the reason why the folder is of its kind
 # or "", and `read(folder, allow_outside) -> Source`.
-READERS: tuple[str, ...] = (
-    "object_sets",
-    "blender",
-    "multiscale",
-    "transforms",
-    "llff",
-    "colmap",
-    "dtu",
-    "nsvf",
-    "rgbd",
-    "mvsnet",
-    "hypersim",
+READERS = (
+    *("object_sets", "blender", "multiscale", "transforms", "llff", "colmap", "dtu"),
+    *("nsvf", "rgbd", "mvsnet", "hypersim", "arrays", "turntable"),
 )
-READERS += ("arrays",)
 
 
 def find_reader(path: Path) -> tuple[str, str]:
