@@ -23,8 +23,8 @@ def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_f
     """
     if name == "scenes" and (only or n):
         raise click.UsageError("--only and --n choose kernels; `benchmark scenes` takes neither")
-    if json_file:
-        json_file.touch()  # fails now rather than after minutes of measuring
+    if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
+        raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
     text, figures = (measure_scenes if name == "scenes" else measure_kernels)(arch, only, n)
     click.echo(text)
     if json_file:

@@ -11,6 +11,14 @@ from typing import Any, NoReturn
 import click
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells report it
+# Ctrl-C as it came. Code of others may swallow the KeyboardInterrupt (Taichi's start has a bare `except`): whatever goes on for
+# long asks `raise_if_interrupted` now and then.
+interruptions: list[int] = []
+
+
+def raise_if_interrupted() -> None:
+    if interruptions:
+        raise KeyboardInterrupt
 
 
 class Command(click.Command):
@@ -49,7 +57,12 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     def terminate(signum: int, frame: FrameType | None) -> NoReturn:
         sys.exit(TERMINATED)
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+        interruptions.append(signum)
+        raise KeyboardInterrupt
+
+    interruptions.clear()
+    previous = {number: signal.signal(number, act) for number, act in ((signal.SIGTERM, terminate), (signal.SIGINT, interrupt))}
     try:
         yield
     except KeyboardInterrupt:
@@ -64,7 +77,8 @@ def one_line_errors(debug: bool) -> Iterator[None]:
             click.echo(f"error: {describe(error)}", err=True)
         sys.exit(1)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, act in previous.items():
+            signal.signal(number, act)
 
 
 def describe(error: Exception) -> str:

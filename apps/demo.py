@@ -1,6 +1,7 @@
 """`taichi-nerf demo`: the main job on the built-in scene."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import click
 
@@ -33,8 +34,10 @@ def demo(out: Path | None, arch: str, seconds: float, seed: int, overwrite: bool
     folder = out or next_free(Path("demo"))
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} already has files in it: choose another --out, or add --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
     backend = start(arch)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass  # that it can be written to is found out before the training, not after
     click.echo(f"training for {seconds:.0f} s on {backend.arch} ({backend.device_name})")
     with progress() as report:
         outcome = library.run(folder, backend.torch_device, seconds, seed, report)

@@ -19,9 +19,9 @@ real._is_wrapped_kernel = True
 
 @ti.func
 def one_minus_exp(x):
-    """1 - exp(-x) for x >= 0 without cancellation: its Taylor series where x is small."""
+    """1 - exp(-x) without cancellation: its Taylor series where x is small."""
     series = x * (1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5 * (1 - x / 6)))))
-    return ti.select(x < real(x, 0.02), series, 1 - ti.exp(-x))
+    return ti.select(ti.abs(x) < real(x, 0.02), series, 1 - ti.exp(-x))
 
 
 def is_double(x):

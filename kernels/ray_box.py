@@ -135,6 +135,8 @@ def intersect_sphere_adjoint(
         o, d = row_of(origins, ray), row_of(directions, ray)
         t_enter, t_leave, meets = sphere_interval(o, d, radius)
         hits = meets & (ti.max(t_enter, near) < ti.min(t_leave, far))
+        # A direction of zero has no t: what it misses has to be zero, not zero times NaN.
+        t_enter, t_leave = ti.select(hits, t_enter, 0), ti.select(hits, t_leave, 0)
         x_enter, x_leave = o + t_enter * d, o + t_leave * d
         of_enter = ti.select(hits & (t_enter >= near), -grad_near[ray] / x_enter.dot(d), 0)
         of_leave = ti.select(hits & (t_leave <= far), -grad_far[ray] / x_leave.dot(d), 0)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from taichi_nerf.reference import FAMILIES
 from taichi_nerf.runtime import current
 
 
@@ -72,6 +73,8 @@ def check_gradients(family: str, n: int = 64, seed: int = 0, show: bool = True) 
 
     Computes in float64 where the backend does; differences are of the op itself, so they judge a swapped kernel too.
     """
+    if family not in FAMILIES or n < 1:
+        raise ValueError(f"check_gradients: expected n >= 1 and one of {', '.join(FAMILIES)}, got {family!r} and n={n}")
     backend = current()
     dtype = torch.float64 if backend.arch in ("cpu", "cuda") else torch.float32
     op_module = importlib.import_module(f"taichi_nerf.ops.{family}")
@@ -165,7 +168,12 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 def _print_table(family: str, arch: str, rows: list[GradientError]) -> None:
     print(f"{family} on {arch}: largest error of each gradient, relative to its largest entry")
-    width = max((len(row.example) for row in rows), default=10)
+    if not rows:
+        print("nothing here has a gradient")
+        return
+    if arch not in ("cpu", "cuda"):
+        print("(in 32 bits, where differences are rough: an adjoint is wrong if it also disagrees with the reference)")
+    width = max(len(row.example) for row in rows)
     print(f"{'example':<{width}}  {'argument':<20} {'reference':>10} {'differences':>12}")
     for row in rows:
         print(f"{row.example:<{width}}  {row.argument:<20} {row.against_reference:>10.1e} {row.against_differences:>12.1e}")

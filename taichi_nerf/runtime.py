@@ -80,9 +80,9 @@ def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
         raise BackendError(f"unknown backend {arch!r}: choose auto, {', '.join(PREFERENCE)}")
     if arch == "auto":
         arch = choose()
-    threads = n_threads or available_threads()
-    if _current is not None and (_current.arch, _current.n_threads) == (arch, threads):
+    if _current is not None and _current.arch == arch and n_threads in (None, _current.n_threads):
         return _current
+    threads = n_threads or available_threads()
     found = probe(arch)
     if not found.works:
         raise BackendError(f"the {arch} backend does not work here: {found.reason}. `taichi-nerf backends` tells which do")
@@ -173,10 +173,12 @@ def processor_name() -> str:
 
 
 def available_threads() -> int:
-    """Cores this process may use (a container's share, not the whole machine's)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use: a container's share, not the whole machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max", encoding="ascii") as limit:
+        quota, period = limit.read().split()  # "max" where there is no quota: no number
+        return max(1, min(cores, -(-int(quota) // int(period))))
+    return cores
 
 
 def device_name_in_log(log: str) -> str:

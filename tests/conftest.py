@@ -27,7 +27,10 @@ def backend(running):
     found = runtime.probe(running)
     if not found.works and not ASKED:
         pytest.skip(f"{running}: {found.reason}")
-    return runtime.start(running)
+    started = runtime.start(running)
+    torch.set_default_device(started.torch_device if started.arch == "cuda" else None)
+    yield started
+    torch.set_default_device(None)
 
 
 @pytest.fixture
@@ -40,4 +43,5 @@ def cpu():
 
 @pytest.fixture
 def generator():
-    return torch.Generator().manual_seed(20)
+    """On the default device: tests that take a backend as well name it first."""
+    return torch.Generator(torch.get_default_device()).manual_seed(20)

@@ -53,7 +53,8 @@ def save_mesh(file: Path, field: Field, occupancy: Occupancy, resolution: int = 
     density = torch.cat([field.density(chunk) for chunk in points.split(2**18)])
     volume = density.view(resolution, resolution, resolution).cpu().numpy()
     spacing = 2 / (resolution - 1)
-    level = min(25.0, float(volume.max()) / 2)  # a field that has hardly trained is thin everywhere
+    low, high = float(volume.min()), float(volume.max())
+    level = 25.0 if low < 25 < high else (low + high) / 2  # a field that has hardly trained is thin everywhere
     vertices, faces, normals, _ = skimage.measure.marching_cubes(volume, level=level, spacing=(spacing,) * 3)
     at = torch.from_numpy(np.ascontiguousarray(vertices - 1)).float().to(device)
     inward = torch.from_numpy(np.ascontiguousarray(normals)).float().to(device)

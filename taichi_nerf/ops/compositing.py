@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import compositing
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, check_spans, plain
 from taichi_nerf.rays import RenderedRays
 
 
@@ -35,6 +35,7 @@ def composite_rays(
         spans=(spans, "n_rays 2", torch.int32),
         background=(background, "n_rays n_channels"),
     )
+    check_spans("composite_rays", spans, sizes["n_samples"])
     if background is None:
         background = color.new_zeros(sizes["n_rays"], sizes["n_channels"])
     return RenderedRays(*_CompositeRays.apply(density, color, t_starts, t_ends, spans, background, early_stop))
@@ -47,6 +48,7 @@ class _CompositeRays(torch.autograd.Function):
         inputs = [plain(x) for x in (density, color, t_starts, t_ends, spans, background)]
         out_color = density.new_empty(n_rays, n_channels)
         opacity, depth = density.new_empty(n_rays), density.new_empty(n_rays)
+        check("composite_rays", output=(out_color, "n_rays n_channels"))
         weights = torch.zeros_like(inputs[0])
         if n_rays:
             compositing.composite_rays(*inputs, early_stop, out_color, opacity, depth, weights)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import distortion
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, check_spans, plain
 
 
 def distortion_loss(
@@ -29,6 +29,7 @@ def distortion_loss(
         t_ends=(t_ends, "n_samples"),
         spans=(spans, "n_rays 2", torch.int32),
     )
+    check_spans("distortion_loss", spans, len(weights))
     return _DistortionLoss.apply(weights, t_starts, t_ends, spans)
 
 

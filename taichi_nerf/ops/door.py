@@ -73,6 +73,21 @@ def _spell(shape: str) -> str:
     return ", ".join(shape.split())
 
 
+def check_indices(op: str, name: str, indices: Tensor, last: int) -> None:
+    """Refuse indices that would read foreign memory. On a GPU, asking would wait for it: there the caller answers for them."""
+    if indices.device.type == "cpu" and indices.numel():
+        low, high = torch.aminmax(indices)
+        if low < 0 or high > last:
+            raise ValueError(f"{op}: {name} has to be in 0 to {last}, got {int(low)} to {int(high)}")
+
+
+def check_spans(op: str, spans: Tensor, n_samples: int) -> None:
+    """Refuse spans (first, count) that reach beyond the samples, where asking is free."""
+    check_indices(op, "spans", spans, n_samples)
+    if spans.device.type == "cpu" and spans.numel() and int(spans.sum(-1).max()) > n_samples:
+        raise ValueError(f"{op}: spans has to stay within the {n_samples} samples, one ends at {int(spans.sum(-1).max())}")
+
+
 def plain(tensor: Any) -> Any:
     """A tensor as a kernel takes it: contiguous, and without history (Taichi would write to `.grad` of a leaf).
 

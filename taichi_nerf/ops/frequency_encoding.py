@@ -61,6 +61,7 @@ class _FrequencyEncoding(torch.autograd.Function):
         # Distance from one frequency to the next, and from a sine to its cosine.
         strides = (2 * n_dimensions, n_dimensions) if order == "per_frequency" else (n_dimensions, n_dimensions * n_frequencies)
         out = x.new_empty(n_points, first_column + 2 * n_dimensions * n_frequencies)
+        check("frequency_encoding", output=(out, "n_points n_columns"))
         if out.numel():
             n_lanes, n_parts = (8, 1) if current().arch == "cpu" else (1, n_frequencies)
             layout = (base_frequency, first_column, *strides, n_lanes, n_parts)

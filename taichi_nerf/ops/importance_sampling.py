@@ -57,6 +57,7 @@ def importance_sample(
     else:
         rows = torch.linspace(0, 1, n_samples, dtype=weights.dtype, device=weights.device)[None]
     t = weights.new_empty(weights.shape[0], n_samples)
+    check("importance_sample", output=(t, "n_rays n_samples"))
     if t.numel():
         importance_sampling.importance_sample(plain(bin_edges), plain(weights), rows, padding, stratified, blur, t)
     return t

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import integrated_encoding as kernels
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, check_indices, check_spans, plain
 from taichi_nerf.runtime import current
 
 SHAPES = ("cone", "cylinder")
@@ -44,6 +44,8 @@ def cast_frustums(
         ray_indices=(ray_indices, "n_samples", torch.int32),
         spans=(spans, "n_rays 2", torch.int32),
     )
+    check_spans("cast_frustums", spans, len(t_starts))
+    check_indices("cast_frustums", "ray_indices", ray_indices, len(origins) - 1)
     return _CastFrustums.apply(origins, directions, radii, t_starts, t_ends, ray_indices, spans, shape == "cone")
 
 
@@ -91,6 +93,7 @@ class _IntegratedEncoding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means, variances, n_frequencies):  # type: ignore[no-untyped-def]
         out = means.new_empty(len(means), 6 * n_frequencies)
+        check("integrated_encoding", output=(out, "n_points n_columns"))
         if len(means):
             n_lanes, n_parts = (8, 1) if current().arch == "cpu" else (1, n_frequencies)
             kernels.encode_gaussians(plain(means), plain(variances), n_frequencies, n_lanes, n_parts, out)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taichi_nerf.kernels import occupancy_grid as kernels
 from taichi_nerf.ops.door import LARGEST, check, plain
-from taichi_nerf.runtime import DeviceArray
+from taichi_nerf.runtime import DeviceArray, current
 
 
 def cell_positions(
@@ -96,9 +96,8 @@ def pack_occupancy(
     check("pack_occupancy", lasting=("out",), out=(out, str(sizes["n_cells"] // 32), torch.int32))
     if isinstance(out, Tensor) and not out.is_contiguous():
         raise ValueError("pack_occupancy: out has to be contiguous")
-    held = isinstance(density_ema, DeviceArray)
-    array = density_ema.data if held else plain(density_ema)
-    like = torch.empty(0, dtype=density_ema.dtype, device=None if held else density_ema.device)
+    array = plain(density_ema)
+    like = torch.empty(0, dtype=density_ema.dtype, device=current().torch_device)
     bits = torch.empty(sizes["n_cells"] // 32, dtype=torch.int32, device=like.device) if out is None else out
     if sizes["n_cells"]:
         sums, largest = like.new_empty(kernels.N_PARTS), like.new_empty(kernels.N_PARTS)
@@ -106,7 +105,7 @@ def pack_occupancy(
         kernels.visible_statistics(array, sums, counts, largest)
         limit = (sums.sum() / counts.sum().clamp_min(1)).clamp_max(threshold)
         limit = torch.where(largest.max() > limit, limit, -1.0)[None]
-        kernels.pack_occupancy(array, limit, bits.data if isinstance(bits, DeviceArray) else bits)
+        kernels.pack_occupancy(array, limit, plain(bits))
     return bits
 
 
@@ -160,8 +159,7 @@ def occupied_fraction(
 ) -> Tensor:
     """The share of cells that are occupied, a float32 scalar; 0 for no cells."""
     sizes = check("occupied_fraction", lasting=("bits",), bits=(bits, "n_words", torch.int32))
-    device = None if isinstance(bits, DeviceArray) else bits.device
-    counts = torch.zeros(kernels.N_PARTS, dtype=torch.int32, device=device)
+    counts = torch.zeros(kernels.N_PARTS, dtype=torch.int32, device=current().torch_device)
     if sizes["n_words"]:
         kernels.count_bits(plain(bits), counts)
     return (counts.sum().double() / max(32 * sizes["n_words"], 1)).float()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import ray_generation
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, check_indices, plain
 from taichi_nerf.rays import Rays
 from taichi_nerf.runtime import current
 
@@ -51,19 +51,11 @@ def generate_rays(
         model = PINHOLE if distortion is None else OPENCV
         camera_models = torch.full((sizes["n_cameras"],), model, dtype=torch.int32, device=pixels.device)
     else:
-        _check_range("camera_models", camera_models, ORTHOGRAPHIC)
-    _check_range("camera_indices", camera_indices, sizes["n_cameras"] - 1)
+        check_indices("generate_rays", "camera_models", camera_models, ORTHOGRAPHIC)
+    check_indices("generate_rays", "camera_indices", camera_indices, sizes["n_cameras"] - 1)
     if distortion is None:
         distortion = intrinsics.new_zeros(sizes["n_cameras"], 8)
     return Rays(*_GenerateRays.apply(pixels, camera_indices, camera_to_worlds, intrinsics, distortion, camera_models))
-
-
-def _check_range(name: str, values: Tensor, last: int) -> None:
-    """Refuse what would read foreign memory. On a GPU, asking would wait for it: there the caller answers for it."""
-    if values.device.type == "cpu" and values.numel():
-        low, high = torch.aminmax(values)
-        if low < 0 or high > last:
-            raise ValueError(f"generate_rays: {name} has to be in 0 to {last}, got {int(low)} to {int(high)}")
 
 
 class _GenerateRays(torch.autograd.Function):

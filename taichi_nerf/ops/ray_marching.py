@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import ray_marching
-from taichi_nerf.ops.door import LARGEST, check, plain
+from taichi_nerf.ops.door import LARGEST, check, check_indices, check_spans, plain
 from taichi_nerf.rays import Samples
 
+MOST_PER_RAY = 2**24  # far from where 32-bit sums of counts wrap
 LONGEST_STEP = 1e10  # keeps the lattice's numbers finite in 32 bits
 
 
@@ -64,7 +65,10 @@ def march_rays(
     n_rays = sizes["n_rays"]
     spans = torch.zeros(n_rays, 2, dtype=torch.int32, device=origins.device)
     if n_rays == 0:
-        return _empty_samples(0, origins, spans)
+        nowhere = _empty_samples(max_samples or 0, origins, spans)
+        return nowhere._replace(
+            t_starts=nowhere.t_starts.zero_(), t_ends=nowhere.t_ends.zero_(), ray_indices=nowhere.ray_indices.zero_()
+        )
     blocks = spans.new_empty(n_words // 64)
     bits = plain(occupancy)
     ray_marching.merge_rows(bits, resolution, blocks)
@@ -104,6 +108,8 @@ def sample_positions(
         ray_indices=(ray_indices, "n_samples", torch.int32),
         spans=(spans, "n_rays 2", torch.int32),
     )
+    check_spans("sample_positions", spans, len(t_starts))
+    check_indices("sample_positions", "ray_indices", ray_indices, len(origins) - 1)
     return _SamplePositions.apply(origins, directions, t_starts, t_ends, ray_indices, spans)
 
 
@@ -188,7 +194,8 @@ def _check_options(
         raise ValueError(f'march_rays: contraction has to be "none" or "sphere", got {contraction!r}')
     if contraction == "sphere" and n_cascades != 1:
         raise ValueError(f"march_rays: contracted space has one grid, got n_cascades={n_cascades}")
-    if max_samples_per_ray < 1 or (max_samples is not None and max_samples < 0):
+    if not 1 <= max_samples_per_ray <= MOST_PER_RAY or not 0 <= (max_samples or 0) <= LARGEST:
         raise ValueError(
-            f"march_rays: expected max_samples_per_ray >= 1 and max_samples >= 0, got {max_samples_per_ray} and {max_samples}"
+            f"march_rays: expected 1 <= max_samples_per_ray <= 2^24 and 0 <= max_samples < 2^31, "
+            f"got {max_samples_per_ray} and {max_samples}"
         )

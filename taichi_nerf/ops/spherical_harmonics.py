@@ -34,6 +34,7 @@ class _SphericalHarmonics(torch.autograd.Function):
     def forward(ctx: Any, directions, degree):  # type: ignore[no-untyped-def]
         directions = plain(directions)
         out = directions.new_empty(len(directions), (degree + 1) ** 2)
+        check("spherical_harmonics", output=(out, "n_directions n_harmonics"))
         if len(directions):
             kernels.evaluate_harmonics(directions, degree, out)
         ctx.save_for_backward(directions)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from taichi_nerf.cameras import focus_point
+from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Array
 from taichi_nerf.scenes.scene_data import Bounds, Similarity
 from taichi_nerf.scenes.source import Source
@@ -27,6 +28,10 @@ class Overrides:
 
 def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Similarity, Bounds, list[str]]:
     """The map from the file's coordinates to scene units, the bounds in scene units, and what was decided."""
+    for name in ("scale", "near", "far"):
+        value = getattr(overrides, name)
+        if value is not None and not 0 < value < np.inf:
+            raise SceneError(source.folder, f"expected a positive number, got {value}", name)
     unbounded = source.unbounded if overrides.unbounded is None else overrides.unbounded
     center, half, why = _place(source, unbounded)
     if overrides.center is not None:

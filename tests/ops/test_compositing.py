@@ -118,3 +118,9 @@ def test_says_which_argument_has_which_wrong_shape(cpu):
     t = torch.zeros(3)
     with pytest.raises(ValueError, match=r"color has to have shape \[n_samples, n_channels\] with n_samples=3, got \[4, 3\]"):
         composite_rays(t, torch.zeros(4, 3), t, t, torch.zeros(1, 2, dtype=torch.int32))
+
+
+def test_a_negative_density_follows_the_exponential_too(backend):
+    """The series for small optical depths is for small ones of either sign."""
+    rendered = one_ray([-5.0], [0.0, 1.0])
+    assert_close(rendered.opacity, 1 - torch.exp(torch.tensor([5.0])), rtol=1e-5, atol=0)

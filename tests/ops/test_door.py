@@ -5,6 +5,7 @@ import torch
 
 from taichi_nerf.ops.compositing import composite_rays
 from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.ray_marching import march_rays, sample_positions
 from taichi_nerf.runtime import DeviceArray
 
 
@@ -65,3 +66,23 @@ def test_a_kernel_never_sees_history_or_gaps():
     passed = plain(leaf[:, ::2])
     assert passed.is_contiguous()
     assert not passed.requires_grad
+
+
+def test_spans_and_indices_that_would_read_foreign_memory_are_refused(cpu):
+    t = torch.zeros(4)
+    for span in ([0, 50_000_000], [-40_000_000, 3], [2, 3], [0, -1]):
+        with pytest.raises(ValueError, match=r"composite_rays: spans has to"):
+            composite_rays(t, torch.zeros(4, 3), t, t, torch.tensor([span], dtype=torch.int32))
+    rays, spans = torch.zeros(1, 3), torch.tensor([[0, 4]], dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"sample_positions: ray_indices has to be in 0 to 0, got 0 to 7"):
+        sample_positions(rays, rays, t, t, torch.tensor([0, 7, 0, 0], dtype=torch.int32), spans)
+
+
+@pytest.mark.parametrize("most", [0, 2**24 + 1, 2**31 - 1, 2**32 + 5])
+def test_a_limit_whose_sums_would_wrap_is_refused(cpu, most):
+    ray, t = torch.ones(1, 3), torch.ones(1)
+    with pytest.raises(ValueError, match="max_samples_per_ray"):
+        march_rays(
+            ray, ray, t, t, torch.zeros(1024, dtype=torch.int32), torch.tensor([[-1.0] * 3, [1.0] * 3]),
+            step_size=0.1, resolution=32, max_samples_per_ray=most,
+        )  # fmt: skip

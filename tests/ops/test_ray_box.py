@@ -222,3 +222,11 @@ def test_64_bits_are_kept(cpu):
     t_near, t_far = intersect_sphere(origins, directions, radius=0.3)
     assert_close(t_near.item(), 5 - math.sqrt(0.09 - 0.01), rtol=1e-15, atol=0)
     assert_close(t_far.item(), 5 + math.sqrt(0.09 - 0.01), rtol=1e-15, atol=0)
+
+
+def test_a_direction_of_zero_that_misses_the_sphere_has_no_gradient(backend):
+    origins = torch.full((1, 3), 5.0, requires_grad=True)
+    directions = torch.zeros(1, 3, requires_grad=True)
+    sum(t.sum() for t in intersect_sphere(origins, directions)).backward()
+    assert torch.equal(origins.grad, torch.zeros(1, 3))
+    assert torch.equal(directions.grad, torch.zeros(1, 3))
