@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import click
 
+from taichi_nerf.apps.command import raise_if_interrupted
+
 
 @contextmanager
 def progress(every_seconds: float = 5.0) -> Iterator[Callable[[float, str], None]]:
@@ -15,6 +17,7 @@ def progress(every_seconds: float = 5.0) -> Iterator[Callable[[float, str], None
         last = [0.0]
 
         def line(done: float, text: str) -> None:
+            raise_if_interrupted()
             if time.monotonic() - last[0] >= every_seconds:
                 last[0] = time.monotonic()
                 click.echo(f"{100 * done:3.0f} %  {text}", err=True)
@@ -33,4 +36,9 @@ def progress(every_seconds: float = 5.0) -> Iterator[Callable[[float, str], None
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=1.0)
-        yield lambda done, text: bars.update(task, completed=done, description=text)
+
+        def update(done: float, text: str) -> None:
+            raise_if_interrupted()
+            bars.update(task, completed=done, description=text)
+
+        yield update

@@ -107,3 +107,25 @@ def test_interruption_has_the_exit_status_of_its_signal(sent, status):
 def test_commands_are_of_the_class_that_has_one_line_errors():
     commands = [c for command in main.commands.values() for c in getattr(command, "commands", {"": command}).values()]
     assert all(isinstance(command, Command) for command in commands)
+
+
+def test_ctrl_c_that_other_code_swallows_ends_the_command_at_its_next_report():
+    """Taichi's start-up has a bare `except`."""
+    code = (
+        "import click, time\n"
+        "from taichi_nerf.apps.command import Command\n"
+        "from taichi_nerf.apps.progress import progress\n"
+        "@click.command(cls=Command)\n"
+        "def wait():\n"
+        "    with progress() as report:\n"
+        "        try:\n            print('ready', flush=True)\n            time.sleep(60)\n"
+        "        except: pass\n"
+        "        report(0.5, 'going on')\n        print('swallowed')\n"
+        "wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")

@@ -108,3 +108,8 @@ def test_check_gradients_exposes_a_wrong_adjoint(cpu):
     wrong = {row.argument for row in rows if row.against_reference > 0.1}
     assert wrong == {"density"}
     assert all(row.against_differences > 0.1 for row in rows if row.argument == "density")
+
+
+def test_check_gradients_of_a_misspelt_family_names_those_that_exist(cpu):
+    with pytest.raises(ValueError, match=r"one of ray_generation, .*compositing"):
+        check_gradients("composting")

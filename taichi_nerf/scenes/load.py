@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from taichi_nerf.scenes.errors import SceneError
-from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images
+from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
 from taichi_nerf.scenes.normalise import Overrides, normalise
 from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
 from taichi_nerf.scenes.source import Points, Source
@@ -30,6 +30,10 @@ def find_reader(path: Path) -> tuple[str, str]:
         reason = import_module(f"taichi_nerf.scenes.{name}").fits(path)
         if reason:
             return name, reason
+    if path.is_dir() and len(list_images(path)) > 1:
+        raise SceneError(
+            path, "holds pictures, but nothing that tells where they were taken: `taichi-nerf photos` finds that out"
+        )
     found = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "a single file"
     raise SceneError(path, f"holds no scene of a known form (found: {found or 'nothing'}); docs/scenes.md lists the forms")
 

@@ -50,7 +50,7 @@ def test_a_number_beyond_a_full_turn_is_refused(tmp_path):
 def test_a_folder_of_other_pictures_is_not_one(tmp_path):
     make(tmp_path)
     (tmp_path / "obj1__0.png").rename(tmp_path / "holiday.png")
-    with pytest.raises(SceneError, match="no scene of a known form"):
+    with pytest.raises(SceneError, match="nothing that tells where they were taken"):
         read_source(tmp_path)
 
 
