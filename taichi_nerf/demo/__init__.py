@@ -10,6 +10,7 @@ from typing import NamedTuple
 import imageio.v3 as imageio
 import numpy as np
 import torch
+from imageio.v2 import get_writer
 from torch import Tensor
 
 from taichi_nerf.demo.field import Field, Occupancy, Report, psnr, render_view, train
@@ -33,12 +34,11 @@ def save_comparison(file: Path, truths: list[Tensor], renders: list[Tensor], dep
 
 def save_orbit(file: Path, field: Field, occupancy: Occupancy, report: Report, n_frames: int = 60) -> None:
     device = occupancy.box.device
-    frames = []
-    for i in range(n_frames):
-        pose = look_at_center(2 * math.pi * i / n_frames, 0.5).to(device)
-        frames.append(to_bytes(render_view(field, occupancy, pose)[0]))
-        report((i + 1) / n_frames, "orbit")
-    imageio.imwrite(file, np.stack(frames), plugin="FFMPEG", fps=24, quality=8, macro_block_size=2)
+    with get_writer(file, fps=24, macro_block_size=2, quality=8) as video:
+        for i in range(n_frames):
+            pose = look_at_center(2 * math.pi * i / n_frames, 0.5).to(device)
+            video.append_data(to_bytes(render_view(field, occupancy, pose)[0]))  # type: ignore[attr-defined]
+            report((i + 1) / n_frames, "orbit")
 
 
 @torch.no_grad()
