@@ -4,6 +4,8 @@ Taichi's own complaints come late and obscurely, and some mistakes (a wrong leng
 foreign memory. So shapes, types and devices are checked here, in Python, and the message names argument and expectation.
 """
 
+import ctypes
+import sys
 from typing import Any
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 from taichi_nerf.runtime import DeviceArray, current
 
 LARGEST = 2**31 - 1  # Taichi indexes with 32 bits
+PAGE, LARGE = 4096, 8 * 2**20  # bytes
+HUGE_PAGES = 14  # Linux's MADV_HUGEPAGE: advice, which the system may ignore
+_advise = ctypes.CDLL(None).madvise if sys.platform == "linux" else None
 
 
 def check(op: str, *, lasting: tuple[str, ...] = (), **arrays: Any) -> dict[str, int]:
@@ -86,6 +91,18 @@ def check_spans(op: str, spans: Tensor, n_samples: int) -> None:
     check_indices(op, "spans", spans, n_samples)
     if spans.device.type == "cpu" and spans.numel() and int(spans.sum(-1).max()) > n_samples:
         raise ValueError(f"{op}: spans has to stay within the {n_samples} samples, one ends at {int(spans.sum(-1).max())}")
+
+
+def fresh(like: Tensor, *shape: int) -> Tensor:
+    """An output that a kernel will fill. On Linux the host's large ones ask for huge pages.
+
+    Memory fresh from the system costs a page fault for every 4 KiB, more than most kernels need to fill it.
+    """
+    out = like.new_empty(shape)
+    if out.device.type == "cpu" and out.nbytes >= LARGE and _advise is not None:
+        begin = -(-out.data_ptr() // PAGE) * PAGE
+        _advise(ctypes.c_void_p(begin), ctypes.c_size_t((out.data_ptr() + out.nbytes - begin) // PAGE * PAGE), HUGE_PAGES)
+    return out
 
 
 def plain(tensor: Any) -> Any:

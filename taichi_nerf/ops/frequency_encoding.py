@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import frequency_encoding as kernels
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import current
 
 ORDERS = ("per_frequency", "per_function")
@@ -60,7 +60,7 @@ class _FrequencyEncoding(torch.autograd.Function):
         first_column = n_dimensions if include_identity else 0
         # Distance from one frequency to the next, and from a sine to its cosine.
         strides = (2 * n_dimensions, n_dimensions) if order == "per_frequency" else (n_dimensions, n_dimensions * n_frequencies)
-        out = x.new_empty(n_points, first_column + 2 * n_dimensions * n_frequencies)
+        out = fresh(x, n_points, first_column + 2 * n_dimensions * n_frequencies)
         check("frequency_encoding", output=(out, "n_points n_columns"))
         if out.numel():
             n_lanes, n_parts = (8, 1) if current().arch == "cpu" else (1, n_frequencies)

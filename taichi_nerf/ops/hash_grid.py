@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import hash_grid as kernels
-from taichi_nerf.ops.door import LARGEST, check, plain
+from taichi_nerf.ops.door import LARGEST, check, fresh, plain
 
 # The layout of the table is part of the specification, so it stands there, in plain Python, and once.
 from taichi_nerf.reference.hash_grid import Level, initialise_table, level_layout
@@ -63,11 +63,11 @@ class _HashGrid(torch.autograd.Function):
         ctx.n_features = n_features = (table if on_device is None else on_device).shape[1]
         ctx.on_device, ctx.layout = on_device, layout
         n = positions.shape[0]
-        out = positions.new_empty(n, len(layout) * n_features)
+        out = fresh(positions, n, len(layout) * n_features)
         levels = _uploaded(layout, positions.device, positions.dtype)
         if out.numel() and current().arch == "cpu":
             # Kept for the backward pass, which needs as much: 16 MB anew would be 4,000 page faults, about 10 ms.
-            ctx.scratch = positions.new_empty(n * len(layout), n_features)
+            ctx.scratch = fresh(positions, n * len(layout), n_features)
             kernels.encode(positions, values, *levels, n_features, current().n_threads, ctx.scratch, out)
         elif out.numel():
             kernels.encode_by_points(positions, values, *levels, n_features, out)
@@ -100,17 +100,17 @@ class _HashGrid(torch.autograd.Function):
 
 def _table_gradient(ctx: Any, positions: Tensor, table: list[Tensor], grad: Tensor, levels: Any, on_cpu: bool) -> Tensor | None:
     """A fresh gradient for a tensor; None for a DeviceArray, whose own is added to."""
-    fresh = None
+    own = None
     if table:
         # The kernel for CPUs clears the rows itself, each level just before it is needed.
-        make = torch.empty_like if on_cpu and grad.numel() else torch.zeros_like
-        fresh = make(table[0])
-    target = ctx.on_device.grad if fresh is None else fresh
+        clears = on_cpu and grad.numel()
+        own = fresh(table[0], *table[0].shape) if clears else torch.zeros_like(table[0])
+    target = ctx.on_device.grad if own is None else own
     if grad.numel() and on_cpu:
         n_threads = current().n_threads
         n_parts = max(1, n_threads // len(ctx.layout))
-        options = (ctx.n_features, n_threads, n_parts, fresh is None)
+        options = (ctx.n_features, n_threads, n_parts, own is None)
         kernels.table_adjoint(positions, grad, *levels, *options, target)
     elif grad.numel():
         kernels.table_adjoint_atomic(positions, grad, *levels, ctx.n_features, target)
-    return fresh
+    return own

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import image_projection, image_warp
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import current
 
 
@@ -160,7 +160,7 @@ class _GatherFeatures(torch.autograd.Function):
     def forward(ctx: Any, features, pixels, shift, zeros):  # type: ignore[no-untyped-def]
         features, pixels = plain(features), plain(pixels)
         n_views, n_points, _ = pixels.shape
-        out = features.new_empty(n_views, n_points, features.shape[3])
+        out = fresh(features, n_views, n_points, features.shape[3])
         check("gather_features", output=(out, "n_views n_points n_channels"))
         # What every kernel is told: n_points, height, width, n_channels, shift, zeros.
         ctx.options = (n_points, *features.shape[1:], shift, zeros)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import integrated_encoding as kernels
-from taichi_nerf.ops.door import check, check_indices, check_spans, plain
+from taichi_nerf.ops.door import check, check_indices, check_spans, fresh, plain
 from taichi_nerf.runtime import current
 
 SHAPES = ("cone", "cylinder")
@@ -92,7 +92,7 @@ class _CastFrustums(torch.autograd.Function):
 class _IntegratedEncoding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means, variances, n_frequencies):  # type: ignore[no-untyped-def]
-        out = means.new_empty(len(means), 6 * n_frequencies)
+        out = fresh(means, len(means), 6 * n_frequencies)
         check("integrated_encoding", output=(out, "n_points n_columns"))
         if len(means):
             n_lanes, n_parts = (8, 1) if current().arch == "cpu" else (1, n_frequencies)

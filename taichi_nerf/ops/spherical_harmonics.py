@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import spherical_harmonics as kernels
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, fresh, plain
 
 HIGHEST_DEGREE = len(kernels.LEGENDRE) - 1
 
@@ -33,7 +33,7 @@ class _SphericalHarmonics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, directions, degree):  # type: ignore[no-untyped-def]
         directions = plain(directions)
-        out = directions.new_empty(len(directions), (degree + 1) ** 2)
+        out = fresh(directions, len(directions), (degree + 1) ** 2)
         check("spherical_harmonics", output=(out, "n_directions n_harmonics"))
         if len(directions):
             kernels.evaluate_harmonics(directions, degree, out)

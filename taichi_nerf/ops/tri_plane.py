@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import tri_plane
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import DeviceArray, current
 
 CACHED = 2**20  # floats of a plane that stay near a core
@@ -62,7 +62,7 @@ class _SampleTriPlanes(torch.autograd.Function):
     def forward(ctx: Any, positions, planes, array, reduce):  # type: ignore[no-untyped-def]
         positions = plain(positions)
         values, n_channels = (plain(planes), planes.shape[3]) if array is None else (array.data, array.shape[3])
-        out = positions.new_empty(len(positions), 3 * n_channels if reduce == "concatenate" else n_channels)
+        out = fresh(positions, len(positions), 3 * n_channels if reduce == "concatenate" else n_channels)
         check("sample_tri_planes", output=(out, "n n_channels"))
         if len(positions):
             code = tri_plane.REDUCE[reduce]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import voxel_grid
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import DeviceArray, current
 
 
@@ -42,7 +42,7 @@ class _SampleVoxelGrid(torch.autograd.Function):
     def forward(ctx: Any, positions, grid, array):  # type: ignore[no-untyped-def]
         positions = plain(positions)
         values, n_channels = (plain(grid), grid.shape[3]) if array is None else (array.data, array.shape[3])
-        out = positions.new_empty(len(positions), n_channels)
+        out = fresh(positions, len(positions), n_channels)
         check("sample_voxel_grid", output=(out, "n n_channels"))
         if len(positions):
             voxel_grid.sample_voxel_grid(positions, values, *_lanes_and_log_parts(n_channels), out)
