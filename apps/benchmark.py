@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from taichi_nerf.apps.command import Command
+from taichi_nerf.apps.command import Command, arch_option
 
 
 @click.command(cls=Command)
 @click.argument("name", type=click.Choice(["kernels", "scenes"]), default="kernels")
-@click.option("--arch", type=click.Choice(["auto", "cpu", "cuda", "vulkan", "metal"]), default="auto", show_default=True)
+@arch_option
 @click.option("--only", multiple=True, help="A kernel family, such as hash_grid; may be repeated.")
 @click.option("--n", type=click.IntRange(min=1), help="Samples a call; without it, training size.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")

@@ -15,6 +15,10 @@ INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells repor
 # long asks `raise_if_interrupted` now and then.
 interruptions: list[int] = []
 
+arch_option = click.option(
+    "--arch", type=click.Choice(["auto", "cpu", "cuda", "vulkan", "metal"]), default="auto", show_default=True
+)
+
 
 def raise_if_interrupted() -> None:
     if interruptions:

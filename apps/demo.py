@@ -5,7 +5,7 @@ from tempfile import TemporaryFile
 
 import click
 
-from taichi_nerf.apps.command import Command
+from taichi_nerf.apps.command import Command, arch_option
 
 
 @click.command(cls=Command)
@@ -14,7 +14,7 @@ from taichi_nerf.apps.command import Command
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the results.  [default: demo, or the next free demo-N]",
 )
-@click.option("--arch", type=click.Choice(["auto", "cpu", "cuda", "vulkan", "metal"]), default="auto", show_default=True)
+@arch_option
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Use a folder that already has files in it.")
