@@ -113,3 +113,31 @@ def composite_rays_adjoint(
                 out_color[i, channel] = weights[i] * grad_color[ray, channel]
         for channel in range(color.shape[1]):
             out_background[ray, channel] = transmittance * grad_color[ray, channel]
+
+
+@ti.kernel
+def visible_samples(
+    density: ti.types.ndarray(ndim=1),  # [n_samples]
+    t_starts: ti.types.ndarray(ndim=1),  # [n_samples]
+    t_ends: ti.types.ndarray(ndim=1),  # [n_samples]
+    spans: ti.types.ndarray(ndim=2),  # [n_rays, 2]
+    draws: ti.types.ndarray(ndim=1),  # [n_samples] in [0, 1)
+    limits: ti.types.ndarray(ndim=1),  # [3]: early_stop, least_weight, chance
+    out_is_visible: ti.types.ndarray(ndim=1),  # [n_samples] 0 or 1
+    out_counts: ti.types.ndarray(ndim=1),  # [n_rays]
+):
+    for i in range(density.shape[0]):
+        out_is_visible[i] = 0
+    for ray in range(spans.shape[0]):
+        early_stop, least_weight, chance = limits[0], limits[1], limits[2]
+        transmittance = real(density, 1)
+        count = 0
+        first = spans[ray, 0]
+        for i in range(first, first + spans[ray, 1]):
+            if transmittance >= early_stop:
+                alpha = one_minus_exp(density[i] * (t_ends[i] - t_starts[i]))
+                if transmittance * alpha >= least_weight or draws[i] < chance:
+                    out_is_visible[i] = 1
+                    count += 1
+                transmittance *= 1 - alpha
+        out_counts[ray] = count

@@ -41,6 +41,41 @@ def composite_rays(
     return RenderedRays(*_CompositeRays.apply(density, color, t_starts, t_ends, spans, background, early_stop))
 
 
+def visible_samples(
+    density: Tensor,  # [n_samples]
+    t_starts: Tensor,  # [n_samples]
+    t_ends: Tensor,  # [n_samples]
+    spans: Tensor,  # [n_rays, 2] int32: first, count, in the order of the samples
+    draws: Tensor | None = None,  # [n_samples] uniform in [0, 1)
+    *,
+    early_stop: float = 1e-4,
+    least_weight: float = 0.0,
+    chance: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Which samples are worth a second look: their indices [n_visible] int32, and the spans of the rays among these.
+
+    Samples that less than `early_stop` of the light reaches are left out, and those whose weight is below `least_weight`,
+    except for a random share `chance` of the latter: training needs some of them, lest a place that was once
+    thought empty could never be filled again. No gradients.
+    """
+    sizes = check(
+        "visible_samples",
+        density=(density, "n_samples"),
+        t_starts=(t_starts, "n_samples"),
+        t_ends=(t_ends, "n_samples"),
+        draws=(draws, "n_samples"),
+        spans=(spans, "n_rays 2", torch.int32),
+    )
+    check_spans("visible_samples", spans, sizes["n_samples"])
+    counts, is_visible = spans.new_zeros(sizes["n_rays"]), spans.new_zeros(sizes["n_samples"])
+    if sizes["n_rays"] and sizes["n_samples"]:
+        limits = density.new_tensor([early_stop, least_weight, chance if draws is not None else 0.0])
+        inputs = [plain(x) for x in (density, t_starts, t_ends, spans, density if draws is None else draws)]
+        compositing.visible_samples(*inputs, limits, is_visible, counts)
+    ends = counts.cumsum(0)
+    return is_visible.nonzero()[:, 0].int(), torch.stack([ends - counts, counts], -1).int()
+
+
 class _CompositeRays(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, density, color, t_starts, t_ends, spans, background, early_stop):  # type: ignore[no-untyped-def]

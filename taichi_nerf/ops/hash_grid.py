@@ -26,8 +26,12 @@ def hash_grid(
     max_resolution: int = 1024,
     per_level_scale: float | None = None,
     log2_table_size: int = 19,
+    features: Tensor | None = None,  # [n, n_levels * n_features]
 ) -> Tensor:
     """The features of every level, interpolated trilinearly: [n, n_levels * n_features], coarse levels first.
+
+    `features`, what an earlier call gave for these positions and this table, saves looking them up again: then only
+    gradients are left to compute, and they do not flow to it.
 
     Coordinates outside [0, 1] are taken to the border, NaN to 0; neither has a gradient. Gradients flow to positions and
     table. The table may be a DeviceArray; its gradient is then added to `table.grad` and does not cross to the host.
@@ -43,8 +47,9 @@ def hash_grid(
         )
     if sizes["n"] * n_levels * sizes["n_features"] > LARGEST:
         raise ValueError(f"hash_grid: {sizes['n']} positions give more features than 32-bit indices reach: split the call")
+    check("hash_grid", positions=(positions, "n 3"), features=(features, f"n {n_levels * sizes['n_features']}"))
     on_device = table if isinstance(table, DeviceArray) else None
-    return _HashGrid.apply(positions, table if on_device is None else on_device.anchor, on_device, layout)
+    return _HashGrid.apply(positions, table if on_device is None else on_device.anchor, on_device, layout, features)
 
 
 @lru_cache(maxsize=64)
@@ -57,12 +62,16 @@ def _uploaded(layout: tuple[Level, ...], device: torch.device, dtype: torch.dtyp
 
 class _HashGrid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, positions, table, on_device, layout):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, positions, table, on_device, layout, features):  # type: ignore[no-untyped-def]
         positions = plain(positions)
         values = plain(table) if on_device is None else on_device.data
         ctx.n_features = n_features = (table if on_device is None else on_device).shape[1]
         ctx.on_device, ctx.layout = on_device, layout
         n = positions.shape[0]
+        ctx.scratch = None
+        ctx.save_for_backward(positions, *([values] if on_device is None else []))
+        if features is not None:
+            return features.view_as(features)
         out = fresh(positions, n, len(layout) * n_features)
         levels = _uploaded(layout, positions.device, positions.dtype)
         if out.numel() and current().arch == "cpu":
@@ -71,7 +80,6 @@ class _HashGrid(torch.autograd.Function):
             kernels.encode(positions, values, *levels, n_features, current().n_threads, ctx.scratch, out)
         elif out.numel():
             kernels.encode_by_points(positions, values, *levels, n_features, out)
-        ctx.save_for_backward(positions, *([values] if on_device is None else []))
         return out
 
     @staticmethod
@@ -82,6 +90,8 @@ class _HashGrid(torch.autograd.Function):
         grad = plain(grad)
         on_cpu = current().arch == "cpu"
         if on_cpu and grad.numel():
+            if ctx.scratch is None:
+                ctx.scratch = fresh(positions, len(positions) * len(ctx.layout), ctx.n_features)
             kernels.to_level_major(grad, ctx.n_features, ctx.scratch)
             grad = ctx.scratch
         of_positions = of_table = None
@@ -95,7 +105,7 @@ class _HashGrid(torch.autograd.Function):
                 values = table[0] if table else ctx.on_device.data
                 slices = (current().n_threads, kernels.SLICE) if on_cpu else (positions.shape[0], 1)
                 kernels.positions_adjoint(positions, values, grad, *levels, ctx.n_features, on_cpu, *slices, of_positions)
-        return of_positions, of_table, None, None
+        return of_positions, of_table, None, None, None
 
 
 def _table_gradient(ctx: Any, positions: Tensor, table: list[Tensor], grad: Tensor, levels: Any, on_cpu: bool) -> Tensor | None:

@@ -47,6 +47,34 @@ def composite_rays(
     return composited, opacity, depth, weights
 
 
+def visible_samples(
+    density: Tensor,  # [n_samples]
+    t_starts: Tensor,  # [n_samples]
+    t_ends: Tensor,  # [n_samples]
+    spans: Tensor,  # [n_rays, 2] int32: first, count, in the order of the samples
+    draws: Tensor | None = None,  # [n_samples] uniform in [0, 1)
+    *,
+    early_stop: float = 1e-4,
+    least_weight: float = 0.0,
+    chance: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Which samples are worth a second look: their indices [n_visible] int32, and the spans of the rays among these."""
+    black = density.new_zeros(len(density), 1)
+    weights = composite_rays(density, black, t_starts, t_ends, spans)[3]
+    first, count = spans.long().unbind(-1)
+    rays = torch.repeat_interleave(torch.arange(len(spans), device=spans.device), count)
+    columns = torch.arange(len(rays), device=spans.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    covered = first[rays] + columns
+    before = (density * (t_ends - t_starts))[covered].double().cumsum(0)
+    before = before - (density * (t_ends - t_starts))[covered].double()  # optical depth in front of each sample …
+    on_ray = before - before[(count.cumsum(0) - count)[rays]]  # … on its own ray
+    kept = (torch.exp(-on_ray) >= early_stop) & (weights[covered] >= least_weight)
+    if draws is not None:
+        kept |= (torch.exp(-on_ray) >= early_stop) & (draws[covered] < chance)
+    counts = torch.zeros_like(count).index_add(0, rays, kept.long())
+    return covered[kept].int(), torch.stack([counts.cumsum(0) - counts, counts], -1).int()
+
+
 def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -> list[Example]:
     """About n samples on n / 16 rays of uneven lengths, some of them empty."""
     like = torch.empty(0, dtype=dtype)
@@ -71,7 +99,15 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
         "background": None,
         "early_stop": 0.2,
     }
+    looks = {name: arguments[name] for name in ("density", "t_starts", "t_ends", "spans")}
     return [
         Example("composite_rays", arguments, gradients, "color over a background"),
         Example("composite_rays", features, gradients[:4], "seven channels, early stop"),
+        Example("visible_samples", {**looks, "early_stop": 0.2, "least_weight": 0.02}, (), "light and weight"),
+        Example(
+            "visible_samples",
+            {**looks, "draws": uniform(generator, (n_samples,), 0, 1, like), "least_weight": 0.05, "chance": 0.25},
+            (),
+            "some spared by chance",
+        ),
     ]

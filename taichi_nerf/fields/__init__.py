@@ -1,0 +1,1 @@
+"""Radiance fields: positions and directions to density and color."""

@@ -1,0 +1,104 @@
+"""instant-ngp's field (Müller et al. 2022, section 5.4): a hash grid, a density network, a color network.
+
+features(x) → 64 → 16 numbers, the first of which is the logarithm of density
+those 16, 16 spherical harmonics of the direction [, an embedding of the image] → 64 → 64 → color
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from taichi_nerf.fields.field import Field, Glance
+from taichi_nerf.fields.mlp import Mlp, Precision
+from taichi_nerf.fields.space import Contraction, unit_positions
+from taichi_nerf.ops import hash_grid, spherical_harmonics
+
+N_HARMONICS = 16
+LARGEST_LOG_DENSITY = 12.0
+
+
+@dataclass(frozen=True)
+class HashGridSettings:
+    n_levels: int = 16
+    n_features: int = 2  # of a level
+    log2_table_size: int = 19  # rows of a level
+    base_resolution: int = 16
+    max_resolution: int = 1024
+    n_hidden: int = 64
+    n_geometry: int = 16  # numbers that the density network gives
+    n_color_layers: int = 2
+    n_appearance: int = 0  # numbers of an image's embedding; 0: none
+    precision: Precision = "float32"
+
+
+class HashGridField(Field):
+    def __init__(
+        self, settings: HashGridSettings, box: Tensor, contraction: Contraction, n_images: int, generator: torch.Generator
+    ):
+        super().__init__()
+        self.settings, self.contraction = settings, contraction
+        self.register_buffer("box", box)
+        self.layout = {
+            "n_levels": settings.n_levels,
+            "base_resolution": settings.base_resolution,
+            "max_resolution": settings.max_resolution,
+            "log2_table_size": settings.log2_table_size,
+        }
+        table = hash_grid.initialise_table(**self.layout, n_features=settings.n_features, generator=generator)
+        self.table = nn.Parameter(table)
+        n_hidden, n_encoded = settings.n_hidden, settings.n_levels * settings.n_features
+        self.density_mlp = Mlp((n_encoded, n_hidden, settings.n_geometry), generator, settings.precision)
+        n_seen = settings.n_geometry + N_HARMONICS + settings.n_appearance
+        self.color_mlp = Mlp((n_seen, *[n_hidden] * settings.n_color_layers, 3), generator, settings.precision)
+        self.appearance = nn.Parameter(torch.zeros(n_images if settings.n_appearance else 0, settings.n_appearance))
+
+    def forward(
+        self, positions: Tensor, directions: Tensor, image_ids: Tensor | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        geometry = self.density_mlp(self.encode(positions, features))
+        seen_from = spherical_harmonics.spherical_harmonics(directions, degree=3)
+        inputs = [geometry, seen_from.to(geometry.dtype)]
+        if self.settings.n_appearance:
+            inputs.append(self.appearance_of(image_ids, len(positions)).to(geometry.dtype))
+        color = torch.sigmoid(self.color_mlp(torch.cat(inputs, -1)).float())
+        return density_of(geometry), color
+
+    @torch.no_grad()
+    def glance(self, positions: Tensor) -> Glance:
+        features = self.encode(positions)
+        return Glance(density_of(self.density_mlp(features)), features)
+
+    def encode(self, positions: Tensor, features: Tensor | None = None) -> Tensor:
+        """The hash grid's features [n, n_levels * n_features]."""
+        return hash_grid.hash_grid(
+            unit_positions(positions, self.box, self.contraction), self.table, **self.layout, features=features
+        )
+
+    def appearance_of(self, image_ids: Tensor | None, n: int) -> Tensor:
+        """The embeddings of images [n, n_appearance]; of none in particular: their mean."""
+        if image_ids is None:
+            return self.appearance.mean(0).expand(n, -1)
+        return self.appearance.index_select(0, image_ids)
+
+
+class _ExpOfFirst(torch.autograd.Function):
+    """exp of the first column, in float32; where it is cut off, gradients go on as at the border (truncated exponential)."""
+
+    @staticmethod
+    def forward(ctx, geometry):  # type: ignore[no-untyped-def]
+        density = geometry[:, 0].float().clamp(max=LARGEST_LOG_DENSITY).exp()
+        ctx.save_for_backward(density)
+        ctx.like = geometry
+        return density
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        (density,) = ctx.saved_tensors
+        of_geometry = torch.zeros_like(ctx.like)
+        of_geometry[:, 0] = grad * density
+        return of_geometry
+
+
+def density_of(geometry: Tensor) -> Tensor:
+    return _ExpOfFirst.apply(geometry)

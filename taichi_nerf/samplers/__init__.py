@@ -1,0 +1,1 @@
+"""Where along rays a field is looked at."""

@@ -1,0 +1,83 @@
+"""Samples in the cells of a grid that hold something (Müller et al. 2022, appendix C and E).
+
+The grid keeps, for every cell, a decaying maximum of the density that was seen in it. A cell is occupied if light that
+crosses it for one step would be dimmed noticeably; empty cells are skipped without looking at the field.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from taichi_nerf.fields.space import Contraction
+from taichi_nerf.ops import occupancy_grid, ray_box, ray_marching
+from taichi_nerf.rays import Rays, Samples
+
+
+@dataclass(frozen=True)
+class OccupancySettings:
+    resolution: int = 64  # cells along an axis
+    n_cascades: int = 1  # the box, and around it boxes of 2, 4, … times its size
+    step_size: float = 0.01  # scene units
+    cone_angle: float = 0.0  # steps grow with distance: to this share of it
+    max_step: float = 1e10
+    least_alpha: float = 0.01  # of a cell that counts as occupied, over a step
+    decay: float = 0.95  # of the remembered density at each visit
+    max_samples_per_ray: int = 1024
+
+
+class OccupancyGridSampler(nn.Module):
+    def __init__(self, settings: OccupancySettings, box: Tensor, contraction: Contraction, near: float, far: float):
+        super().__init__()
+        self.settings, self.contraction = settings, contraction
+        self.near, self.far = near, far
+        n_cells = settings.n_cascades * settings.resolution**3
+        self.register_buffer("box", box)
+        self.register_buffer("density", torch.zeros(n_cells, device=box.device))
+        self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
+
+    @torch.no_grad()
+    def forward(self, rays: Rays, jitter: Tensor | None = None) -> Samples:
+        """The samples of rays; `jitter` [n_rays] in [0, 1) shifts them, None leaves them where they are."""
+        origins, directions = rays.origins.detach(), rays.directions.detach()
+        if self.contraction == "none":
+            half = (self.box[1] - self.box[0]) / 2 * 2 ** (self.settings.n_cascades - 1)
+            center = (self.box[0] + self.box[1]) / 2
+            t_near, t_far = ray_box.intersect_boxes(origins, directions, torch.stack([center - half, center + half]))
+            t_near, t_far = t_near.clamp_min(self.near), t_far.clamp_max(self.far)
+        else:
+            t_near = torch.full_like(origins[:, 0], self.near)
+            t_far = torch.full_like(t_near, self.far)
+        return ray_marching.march_rays(
+            origins, directions, t_near, t_far, self.bits, self.box,
+            step_size=self.settings.step_size, cone_angle=self.settings.cone_angle, max_step=self.settings.max_step,
+            jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
+            contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def update(self, density: Callable[[Tensor], Tensor], share: float, generator: torch.Generator) -> None:
+        """Look at a share of all cells, each at a random place inside it, and remember what is there."""
+        n_cells = len(self.density)
+        n = max(1, int(share * n_cells))
+        if n == n_cells:
+            cells = torch.arange(n_cells, dtype=torch.int32)
+        else:  # one of each run of neighbours, which spreads the visits evenly and keeps them in memory order
+            cells = (torch.arange(n) / share + torch.rand(n, generator=generator) / share).int().clamp_(max=n_cells - 1)
+        jitter = torch.rand(n, 3, generator=generator)
+        for part in torch.arange(n).split(2**18):
+            chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
+            shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
+            positions = self._positions(chosen, shift)
+            occupancy_grid.update_density_(self.density, chosen, density(positions), decay=self.settings.decay)
+        self.pack()
+
+    def pack(self) -> None:
+        threshold = -torch.log1p(torch.tensor(-self.settings.least_alpha)).item() / self.settings.step_size
+        self.bits.copy_(occupancy_grid.pack_occupancy(self.density, threshold=threshold))
+
+    def _positions(self, cells: Tensor, jitter: Tensor) -> Tensor:
+        return occupancy_grid.cell_positions(
+            cells, jitter, self.box, resolution=self.settings.resolution, contraction=self.contraction
+        )
