@@ -18,7 +18,7 @@ RULES = {
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
     "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
     "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes"}, {"torch", "numpy", "imageio"}),
-    "training": ({"training"}, {"torch", "numpy"}),
+    "training": ({"training", "__version__"}, {"torch", "numpy"}),
     "export": ({"export", "scenes", "cameras", "trajectories"}, {"numpy", "matplotlib"}),
     "reference": ({"reference"}, {"torch"}),
     "rays": (set(), {"torch"}),

@@ -62,7 +62,7 @@ def write_tensors(stream: BinaryIO, tensors: dict[str, Tensor], metadata: dict[s
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, on the CPU, and the metadata of what `write_tensors` wrote; ValueError says what is wrong with another file."""
+    """The tensors, on the CPU, and the metadata of what `write_tensors` wrote; ValueError tells what is wrong with others."""
     with open(file, "rb") as stream:
         n_bytes = stream.seek(0, 2)
         stream.seek(0)
