@@ -21,7 +21,11 @@ RULES = {
     "fields": ({"fields", "ops"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
-    "training": ({"training"}, {"torch", "numpy"}),
+    "training": (
+        {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
+        | {"runtime", "cameras", "scenes", "export"},
+        {"torch", "numpy", "imageio"},
+    ),
     "export": ({"export", "scenes", "cameras", "trajectories"}, {"numpy", "matplotlib"}),
     "reference": ({"reference"}, {"torch"}),
     "rays": (set(), {"torch"}),

@@ -2,8 +2,8 @@
 
 On a CPU the time of a 64-wide network is memory, not arithmetic. So rows go through all layers a chunk at a time, whose
 activations stay in cache; every chunk has the same shape (the last is padded), because each new shape costs oneDNN tens of
-microseconds; and where the processor multiplies bfloat16, that is what it multiplies (weights and sums stay float32). Two cores of a Zen 5: 60 million
-rows/s forward through 32-64-16, 20 million forward and backward; in float32 26 and 7.5.
+microseconds; and where the processor multiplies bfloat16, that is what it multiplies (weights and sums stay float32). Two
+cores of a Zen 5: 60 million rows/s forward through 32-64-16, 20 million forward and backward; in float32 26 and 7.5.
 """
 
 from itertools import pairwise

@@ -1,7 +1,7 @@
 """From scene units to the unit cube that grids live in.
 
-A bounded scene fills its box. Around an unbounded one goes mip-NeRF 360's contraction (Barron et al. 2022, equation 10), in half-sizes of
-the box about its centre: x → x for |x| ≤ 1, (2 - 1/|x|) x/|x| beyond, so that all of space lies in a ball of radius 2.
+A bounded scene fills its box. Around an unbounded one goes mip-NeRF 360's contraction (Barron et al. 2022, equation 10), in
+half-sizes of the box about its centre: x → x for |x| ≤ 1, (2 - 1/|x|) x/|x| beyond: all of space lies in a ball of radius 2.
 """
 
 from typing import Literal

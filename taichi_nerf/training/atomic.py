@@ -1,0 +1,74 @@
+"""Files that are whole or not there: written beside their place, made durable, then moved into it in one step."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+PARTIAL = "partial"  # the ending of what is being written
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A stream to write the new content of `file` to. Whatever ends it early leaves the former content as it was.
+
+    The content reaches the disk before its name does, so neither `kill -9` nor a power cut leaves half a file. What earlier
+    processes that were killed left half-written is removed first.
+    """
+    remove_abandoned(file)
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.{PARTIAL}")
+    try:
+        with open(partial, "xb") as stream:
+            try_lock(stream)  # says to others that somebody is writing; the lock goes with the process
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+        _sync_folder(file.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def remove_abandoned(file: Path) -> None:
+    """Remove what killed processes left of writing `file`."""
+    for partial in partials(file):
+        with contextlib.suppress(OSError), open(partial, "rb") as stream:
+            if try_lock(stream):
+                partial.unlink()
+
+
+def partials(file: Path) -> list[Path]:
+    """What there is of half-written contents of `file`."""
+    if not file.parent.is_dir():
+        return []
+    start = f".{file.name}."
+    return [f for f in file.parent.iterdir() if f.name.startswith(start) and f.name.endswith("." + PARTIAL)]
+
+
+def try_lock(stream: IO[bytes]) -> bool:
+    """Lock an open file for this process, unless another has it. Where there are no locks (Windows, some network disks): True."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can. The new content is in place already: no error from here on."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

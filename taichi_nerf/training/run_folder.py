@@ -1,0 +1,190 @@
+"""A run folder: everything that a training writes.
+
+RUN/config.json                settings, scene, versions, arch, device; written once, first
+RUN/checkpoint.safetensors     `checkpoint`
+RUN/metrics.jsonl              one JSON object a line, each with a step (`metrics_file`)
+RUN/eval/<split>/metrics.json  and pictures
+RUN/plots/*.png  RUN/preview/*.png
+RUN/.lock                      held by the process that trains; it goes with that process, so it is never stale
+
+with RunFolder.create(path) as run: ...        a new run (or, with overwrite, in place of another)
+with RunFolder.open(path).locked() as run: ... to go on with one
+run = RunFolder.open(path)                     to read one
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from taichi_nerf import __version__
+from taichi_nerf.training import metrics_file
+from taichi_nerf.training.atomic import partials, replacing, try_lock
+
+FORMAT = 1
+NEEDED = ("settings", "scene", "arch", "device")  # of config.json, beside what is added here
+CONFIG, CHECKPOINT, METRICS, LOCK = "config.json", "checkpoint.safetensors", "metrics.jsonl", ".lock"
+PACKAGES = ("torch", "taichi", "numpy")
+# What overwriting removes. Whatever else there is in a run's folder is somebody's own and stays.
+OURS = (CONFIG, CHECKPOINT, METRICS, "eval/*/metrics.json", "eval/*/**/*.png", "plots/*.png", "preview/*.png")
+N_NAMED = 3  # files that an error names
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked. The message is one line and names the folder or file."""
+
+    def __init__(self, file: Path | str, message: str):
+        super().__init__(f"{file}: {message}")
+
+
+class RunFolder:
+    """The files of one run. Made by `create` or `open`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / CONFIG
+        self.checkpoint = path / CHECKPOINT
+        self.metrics = path / METRICS
+        self.plots = path / "plots"
+        self.preview = path / "preview"
+        self._lock: IO[bytes] | None = None
+
+    @classmethod
+    def create(cls, path: Path, overwrite: bool = False) -> "RunFolder":
+        """An empty run in a new or empty folder, locked. A run that is there is replaced if `overwrite`, other folders never."""
+        run = cls(path)
+        if path.exists() and not path.is_dir():
+            raise RunError(path, "is a file; a run is a folder")
+        _refuse_foreign(path)
+        if run.config.exists() and not overwrite:
+            raise RunError(path, "holds a run already; --resume goes on with it, --overwrite replaces it")
+        path.mkdir(parents=True, exist_ok=True)
+        run.locked()
+        try:
+            run._clear()
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """A run that exists. It is not locked: `open(path).locked()` is for who goes on training."""
+        run = cls(path)
+        if not run.config.is_file():
+            why = "holds no run (no config.json)" if path.is_dir() else "no such run"
+            raise RunError(path, f"{why}; `taichi-nerf train SCENE --out {path}` makes one")
+        run.read_config()
+        return run
+
+    def locked(self) -> "RunFolder":
+        """Keep other processes from training into this folder, until `close` or the end of the process."""
+        stream = open(self.path / LOCK, "a+b")  # noqa: SIM115 (open as long as the lock is held)
+        if not try_lock(stream):
+            stream.seek(0)
+            holder = stream.read(40).decode(errors="replace").strip()
+            stream.close()
+            raise RunError(
+                self.path,
+                f"another process is training into it ({holder or 'just started'}); wait for it, or choose another --out",
+            )
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+        stream.flush()
+        self._lock = stream
+        return self
+
+    def close(self) -> None:
+        """Let others train into this folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def eval_folder(self, split: str) -> Path:
+        """Where the evaluation of a split stands."""
+        if not split or split in (".", "..") or set(split) & set("/\\\0"):
+            raise RunError(self.path / "eval", f"{split!r} is no name of a split")
+        return self.path / "eval" / split
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.json: what is given (settings, scene with location and content_hash, arch, device), format, versions."""
+        missing = [key for key in NEEDED if key not in config]
+        if missing:
+            raise RunError(self.config, f"has to have {', '.join(missing)}")
+        versions = {"taichi_nerf": __version__, "python": platform.python_version()}
+        versions |= {name: metadata.version(name) for name in PACKAGES}
+        text = json.dumps({"format": FORMAT, "versions": versions, **config}, indent=2, allow_nan=False)
+        with replacing(self.config) as stream:
+            stream.write(text.encode() + b"\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """What `write_config` wrote, in this or another version of the same format."""
+        config = _config_of(self.config)
+        if config is None:
+            raise RunError(self.config, "is no config.json of taichi_nerf")
+        if config["format"] != FORMAT:
+            version = config["versions"]["taichi_nerf"]
+            raise RunError(
+                self.config,
+                f"was written by taichi_nerf {version} (format {config['format']}), this is {__version__} (format {FORMAT}); "
+                f"use it with `pip install taichi-nerf=={version}`, or train anew with --overwrite",
+            )
+        return config
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl; it has a step. NaN and infinities become null."""
+        metrics_file.append(self.metrics, row)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows, without a last line that a killed process left half-written."""
+        return metrics_file.read(self.metrics)
+
+    def truncate_metrics(self, after_step: int) -> None:
+        """Drop the rows of later steps than this one: on resuming, what came after the checkpoint happens again."""
+        metrics_file.truncate(self.metrics, after_step)
+
+    def _files(self) -> list[Path]:
+        """Every file of ours that exists, found without following links of folders."""
+        files = [file for pattern in OURS for file in self.path.glob(pattern) if file.is_file()]
+        files += [file for name in (self.config, self.checkpoint, self.metrics) for file in partials(name)]
+        return [file for file in files if not any(folder.is_symlink() for folder in file.parents if self.path in folder.parents)]
+
+    def _clear(self) -> None:
+        """Remove the files of ours and the folders that are empty then; config.json last, since it is what marks a run."""
+        files = [file for file in self._files() if file != self.config]
+        for file in files:
+            file.unlink()
+        folders = {folder for file in files for folder in file.parents if self.path in folder.parents}
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        self.config.unlink(missing_ok=True)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A folder that has files and no config.json of ours is somebody else's."""
+    if not path.is_dir() or _config_of(path / CONFIG) is not None:
+        return
+    names = {file.name for file in path.iterdir()} - {LOCK} - {file.name for file in partials(path / CONFIG)}
+    if names:
+        named = ", ".join(sorted(names)[:N_NAMED]) + (", …" if len(names) > N_NAMED else "")
+        raise RunError(path, f"is no run and not empty (it holds {named}); choose another --out")
+
+
+def _config_of(file: Path) -> dict[str, Any] | None:
+    """A config.json if it is one of taichi_nerf's, of any version."""
+    try:
+        config = json.loads(file.read_bytes())
+        return config if isinstance(config["format"], int) and isinstance(config["versions"]["taichi_nerf"], str) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
