@@ -1,0 +1,39 @@
+"""What training minimises. All functions give a mean over rays."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from taichi_nerf.ops import distortion
+from taichi_nerf.rays import Samples
+
+Photometric = Literal["mse", "huber"]
+HUBER_DELTA = 0.1  # instant-ngp's
+
+
+def photometric(kind: Photometric, color: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Squared error of colors [n, 3], or Huber's: quadratic to 0.1, then linear, scaled alike near zero."""
+    if kind == "mse":
+        errors = (color - truth).square()
+    else:
+        errors = 2 * nn.functional.huber_loss(color, truth, reduction="none", delta=HUBER_DELTA)
+    return errors.mean() if weights is None else (errors.mean(-1) * weights).mean()
+
+
+def opacity_entropy(opacity: Tensor) -> Tensor:
+    """-o log o - (1 - o) log(1 - o) of opacities [n]: least where rays hit something or nothing."""
+    o = opacity.clamp(1e-5, 1 - 1e-5)
+    return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
+
+
+def spread(weights: Tensor, samples: Samples, farthest: Tensor) -> Tensor:
+    """mip-NeRF 360's distortion of weights along rays, in distances s in [0, 1): s = t / (1 + t), t relative to `farthest`'s unit."""
+    starts, ends = (t / (farthest + t) for t in (samples.t_starts, samples.t_ends))
+    return distortion.distortion_loss(weights, starts, ends, samples.spans).mean()
+
+
+def depth_error(depth: Tensor, opacity: Tensor, truth: Tensor, is_known: Tensor) -> Tensor:
+    """Relative error of the depth along rays [n], where it is known: |Σ w t - opacity·truth| / truth, plus what light passes."""
+    errors = (depth - opacity * truth).abs() / truth.clamp_min(1e-6) + (1 - opacity)
+    return torch.where(is_known, errors, 0.0).mean()

@@ -1,0 +1,105 @@
+"""Everything that decides how a training goes. `presets.choose` fills it in for a scene; `--set section.key=value` changes it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from taichi_nerf.fields.hash_grid_field import HashGridSettings
+from taichi_nerf.losses import Photometric
+from taichi_nerf.rendering import Culling
+from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
+
+Background = Literal["white", "black", "random"]
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Which views of which scene, as `scenes.load_scene` takes them."""
+
+    path: str
+    views: tuple[int, ...] | None = None
+    n_views: int | None = None
+    downscale: float = 1.0
+    center: tuple[float, float, float] | None = None
+    scale: float | None = None
+    near: float | None = None
+    far: float | None = None
+    allow_outside: bool = False
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    method: Literal["ngp"] = "ngp"
+    preset: Literal["fast", "default", "quality"] = "default"
+    seed: int = 0
+    steps: int | None = None  # None: as long as the time lasts
+    time_budget: float | None = None  # seconds of training
+    background: Background = "white"  # what pictures with alpha are evaluated and rendered on
+    save_every: float = 30.0  # seconds between checkpoints
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    n_samples: int = 2**16  # that rays of a step are marched through; the number of rays follows
+    n_rays_most: int = 2**15
+    background: Background = "random"  # that training composites over
+    masks: Literal["alpha", "ignore"] = "ignore"  # pixels outside a mask: nothing is there, or nobody knows what is
+    importance: float = 0.0  # share of the pixels that are drawn where errors are large
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    learning_rate: float = 2e-2
+    decay_from: float = 0.5  # of the training, when the learning rate begins to fall
+    final_share: float = 0.02  # of it that is left at the end
+    beta2: float = 0.99
+    epsilon: float = 1e-15
+    mlp_decay: float = 0.0  # L2 on the networks
+    table_decay: float = 0.0  # L2 on the rows of the hash table that a step touches
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    kind: Photometric = "mse"
+    opacity_entropy: float = 0.0
+    spread: float = 0.0  # mip-NeRF 360's distortion
+    depth: float = 0.0  # where the scene has depth
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """How the occupancy grid is kept up to date."""
+
+    every: int = 16  # steps
+    full_until: int = 256  # steps in which all cells are looked at
+    share: float = 0.25  # of the cells, later
+
+
+@dataclass(frozen=True)
+class AppearanceSettings:
+    """An embedding of each image, for captures whose exposure or weather changes."""
+
+    enabled: bool = False
+    n_numbers: int = 8
+
+
+@dataclass(frozen=True)
+class PoseSettings:
+    refine: bool = False
+    intrinsics: bool = False  # one focal length factor for all
+    learning_rate: float = 2e-3
+    from_step: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    scene: SceneSettings
+    run: RunSettings = RunSettings()
+    field: HashGridSettings = HashGridSettings()
+    occupancy: OccupancySettings = OccupancySettings()
+    grid: GridSettings = GridSettings()
+    culling: Culling = Culling()
+    batch: BatchSettings = BatchSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    loss: LossSettings = LossSettings()
+    appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
+    poses: PoseSettings = PoseSettings()

@@ -1,0 +1,65 @@
+"""Draw pixels where the error is large, without bias (Müller et al. 2022, appendix E.3, in tiles).
+
+Each picture is cut into tiles; a tile remembers a decaying mean of its pixels' squared errors. A share of a batch is drawn from
+tiles in proportion to
+their error, the rest evenly. With p how many times likelier than evenly a pixel was drawn, its error counts 1/p.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from taichi_nerf.training.pixel_batches import PixelTable
+
+TILE = 16  # pixels along an edge
+REMEMBERED = 0.95  # of a tile's error when new ones come in
+
+
+class ErrorMap(nn.Module):
+    """State: the error of every tile. `draw`, then `learn` what the errors were."""
+
+    errors: Tensor  # [n_tiles] mean squared error
+
+    def __init__(self, table: PixelTable):
+        super().__init__()
+        self.starts, self.widths = table.starts.long(), table.widths.long()
+        heights = self.starts.diff() // self.widths
+        self.n_columns, n_rows = -(-self.widths // TILE), -(-heights // TILE)
+        self.first_tiles = torch.cat([self.starts[:1], (self.n_columns * n_rows).cumsum(0)])
+        view = torch.repeat_interleave(torch.arange(len(heights), device=self.starts.device), self.first_tiles.diff())
+        tile = torch.arange(len(view), device=view.device) - self.first_tiles[view]
+        self.view = view
+        self.left, self.top = tile % self.n_columns[view] * TILE, tile // self.n_columns[view] * TILE
+        self.width = (self.widths[view] - self.left).clamp_max(TILE)
+        self.height = (heights[view] - self.top).clamp_max(TILE)
+        self.register_buffer("errors", torch.ones(len(view), device=view.device))
+
+    def draw(self, n: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows of the pixel table [n], and how many times likelier than evenly each was drawn [n]."""
+        device, n_pixels = self.errors.device, int(self.starts[-1])
+        n_chosen = int(share * n)
+        index = torch.randint(n_pixels, (n,), generator=generator).to(device)
+        mass = self.errors * self.width * self.height
+        ends = mass.double().cumsum(0)
+        if n_chosen and ends[-1] > 0:
+            draws = torch.rand(3, n_chosen, generator=generator).to(device)
+            tile = torch.searchsorted(ends, draws[0].double() * ends[-1], right=True).clamp_max(len(mass) - 1)
+            x = self.left[tile] + (draws[1] * self.width[tile]).long().clamp_max(self.width[tile] - 1)
+            y = self.top[tile] + (draws[2] * self.height[tile]).long().clamp_max(self.height[tile] - 1)
+            view = self.view[tile]
+            index[:n_chosen] = self.starts[view] + y * self.widths[view] + x
+        relative = self.errors[self.tile_of(index)] * (n_pixels / ends[-1].clamp_min(1e-30)).float()
+        return index, (1 - n_chosen / n) + n_chosen / n * relative
+
+    def tile_of(self, index: Tensor) -> Tensor:
+        view = torch.searchsorted(self.starts, index, right=True) - 1
+        inside = index - self.starts[view]
+        width = self.widths[view]
+        return self.first_tiles[view] + inside // width // TILE * self.n_columns[view] + inside % width // TILE
+
+    @torch.no_grad()
+    def learn(self, index: Tensor, errors: Tensor) -> None:  # [n], [n] squared errors
+        tile = self.tile_of(index)
+        sums = torch.zeros_like(self.errors).index_add_(0, tile, errors)
+        counts = torch.zeros_like(self.errors).index_add_(0, tile, torch.ones_like(errors))
+        kept = REMEMBERED**counts
+        self.errors.copy_(kept * self.errors + (1 - kept) * sums / counts.clamp_min(1))

@@ -1,0 +1,79 @@
+"""What the pixels of a scene should look like: colors over a background, masks, depths, drawn at random."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.scenes.images import Images
+from taichi_nerf.training.pixel_batches import PixelTable, pack_pictures, pixels_at
+
+
+class Batch(NamedTuple):
+    index: Tensor  # [n] rows of the table
+    positions: Tensor  # [n, 2] pixels
+    views: Tensor  # [n] int32
+    color: Tensor  # [n, 3]
+    alpha: Tensor | None  # [n] how much of the pixel is filled; None: all
+    weight: Tensor | None  # [n] of its error in the loss; None: one
+    depth: Tensor | None  # [n] 0 where unknown; of the kind that the scene has
+
+
+@dataclass
+class Targets:
+    """The pixels of some views of a scene in memory, as they are on disk."""
+
+    colors: PixelTable
+    masks: PixelTable | None
+    depths: Tensor | None  # [n_pixels]
+    masks_are_alpha: bool
+
+    @staticmethod
+    def of(scene: SceneData, views: list[int], masks_are_alpha: bool, with_depth: bool, device: torch.device) -> "Targets":
+        sizes = scene.cameras.sizes
+        masks = None if scene.masks is None else pack_pictures(scene.masks, sizes, views, device)
+        depths = torch.from_numpy(_depths(scene, views)).to(device) if with_depth and scene.depths is not None else None
+        return Targets(pack_pictures(scene.images, sizes, views, device), masks, depths, masks_are_alpha)
+
+    def __len__(self) -> int:
+        return len(self.colors.values)
+
+    def at(self, index: Tensor, chances: Tensor | None = None) -> Batch:
+        """The pixels in these rows of the table. `chances` [n]: how much likelier than evenly each was drawn."""
+        pixels = pixels_at(self.colors, index)
+        color = pixels.colors if pixels.colors.shape[1] >= 3 else pixels.colors.expand(-1, 3)
+        alpha = color[:, 3] if color.shape[1] == 4 else None
+        weight = None if chances is None else 1 / chances
+        if self.masks is not None:
+            inside = pixels_at(self.masks, index).colors[:, 0]
+            if self.masks_are_alpha:
+                alpha = inside if alpha is None else alpha * inside
+            else:
+                weight = inside if weight is None else weight * inside
+        depth = None if self.depths is None else self.depths[index]
+        return Batch(index, pixels.positions, pixels.views, color[:, :3], alpha, weight, depth)
+
+
+def _depths(scene: SceneData, views: list[int]) -> np.ndarray:
+    """Depths of all pixels [n_pixels] float32 in scene units, 0 where unknown; maps of another size are read at the nearest pixel."""
+    assert scene.depths is not None
+    maps: Images = scene.depths.images
+    rows = []
+    for view in views:
+        width, height = (int(x) for x in scene.cameras.sizes[view])
+        if scene.depths.missing[view]:
+            rows.append(np.zeros(width * height, np.float32))
+            continue
+        stored = np.asarray(maps[view])[..., 0]
+        y = (np.arange(height) + 0.5) * stored.shape[0] / height
+        x = (np.arange(width) + 0.5) * stored.shape[1] / width
+        picked = stored[y.astype(int)[:, None], x.astype(int)[None]]
+        known = np.isfinite(picked.astype(np.float64)) & (picked != scene.depths.invalid) & (picked > 0)
+        depth = np.where(known, picked, 1) * np.float32(scene.depths.unit)
+        if scene.depths.kind == "inverse":
+            depth = 1 / depth
+        rows.append(np.where(known, depth, 0).astype(np.float32).ravel())
+    return np.concatenate(rows)
