@@ -1,9 +1,10 @@
 """Samples in the cells of a grid that hold something (Müller et al. 2022, appendix C and E).
 
-The grid keeps, for every cell, a decaying maximum of the density that was seen in it. A cell is occupied if light that
-crosses it for one step would be dimmed noticeably; empty cells are skipped without looking at the field.
+The grid keeps, for every cell, a decaying maximum of the optical thickness of one step there: the density that was seen times the
+step's length. A cell is occupied if a step would dim light noticeably; empty cells are skipped without looking at the field.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,9 +33,10 @@ class OccupancyGridSampler(nn.Module):
         super().__init__()
         self.settings, self.contraction = settings, contraction
         self.near, self.far = near, far
+        self.stretch = 1.0  # of all steps, while the grid does not know yet what is empty
         n_cells = settings.n_cascades * settings.resolution**3
         self.register_buffer("box", box)
-        self.register_buffer("density", torch.zeros(n_cells, device=box.device))
+        self.register_buffer("thickness", torch.zeros(n_cells, device=box.device))
         self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
 
     @torch.no_grad()
@@ -51,7 +53,8 @@ class OccupancyGridSampler(nn.Module):
             t_far = torch.full_like(t_near, self.far)
         return ray_marching.march_rays(
             origins, directions, t_near, t_far, self.bits, self.box,
-            step_size=self.settings.step_size, cone_angle=self.settings.cone_angle, max_step=self.settings.max_step,
+            step_size=self.stretch * self.settings.step_size, cone_angle=min(self.stretch * self.settings.cone_angle, 0.5),
+            max_step=self.settings.max_step,
             jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
             contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
         )  # fmt: skip
@@ -59,7 +62,7 @@ class OccupancyGridSampler(nn.Module):
     @torch.no_grad()
     def update(self, density: Callable[[Tensor], Tensor], share: float, generator: torch.Generator) -> None:
         """Look at a share of all cells, each at a random place inside it, and remember what is there."""
-        n_cells = len(self.density)
+        n_cells = len(self.thickness)
         n = max(1, int(share * n_cells))
         if n == n_cells:
             cells = torch.arange(n_cells, dtype=torch.int32)
@@ -70,12 +73,21 @@ class OccupancyGridSampler(nn.Module):
             chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
             shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
             positions = self._positions(chosen, shift)
-            occupancy_grid.update_density_(self.density, chosen, density(positions), decay=self.settings.decay)
+            thickness = density(positions) * self._step_at(positions)
+            occupancy_grid.update_density_(self.thickness, chosen, thickness, decay=self.settings.decay)
         self.pack()
 
     def pack(self) -> None:
-        threshold = -torch.log1p(torch.tensor(-self.settings.least_alpha)).item() / self.settings.step_size
-        self.bits.copy_(occupancy_grid.pack_occupancy(self.density, threshold=threshold))
+        threshold = -math.log1p(-self.settings.least_alpha)
+        self.bits.copy_(occupancy_grid.pack_occupancy(self.thickness, threshold=threshold))
+
+    def _step_at(self, positions: Tensor) -> Tensor:
+        """About how long a step is there [n]: in unbounded scenes cameras stand at distance one from the middle."""
+        settings = self.settings
+        if not settings.cone_angle:
+            return positions.new_full((len(positions),), self.stretch * settings.step_size)
+        growing = settings.cone_angle * positions.norm(dim=-1).clamp_min(1)
+        return self.stretch * growing.clamp(settings.step_size, settings.max_step)
 
     def _positions(self, cells: Tensor, jitter: Tensor) -> Tensor:
         return occupancy_grid.cell_positions(

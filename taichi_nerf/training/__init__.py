@@ -1,1 +1,1 @@
-"""Training: from pictures in memory to batches of rays."""
+"""Training, and what every training stands on: pixels, settings, schedules, checkpoints, run folders, signals, processes."""

@@ -1,6 +1,6 @@
 """Everything that decides how a training goes. `presets.choose` fills it in for a scene; `--set section.key=value` changes it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
@@ -41,6 +41,7 @@ class RunSettings:
 class BatchSettings:
     n_samples: int = 2**16  # that rays of a step are marched through; the number of rays follows
     n_rays_most: int = 2**15
+    n_samples_per_ray: int = 64  # beyond which steps are stretched, while the grid knows little
     background: Background = "random"  # that training composites over
     masks: Literal["alpha", "ignore"] = "ignore"  # pixels outside a mask: nothing is there, or nobody knows what is
     importance: float = 0.0  # share of the pixels that are drawn where errors are large
@@ -101,5 +102,5 @@ class Config:
     batch: BatchSettings = BatchSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     loss: LossSettings = LossSettings()
-    appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
+    appearance: AppearanceSettings = AppearanceSettings()
     poses: PoseSettings = PoseSettings()

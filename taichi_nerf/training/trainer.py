@@ -22,13 +22,15 @@ from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.budget import Budget, Stopwatch
 from taichi_nerf.training.config import Config
-from taichi_nerf.training.distributed import World, average_gradients
+from taichi_nerf.training.distributed import World
 from taichi_nerf.training.error_map import ErrorMap
 from taichi_nerf.training.guard import Guard
+from taichi_nerf.training.guard import copied as copy_of
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.schedules import late_decay
 from taichi_nerf.training.targets import Batch, Targets
 
+LONGEST_STRETCH = 5  # of the steps along rays, at first
 FEWEST_RAYS, FIRST_RAYS = 256, 512  # few at first, when every cell is still taken for occupied
 
 
@@ -45,7 +47,7 @@ class Step:
 
 
 class Trainer:
-    def __init__(self, config: Config, scene: SceneData, device: torch.device, world: World = World()):
+    def __init__(self, config: Config, scene: SceneData, device: torch.device, world: World = World()):  # noqa: B008
         self.config, self.scene, self.device, self.world = config, scene, device, world
         torch.manual_seed(config.run.seed)
         self.model = Model(config, scene, device)
@@ -59,6 +61,7 @@ class Trainer:
         self.stopwatch = Stopwatch()
         self.guard = Guard()
         self.n_steps, self.n_rays = 0, FIRST_RAYS
+        self.model.sampler.stretch = LONGEST_STRETCH
 
     @property
     def is_done(self) -> bool:
@@ -70,7 +73,7 @@ class Trainer:
 
     def step(self) -> Step:
         """One step of the optimiser, timed."""
-        with self.stopwatch:
+        with self.stopwatch.running():
             self._follow_schedule()
             if self.n_steps % self.config.grid.every == 0:
                 self._update_grid()
@@ -79,11 +82,11 @@ class Trainer:
             loss, error, rendered = self.compare(batch)
             self.optimiser.zero_grad()
             loss.backward()
-            average_gradients(self.model.parameters(), self.world)
-            n_samples, value = rendered.n_marched, float(loss)
+            self.world.average_gradients(self.model.parameters())
+            n_samples, value = rendered.n_marched, float(loss.detach())
             if self.guard.accepts(value, self.model):
                 self.optimiser.step()
-            self.guard.watch(self.n_steps, value, self.model, self.optimiser)
+            self.guard.watch(value, self.model, self.optimiser)
             if self.model.rig.refine_poses and self.n_steps % 100 == 99:
                 self.model.rig.settle(torch.tensor(self.views, device=self.device))
             self.n_rays = self._rays_of_next(n_rays, n_samples)
@@ -142,7 +145,7 @@ class Trainer:
             "n_steps": self.n_steps,
             "n_rays": self.n_rays,
         }
-        return _copied(state) if copied else state
+        return copy_of(state) if copied else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -176,6 +179,8 @@ class Trainer:
 
     def _rays_of_next(self, n_rays: int, n_samples: int) -> int:
         wanted = n_rays * self.config.batch.n_samples / self.world.size / max(n_samples, 1)
+        sampler, most = self.model.sampler, self.config.batch.n_samples_per_ray
+        sampler.stretch = min(max(sampler.stretch * n_samples / n_rays / most, 1.0), LONGEST_STRETCH)
         return int(min(max(wanted, FEWEST_RAYS), 2 * n_rays, self.config.batch.n_rays_most))
 
     def _along_rays(self, batch: Batch, rays: Rays) -> Tensor:
@@ -203,11 +208,3 @@ def _optimiser(config: Config, model: Model) -> torch.optim.Optimizer:
     return torch.optim.Adam(
         groups, lr=rate, betas=(0.9, config.optimiser.beta2), eps=config.optimiser.epsilon, fused=fused
     )
-
-
-def _copied(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    return [_copied(value) for value in state] if isinstance(state, list | tuple) else state

@@ -1,0 +1,67 @@
+"""Watch over a training: a step that is not a number is skipped, a training that goes bad returns to when it was good.
+
+The loss is smoothed over some tens of steps. Now and then, while it is about as low as it ever was, the whole state is
+remembered; when it has stayed several times higher for a hundred steps, that state is taken back.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+SMOOTHING = 0.97  # about 33 steps
+SETTLED = 200  # steps before anything is remembered: the first losses are no measure
+EVERY = 200  # steps between memories
+NEARLY_BEST, BAD = 1.3, 4.0  # times the lowest smoothed loss: 4 is 6 dB
+UNKNOWN = 1e30  # a loss that was never seen
+PATIENCE = 100  # steps that are bad in a row
+
+
+class Guard:
+    def __init__(self) -> None:
+        self.smoothed = self.lowest = UNKNOWN
+        self.n_skipped = self.n_returns = self.n_bad = self.n_seen = 0
+        self._good: tuple[Any, Any] | None = None
+
+    def accepts(self, loss: float, model: nn.Module) -> bool:
+        """Whether a step may be made: loss and gradients are finite."""
+        gradients = [p.grad for p in model.parameters() if p.grad is not None and p.grad.numel()]
+        fine = math.isfinite(loss) and all(math.isfinite(float(g.sum())) for g in gradients)
+        self.n_skipped += not fine
+        return fine
+
+    def watch(self, loss: float, model: nn.Module, optimiser: torch.optim.Optimizer) -> bool:
+        """Learn a step's loss; remember the state, or go back to it and tell so."""
+        self.n_seen += 1
+        if math.isfinite(loss):
+            self.smoothed = loss if self.smoothed == UNKNOWN else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
+        if self.n_seen < SETTLED:
+            return False
+        self.lowest = min(self.lowest, self.smoothed)
+        self.n_bad = self.n_bad + 1 if self.smoothed > BAD * self.lowest or not math.isfinite(loss) else 0
+        if self.n_bad >= PATIENCE and self._good is not None:
+            model.load_state_dict(self._good[0])
+            optimiser.load_state_dict(self._good[1])
+            self.smoothed, self.n_bad = self.lowest, 0
+            self.n_returns += 1
+            return True
+        if self.n_seen % EVERY == 0 and self.smoothed <= NEARLY_BEST * self.lowest:
+            self._good = copied(model.state_dict()), copied(optimiser.state_dict())
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its counts; the state it remembers is that of the checkpoint itself, once training goes on from there."""
+        return {name: value for name, value in vars(self).items() if name != "_good"}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _good=None)
+
+
+def copied(state: Any) -> Any:
+    """A nested state whose tensors are copies."""
+    if isinstance(state, torch.Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list | tuple) else state

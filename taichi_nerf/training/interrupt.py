@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM as a wish that a training grants at its next step.
+
+    with StopSignals() as stop:
+        while not stop.requested and …:
+            step()
+    save()
+    if stop.requested:
+        sys.exit(stop.exit_status)          # 130 or 143, as shells report these signals
+
+An exception thrown into the middle of a step would leave parameters and moments that do not belong together; a flag does not.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+# Ctrl-C in a terminal goes to every process, and torchrun hands it to its workers once more: only a later one is a second wish.
+SECOND_AFTER = 1.0  # seconds
+
+
+class StopSignals:
+    """Notes the first SIGINT or SIGTERM. A second Ctrl-C does at once what it would have done outside.
+
+    Python hands signals to the main thread alone; in another thread this notes nothing and changes nothing. A signal that is
+    ignored outside (as SIGINT under nohup) stays ignored.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.signal: signal.Signals | None = None  # the first that came
+        self._at = 0.0
+        self._clock = clock
+        self._former: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_status(self) -> int:
+        """What a process that was ended by this signal exits with; 0 if none came."""
+        return 128 + self.signal if self.signal is not None else 0
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                former = signal.getsignal(number)
+                if former is not None and former != signal.SIG_IGN:  # None: a handler that is not Python's
+                    self._former[number] = former
+                    signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._former.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = self._clock()
+        if self.signal is None:
+            self.signal, self._at = signal.Signals(number), now
+        elif number == signal.SIGINT and now - self._at >= SECOND_AFTER:
+            signal.signal(signal.SIGINT, self._former[signal.SIGINT])
+            signal.raise_signal(signal.SIGINT)

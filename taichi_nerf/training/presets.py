@@ -1,0 +1,89 @@
+"""Settings fitted to a scene, a budget and a machine. Every choice is told in words.
+
+What they are fitted by: the footprint of a pixel where the scene is (how fine a picture can show anything), how many pixels there
+are, whether there is something behind the box, and how long training may take.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from taichi_nerf.fields.hash_grid_field import HashGridSettings
+from taichi_nerf.fields.mlp import best_precision
+from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.config import BatchSettings, Config, RunSettings, SceneSettings
+
+STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither steps nor time are given
+
+
+def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[Config, list[str]]:
+    """The configuration, and what was decided."""
+    config = Config(settings, run)
+    if run.steps is None and run.time_budget is None:
+        config = replace(config, run=replace(run, steps=STEPS[run.preset]))
+    footprint = pixel_footprint(scene)
+    field, occupancy = fitted(scene, run, device, footprint)
+    bounded = not scene.bounds.unbounded
+    batch = BatchSettings(
+        n_samples=2**16 if device.type == "cpu" else 2**18,
+        masks="alpha" if bounded else "ignore",
+    )
+    config = replace(config, field=field, occupancy=occupancy, batch=batch)
+    notes = [
+        f"preset {run.preset}: {budget_of(config)}",
+        f"hash grid: {field.n_levels} levels up to {field.max_resolution} cells an axis, 2^{field.log2_table_size} rows of "
+        f"{field.n_features} ({n_rows(scene)} pixels of training)",
+        f"steps along rays: {occupancy.step_size:.4g} scene units"
+        + (f", growing to {occupancy.cone_angle:.4g} of the distance" if occupancy.cone_angle else "")
+        + f" (a pixel covers {footprint:.4g}); occupancy grid of {occupancy.resolution}^3 cells",
+        f"networks multiply {field.precision}, {batch.n_samples} samples a step",
+    ]
+    if scene.masks is not None:
+        notes.append("masks: nothing is outside of them" if batch.masks == "alpha" else "masks: pixels outside are ignored")
+    return config, notes
+
+
+def budget_of(config: Config) -> str:
+    parts = [f"{config.run.steps} steps"] if config.run.steps else []
+    parts += [f"{config.run.time_budget:g} s"] if config.run.time_budget else []
+    return " or ".join(parts)
+
+
+def fitted(
+    scene: SceneData, run: RunSettings, device: torch.device, footprint: float
+) -> tuple[HashGridSettings, OccupancySettings]:
+    """Field and sampler for what the pictures can show."""
+    unbounded = scene.bounds.unbounded
+    extent = 4.0 if unbounded else 2.0  # of the grid's cube, in scene units near its middle
+    finest = extent / footprint  # cells an axis, one a pixel
+    max_resolution = int(min(max(2 ** round(math.log2(finest)), 128), 4096))
+    log2_size = int(min(max(round(math.log2(n_rows(scene))) - 6, 15), 19))
+    field = HashGridSettings(
+        n_levels=12 if max_resolution <= 512 else 14,
+        max_resolution=max_resolution,
+        log2_table_size=log2_size,
+        precision=best_precision(device),
+    )
+    occupancy = OccupancySettings(resolution=64, step_size=footprint, decay=0.7)
+    if unbounded:
+        occupancy = replace(occupancy, resolution=128, cone_angle=2 * pixel_angle(scene), step_size=footprint / 4)
+    return field, occupancy
+
+
+def n_rows(scene: SceneData) -> int:
+    """Pixels that training sees."""
+    return int(scene.cameras.sizes[scene.splits["train"]].prod(-1).sum())
+
+
+def pixel_angle(scene: SceneData) -> float:
+    """Width of a pixel at distance one."""
+    return float(np.median(1 / scene.cameras.intrinsics[:, 0]))
+
+
+def pixel_footprint(scene: SceneData) -> float:
+    """Width of a pixel, in scene units, at the distance of the scene's middle."""
+    distances = np.linalg.norm(scene.cameras.centers, axis=-1)
+    return float(np.median(np.maximum(distances, 0.1) / scene.cameras.intrinsics[:, 0]))

@@ -1,0 +1,134 @@
+"""Ctrl-C and SIGTERM at the next step."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from taichi_nerf.training.interrupt import SECOND_AFTER, StopSignals
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(autouse=True)
+def _handlers_stay():
+    """No test may change what the signals do to the others."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_noted_and_interrupts_nothing(number, status):
+    with StopSignals() as stop:
+        assert (stop.requested, stop.exit_status, stop.signal) == (False, 0, None)
+        signal.raise_signal(number)
+        assert (stop.requested, stop.exit_status, stop.signal) == (True, status, number)
+    assert stop.requested
+
+
+def test_a_second_ctrl_c_aborts_at_once_but_an_echo_of_the_first_does_not():
+    now = [0.0]
+    with StopSignals(lambda: now[0]) as stop:
+        signal.raise_signal(signal.SIGINT)
+        now[0] = SECOND_AFTER / 2
+        signal.raise_signal(signal.SIGINT)
+        assert stop.exit_status == 130
+        now[0] = SECOND_AFTER
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_sigterm_does_not_disturb_the_saving():
+    now = [0.0]
+    with StopSignals(lambda: now[0]) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        now[0] = 100.0
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.exit_status == 143
+
+
+def test_former_handlers_return_even_after_an_error():
+    with pytest.raises(OSError), StopSignals():  # noqa: PT011
+        raise OSError
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def test_in_another_thread_nothing_happens():
+    seen = []
+
+    def train():
+        with StopSignals() as stop:
+            seen.extend([signal.getsignal(number) for number in SIGNALS])
+            seen.append(stop.requested)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert seen == [*(signal.getsignal(number) for number in SIGNALS), False]
+
+
+TRAIN = """
+import sys, time
+import click
+from taichi_nerf.apps.command import Command
+from taichi_nerf.apps.progress import progress
+from taichi_nerf.training.interrupt import StopSignals
+
+@click.command(cls=Command)
+def train():
+    with StopSignals() as stop, progress() as report:
+        print("ready", flush=True)
+        for step in range(600):
+            report(step / 600, "training")
+            time.sleep(0.05)
+            if stop.requested and sys.argv[1] == "granted":
+                break
+            if stop.requested:
+                print("noted", flush=True)
+    print("saved", flush=True)
+    sys.exit(stop.exit_status)
+train([])
+"""
+
+
+def started(mode):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, mode], **pipes)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_saves_and_exits_with_the_status_of_the_signal(number, status):
+    process = started("granted")
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (status, "saved\n")
+    assert "Traceback" not in err
+
+
+def test_a_command_that_does_not_stop_is_aborted_by_a_second_ctrl_c():
+    process = started("never")
+    os.kill(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "noted\n"
+    time.sleep(SECOND_AFTER)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "saved" not in out
+    assert err.endswith("interrupted\n")
