@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from taichi_nerf.training import tensor_file
+from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 UNIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="limits and kill -9 are of Unix")
@@ -280,6 +281,19 @@ def test_what_a_killed_process_left_goes_with_the_next_save_and_nothing_else(tmp
     save_checkpoint(tmp_path / "x", {}, {})
     assert not left.exists()
     assert all(file.exists() for file in others)
+
+
+@UNIX
+def test_two_that_save_at_once_do_not_disturb_each_other(tmp_path):
+    """The last to end wins, and neither takes the other's half-written file for an abandoned one."""
+    file = tmp_path / "x"
+    with replacing(file) as slow:
+        slow.write(b"slow ")
+        save_checkpoint(file, {"step": 1}, {})
+        assert load_checkpoint(file)[0] == {"step": 1}
+        slow.write(b"but whole")
+    assert file.read_bytes() == b"slow but whole"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def complaint(file):
