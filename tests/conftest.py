@@ -6,10 +6,17 @@ suite takes cpu, vulkan, cuda and metal, and skips, with the reason, what this m
 
 import os
 
+import hypothesis
 import pytest
 import torch
 
 from taichi_nerf import runtime
+
+# The same examples every time, and no test that fails because a machine is slow.
+hypothesis.settings.register_profile(
+    "ours", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ours")
 
 ASKED = [arch.strip() for arch in os.environ.get("TAICHI_NERF_ARCHS", "").split(",") if arch.strip()]
 ARCHS = ASKED or ["cpu", "vulkan", "cuda", "metal"]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-# Ctrl-C in a terminal goes to every process, and torchrun hands it to its workers once more: only a later one is a second wish.
+# Ctrl-C in a terminal goes to every process, and a launcher may pass it on to its workers once more: only a later one counts.
 SECOND_AFTER = 1.0  # seconds
 
 

@@ -123,7 +123,7 @@ class RunFolder:
             raise RunError(self.config, f"has to have {', '.join(missing)}")
         versions = {"taichi_nerf": __version__, "python": platform.python_version()}
         versions |= {name: metadata.version(name) for name in PACKAGES}
-        text = json.dumps({"format": FORMAT, "versions": versions, **config}, indent=2, allow_nan=False)
+        text = json.dumps({**config, "format": FORMAT, "versions": versions}, indent=2, allow_nan=False)
         with replacing(self.config) as stream:
             stream.write(text.encode() + b"\n")
 

@@ -35,7 +35,9 @@ class Flattened:
         if isinstance(value, Tensor):
             return {"~tensor": self._name(value, path)}
         if isinstance(value, np.ndarray):
-            return {"~array": self._name(torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)), path)}
+            if value.dtype.kind not in "biufc":
+                raise TypeError(f"{_dotted(path)}: a checkpoint cannot hold an array of {value.dtype}")
+            return {"~array": self._name(torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C")), path)}
         if isinstance(value, int):
             return int(value)
         if isinstance(value, float):

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from taichi_nerf.training import tensor_file
+from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 UNIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="limits and kill -9 are of Unix")
@@ -83,7 +84,16 @@ def test_a_tensor_in_several_places_is_kept_once_and_comes_back_as_one(tmp_path)
     assert (tmp_path / "x").stat().st_size < 42_000
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+def test_numpy_arrays_of_any_layout_come_back(tmp_path):
+    table = np.arange(12.0).reshape(3, 4)
+    frozen = np.arange(3, dtype=np.uint32)
+    frozen.flags.writeable = False
+    arrays = [table.T, table[::2, ::3], np.array(2.5), np.zeros((0, 2), np.int16), frozen, np.array([True]), table[::-1]]
+    assert equal(there_and_back(tmp_path / "x", {"a": arrays})["a"], arrays)
+    assert np.array_equal(there_and_back(tmp_path / "x", {"a": table.astype(">f4")})["a"], table)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text()
 KEYS = st.text() | st.integers() | st.booleans() | st.none() | st.sampled_from(["~tensor", "~", "__metadata__", "a.b", "a"])
 TREES = st.recursive(
     SCALARS | st.builds(torch.arange, st.integers(0, 4)) | st.builds(np.arange, st.integers(0, 4)),
@@ -153,6 +163,7 @@ def test_what_a_checkpoint_cannot_hold_is_named_and_nothing_is_written(tmp_path)
     for state, told in (
         ({"a": {"b": [1, object()]}}, r"a\.b\.1: a checkpoint cannot hold a object"),
         ({"a": {frozenset(): 1}}, "a: a checkpoint cannot hold a key that is a frozenset"),
+        ({"a": (1, np.array(["x"]))}, r"a\.1: a checkpoint cannot hold an array of <U1"),
         ({"a": torch.ones(2).to_sparse()}, "a: a checkpoint cannot hold a sparse"),
         ({"a": torch.ones(2, dtype=torch.complex128)}, "a: a checkpoint cannot hold a tensor of torch.complex128"),
     ):
@@ -270,6 +281,19 @@ def test_what_a_killed_process_left_goes_with_the_next_save_and_nothing_else(tmp
     save_checkpoint(tmp_path / "x", {}, {})
     assert not left.exists()
     assert all(file.exists() for file in others)
+
+
+@UNIX
+def test_two_that_save_at_once_do_not_disturb_each_other(tmp_path):
+    """The last to end wins, and neither takes the other's half-written file for an abandoned one."""
+    file = tmp_path / "x"
+    with replacing(file) as slow:
+        slow.write(b"slow ")
+        save_checkpoint(file, {"step": 1}, {})
+        assert load_checkpoint(file)[0] == {"step": 1}
+        slow.write(b"but whole")
+    assert file.read_bytes() == b"slow but whole"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def complaint(file):

@@ -21,7 +21,7 @@ def seen(tmp_path_factory):
     """What each rank saw."""
     folder = tmp_path_factory.mktemp("ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(SIZE)]
-    done = subprocess.run([*torchrun, str(ONE_RANK), str(folder)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*torchrun, str(ONE_RANK), str(folder)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return [load_checkpoint(folder / str(rank))[0] for rank in range(SIZE)]
 

@@ -233,6 +233,7 @@ def test_a_copy_of_a_scene_is_the_same_scene_and_any_small_change_makes_it_anoth
         {"a": b"one", "b": b"two", "large": b"\1" + large[1:]},
         {"a": b"one", "b": b"two", "large": large[:-1] + b"\1"},
         {"a": b"one", "b": b"two", "large": large + b"\0"},
+        {"a": b"one", "b": b"two", "large": large + large[-256:]},  # of the same ends, but longer
     ]
     hashes = {content_hash(scene(tmp_path / str(i), **other), tmp_path / str(i)) for i, other in enumerate(others)}
     assert len(hashes | {hashed}) == len(others) + 1
