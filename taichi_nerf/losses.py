@@ -27,9 +27,9 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
     return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
 
 
-def spread(weights: Tensor, samples: Samples, farthest: Tensor) -> Tensor:
-    """mip-NeRF 360's distortion of weights along rays, in distances s in [0, 1): s = t / (1 + t), t relative to `farthest`'s unit."""
-    starts, ends = (t / (farthest + t) for t in (samples.t_starts, samples.t_ends))
+def spread(weights: Tensor, samples: Samples) -> Tensor:
+    """mip-NeRF 360's distortion of weights along rays, in s = t / (1 + t), which goes from 0 to 1."""
+    starts, ends = (t / (1 + t) for t in (samples.t_starts, samples.t_ends))
     return distortion.distortion_loss(weights, starts, ends, samples.spans).mean()
 
 

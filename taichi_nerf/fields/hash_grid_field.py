@@ -28,6 +28,7 @@ class HashGridSettings:
     n_hidden: int = 64
     n_geometry: int = 16  # numbers that the density network gives
     n_color_layers: int = 2
+    log_density: float = 0.0  # of a new field
     n_appearance: int = 0  # numbers of an image's embedding; 0: none
     precision: Precision = "float32"
 
@@ -62,12 +63,15 @@ class HashGridField(Field):
         if self.settings.n_appearance:
             inputs.append(self.appearance_of(image_ids, len(positions)).to(geometry.dtype))
         color = torch.sigmoid(self.color_mlp(torch.cat(inputs, -1)).float())
-        return density_of(geometry), color
+        return self.density_of(geometry), color
 
     @torch.no_grad()
     def glance(self, positions: Tensor) -> Glance:
         features = self.encode(positions)
-        return Glance(density_of(self.density_mlp(features)), features)
+        return Glance(self.density_of(self.density_mlp(features)), features)
+
+    def density_of(self, geometry: Tensor) -> Tensor:
+        return _ExpOfFirst.apply(geometry, self.settings.log_density)
 
     def encode(self, positions: Tensor, features: Tensor | None = None) -> Tensor:
         """The hash grid's features [n, n_levels * n_features]."""
@@ -86,8 +90,8 @@ class _ExpOfFirst(torch.autograd.Function):
     """exp of the first column, in float32; where it is cut off, gradients go on as at the border (truncated exponential)."""
 
     @staticmethod
-    def forward(ctx, geometry):  # type: ignore[no-untyped-def]
-        density = geometry[:, 0].float().clamp(max=LARGEST_LOG_DENSITY).exp()
+    def forward(ctx, geometry, shift):  # type: ignore[no-untyped-def]
+        density = (geometry[:, 0].float() + shift).clamp_(max=LARGEST_LOG_DENSITY).exp_()
         ctx.save_for_backward(density)
         ctx.like = geometry
         return density
@@ -97,8 +101,4 @@ class _ExpOfFirst(torch.autograd.Function):
         (density,) = ctx.saved_tensors
         of_geometry = torch.zeros_like(ctx.like)
         of_geometry[:, 0] = grad * density
-        return of_geometry
-
-
-def density_of(geometry: Tensor) -> Tensor:
-    return _ExpOfFirst.apply(geometry)
+        return of_geometry, None

@@ -77,6 +77,16 @@ class OccupancyGridSampler(nn.Module):
             occupancy_grid.update_density_(self.thickness, chosen, thickness, decay=self.settings.decay)
         self.pack()
 
+    @torch.no_grad()
+    def leave_out_unseen(self, poses: Tensor, intrinsics: Tensor, sizes: Tensor) -> None:
+        """Cells that none of these cameras sees are empty for good: nothing would ever tell what is there."""
+        self.thickness.copy_(
+            occupancy_grid.mark_invisible_cells(
+                self.thickness, poses, intrinsics, sizes, self.box, near=self.near,
+                resolution=self.settings.resolution, contraction=self.contraction,
+            )
+        )  # fmt: skip
+
     def pack(self) -> None:
         threshold = -math.log1p(-self.settings.least_alpha)
         self.bits.copy_(occupancy_grid.pack_occupancy(self.thickness, threshold=threshold))

@@ -1,7 +1,6 @@
 """A radiance field with all that rendering it takes: field, sampler, cameras."""
 
-from typing import NamedTuple
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +12,6 @@ from taichi_nerf.rendering import Culling, RenderedBatch, render_rays
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Config
-
-BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 
 class Model(nn.Module):
@@ -29,6 +26,12 @@ class Model(nn.Module):
         self.sampler = OccupancyGridSampler(config.occupancy, box, contraction, near, far)
         self.rig = CameraRig(scene.cameras, config.poses.refine, config.poses.intrinsics)
         self.to(device)
+
+    def leave_out_unseen(self, scene: SceneData, views: list[int]) -> None:
+        """Take the space that none of these views shows for empty."""
+        chosen = torch.tensor(views, device=self.rig.models.device)
+        sizes = torch.tensor(np.asarray(scene.cameras.sizes), dtype=torch.int32, device=chosen.device)
+        self.sampler.leave_out_unseen(self.rig.camera_to_worlds[chosen], self.rig.intrinsics[chosen], sizes[chosen])
 
     def render(self, rays: Rays, background: Tensor | None, **options: object) -> RenderedBatch:
         return render_rays(self.field, self.sampler, rays, background, self.config.culling, **options)  # type: ignore[arg-type]

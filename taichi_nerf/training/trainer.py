@@ -52,6 +52,7 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         self.model = Model(config, scene, device)
         self.views = [int(view) for view in scene.splits["train"]]
+        self.model.leave_out_unseen(scene, self.views)
         self.targets = Targets.of(scene, self.views, config.batch.masks == "alpha", config.loss.depth > 0, device)
         self.errors = ErrorMap(self.targets.colors) if config.batch.importance else None
         self.optimiser = _optimiser(config, self.model)
