@@ -1,7 +1,7 @@
 """How near a picture is to the truth: PSNR, SSIM in four published variants, LPIPS. Tensors [h, w, channels] in, floats out.
 
-PSNR = −10 log₁₀(mean squared error) on colors from 0 to 1. SSIM: Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From
-Error Visibility to Structural Similarity", 2004. LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a
+PSNR = −10 log₁₀(mean squared error) on colors from 0 to 1. SSIM: Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment:
+From Error Visibility to Structural Similarity", 2004. LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric", 2018. Figures of different SSIM variants cannot be compared, so whoever prints one names its variant.
 """
 
@@ -148,7 +148,7 @@ class Lpips:
         self.network, tensors = _load(Path(weights), network)
         self.layers = TRUNKS[self.network]
         taps = [layer.n_out for layer in self.layers if layer.tap]
-        needed = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(taps)}
+        needed: dict[str, tuple[int, ...]] = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(taps)}
         for layer in self.layers:
             needed[f"features.{layer.number}.weight"] = (layer.n_out, layer.n_in, layer.kernel, layer.kernel)
             needed[f"features.{layer.number}.bias"] = (layer.n_out,)

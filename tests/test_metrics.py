@@ -6,12 +6,13 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from real_data import data_folder
 from safetensors.torch import save_file
 from skimage.metrics import structural_similarity
 from torch import nn
 
 from taichi_nerf.metrics import TRUNKS, VARIANTS, Lpips, WeightsError, psnr, ssim
+
+from real_data import data_folder
 
 
 def pair(height=40, width=33, channels=3, noise=0.1, seed=0):
@@ -240,7 +241,7 @@ def test_lpips_reads_safetensors_and_whole_models_in_one_file(tmp_path):
 
 
 def test_without_weights_there_is_no_number(tmp_path):
-    trunk, linear = states("alex", torch.zeros)
+    _, linear = states("alex", torch.zeros)
     torch.save(linear, tmp_path / "alex.pth")
     for place in (tmp_path / "nowhere", tmp_path, tmp_path / "alex.pth"):
         with pytest.raises(WeightsError, match=r"alexnet-owt.*https://.*https://") as caught:
