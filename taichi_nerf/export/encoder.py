@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import imageio_ffmpeg  # type: ignore[import-untyped]
@@ -17,7 +18,7 @@ class Encoder:
 
     def __init__(self, path: Path, options: list[str]):
         self._path = path
-        self._complaints = tempfile.TemporaryFile()  # not a pipe, which would fill up unread
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  not a pipe, which would fill up unread
         # In a session of its own: Ctrl-C is ours to answer, by `stop`.
         self._process = subprocess.Popen(
             [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", "error", "-xerror", "-y", *options],
@@ -51,10 +52,8 @@ class Encoder:
 
     def _close(self) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):  # what was still to be flushed has no reader; its exit status says why
             self._process.stdin.close()
-        except OSError:  # what was still to be flushed has no reader; its exit status says why
-            pass
 
     def _error(self) -> ExportError:
         self._close()

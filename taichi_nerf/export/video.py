@@ -43,8 +43,8 @@ class Frames(ABC):
         picture = np.asarray(picture)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise ValueError(f"picture: expected uint8 [h, w, 3], got {picture.dtype} {list(picture.shape)}; see to_bytes")
-        if self._size not in (None, picture.shape[:2]):
-            sizes = [f"{width} x {height}" for height, width in (self._size, picture.shape[:2])]  # type: ignore[misc]
+        if self._size is not None and self._size != picture.shape[:2]:
+            sizes = [f"{width} x {height}" for height, width in (self._size, picture.shape[:2])]
             raise ExportError(self.path, f"its frames are of {sizes[0]} pixels, and one of {sizes[1]} was to join them")
         self._size = picture.shape[:2]
         self._add(picture, number)
@@ -156,10 +156,8 @@ def _folder_beside(path: Path) -> Iterator[Path]:
 
 def _make_gif(path: Path, folder: Path, unfinished: Path) -> None:
     """One palette for all frames, made from them all. They wait in a lossless file meanwhile, so memory holds none of them."""
-    frames, palette = f"file:{folder}/frames.nut", f"file:{folder}/palette.png"
-    for options in (
-        ["-i", frames, "-vf", "palettegen=reserve_transparent=0", "-frames:v", "1", "-update", "1", palette],
-        ["-i", frames, "-i", palette, "-lavfi", "paletteuse=dither=sierra2_4a:diff_mode=rectangle"]
-        + ["-fps_mode", "passthrough", "-loop", "0", "-f", "gif", f"file:{unfinished}"],
-    ):
-        Encoder(path, options).finish()
+    frames, palette = ["-i", f"file:{folder}/frames.nut"], f"file:{folder}/palette.png"
+    make = ["-vf", "palettegen=reserve_transparent=0", "-frames:v", "1", "-update", "1", palette]
+    use = ["-lavfi", "paletteuse=dither=sierra2_4a:diff_mode=rectangle", "-fps_mode", "passthrough", "-loop", "0", "-f", "gif"]
+    Encoder(path, [*frames, *make]).finish()
+    Encoder(path, [*frames, "-i", palette, *use, f"file:{unfinished}"]).finish()

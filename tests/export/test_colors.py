@@ -30,26 +30,11 @@ def test_equal_steps_of_depth_look_equal():
     """In OKLab, from the bytes back: published matrices, inverted."""
     values = HELIX / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    cones = (
-        linear
-        @ np.array(
-            [
-                [0.4122214708, 0.5363325363, 0.0514459929],
-                [0.2119034982, 0.6806995451, 0.1073969566],
-                [0.0883024619, 0.2817188376, 0.6299787005],
-            ]
-        ).T
-    )
-    lab = (
-        np.cbrt(cones)
-        @ np.array(
-            [
-                [0.2104542553, 0.7936177850, -0.0040720468],
-                [1.9779984951, -2.4285922050, 0.4505937099],
-                [0.0259040371, 0.7827717662, -0.8086757660],
-            ]
-        ).T
-    )
+    to_cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
+    to_cones.append([0.0883024619, 0.2817188376, 0.6299787005])
+    to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099]]
+    to_lab.append([0.0259040371, 0.7827717662, -0.8086757660])
+    lab = np.cbrt(linear @ np.array(to_cones).T) @ np.array(to_lab).T
     steps = np.linalg.norm(np.diff(lab[::15], axis=0), axis=-1)
     assert np.abs(steps / steps.mean() - 1).max() < 0.06
     assert np.abs(np.hypot(lab[:, 1], lab[:, 2]) - 0.15).max() < 0.006

@@ -28,8 +28,7 @@ def write(path, n=12, fps=24.0, size=(64, 96)):
             frames.add(frame(i, *size), i)
 
 
-@pytest.mark.parametrize("fps", [24.0, 30.0, 60.0, 12.5, 29.97])
-@pytest.mark.parametrize("size", [(64, 96), (63, 97), (2, 2), (1, 1)])
+@pytest.mark.parametrize(("fps", "size"), [(24, (64, 96)), (60, (63, 97)), (12.5, (2, 2)), (29.97, (1, 1))])
 def test_an_mp4_has_the_size_count_and_rate_asked_for(tmp_path, size, fps):
     write(tmp_path / "a.mp4", 12, fps, size)
     even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
