@@ -43,10 +43,11 @@ def colored_points(
     """
     cloud = _Cloud(spacing)
     n_pictures = 0
-    for view, picture in enumerate(pictures):
+    for view, (color, distance, opacity) in enumerate(pictures):
         if view >= len(cameras):
             raise ValueError(f"pictures: there are more than the {len(cameras)} cameras")
-        cloud.add(*_points_of_view(cameras, view, *map(as_array, picture), least_opacity, largest_step))
+        arrays = as_array(color), as_array(distance), as_array(opacity)
+        cloud.add(*_points_of_view(cameras, view, *arrays, least_opacity, largest_step))
         n_pictures += 1
     if n_pictures < len(cameras):
         raise ValueError(f"pictures: there are {n_pictures} for {len(cameras)} cameras")
@@ -101,7 +102,8 @@ class _Cloud:
         self._spacing = spacing
         self._parts: list[tuple[Array, Array]] = []
         self._cubes = np.zeros(0, np.int64)
-        self._sums, self._counts = np.zeros((0, 6)), np.zeros(0)
+        self._sums: Array = np.zeros((0, 6))
+        self._counts: Array = np.zeros(0)
 
     def add(self, positions: Array, colors: Array) -> None:
         if self._spacing is None:
@@ -127,10 +129,10 @@ class _Cloud:
 
 
 def save_points(points: ColoredPoints, path: Path | str) -> None:
-    """A binary .ply or a .glb, whole or not at all. An .obj is refused: it holds surfaces, and most readers drop bare vertices."""
+    """A binary .ply or a .glb, whole or not at all. An .obj is refused: most programs show nothing of its bare vertices."""
     path = Path(path)
     if path.suffix.lower() == ".obj":
-        raise ExportError(path, "an .obj holds surfaces, and most programs show nothing of its bare points; write .ply or .glb")
+        raise ExportError(path, "an .obj holds surfaces, and most programs show nothing of bare points in it; write .ply or .glb")
     suffix = expect_suffix(path, (".ply", ".glb"))
     if not len(points.positions):
         raise ExportError(path, "there are no points to write: no pixel was opaque enough")
