@@ -1,9 +1,9 @@
 """Marching cubes over a density that is asked slab by slab, so a grid of 512³ nodes never lies in memory.
 
 The cubes are those of Lorensen & Cline, "Marching Cubes: A High Resolution 3D Surface Construction Algorithm", 1987, without
-ambiguities, as Lewiner et al., "Efficient Implementation of Marching Cubes' Cases with Topological Guarantees", 2003. scikit-image
-has them; from it come the triangles and on which edge of the grid each corner lies. Where on the edge is decided here: at the
-threshold exactly, however far the densities of its two ends lie apart.
+ambiguities, as Lewiner et al., "Efficient Implementation of Marching Cubes' Cases with Topological Guarantees", 2003.
+scikit-image has them; from it come the triangles, and on which edge of the grid each corner lies. Where on the edge is decided
+here: at the threshold exactly, however far the densities of its two ends lie apart.
 """
 
 from collections.abc import Callable
@@ -136,9 +136,8 @@ def _march_slab(slab: Array, first: int, grid: Grid, threshold: float) -> tuple[
 
 def _ripples(shape: tuple[int, ...], first: int) -> Array:
     """Numbers below 1 %, one for each node of the padded grid, and no two faces of cubes alike."""
-    x, y, z = (
-        np.sin(1.7 * (np.arange(n) + start) ** 2 + axis) for axis, (n, start) in enumerate(zip(shape, (first, 0, 0), strict=True))
-    )
+    counted = (np.arange(n) + start for n, start in zip(shape, (first, 0, 0), strict=True))
+    x, y, z = (np.sin(1.7 * at**2 + axis) for axis, at in enumerate(counted))
     return (0.01 * x[:, None, None] * y[:, None] * z).astype(np.float32)
 
 

@@ -69,9 +69,9 @@ def extract_mesh(
 
 
 def choose_threshold(density: Density, box: Tensor, chunk: int = 2**18) -> float:
-    """ln 2 / skin, the density of which a skin of 1/128 of the longest side hides half of what is behind it (α = 0.5), whatever
-    the resolution of the mesh. A field too thin for that gets half of its mean density weighted by density, Σσ² / 2Σσ: what lies
-    about half way between its matter and nothing. Densities are those in the middle of the cells of a grid of 64 to the longest side.
+    """ln 2 / skin: the density of which a skin of 1/128 of the longest side hides half of what is behind it (α = 0.5), whatever
+    the resolution of the mesh. A field too thin for that gets half of its mean density weighted by density, Σσ² / 2Σσ, about half
+    way between its matter and nothing. Asked for are the middles of cells, 64 along the longest side.
     """
     size = (box[1] - box[0]).double().cpu()
     n = (size / size.max() * N_PROBES).ceil().long().clamp_min(1).tolist()
