@@ -1,4 +1,4 @@
-"""Floats to pictures: colors, depths and normals as [h, w, 3] bytes. NumPy only; each takes tensors of any device, too.
+"""Floats to pictures: colors, depths and normals as [h, w, 3] bytes. All of it NumPy; tensors of any device are taken, too.
 
 The color of a depth runs along a helix in OKLab (Ottosson, "A perceptual color space for image processing", 2020): lightness and
 hue change evenly at one chroma, so equal steps of depth look like equal steps wherever they are, and in print without color, too.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -86,7 +87,10 @@ def pad_to_even(picture: Array) -> Array:  # [h, w, 3]
 
 
 def as_array(values: Tensor | Array) -> Array:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
 
 
 def _over_grey(picture: Array, there: Array, opacity: Tensor | Array | None) -> Array:

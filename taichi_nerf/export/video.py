@@ -89,7 +89,10 @@ class FrameFolder(Frames):
             raise ExportError(path, "is a file, and a folder was to be written")
         there = sorted(path.glob("[0-9]" * 5 + ".png"))
         if there:
-            self._size = imageio.improps(there[0], plugin="pillow").shape[:2]
+            try:
+                self._size = imageio.improps(there[0], plugin="pillow").shape[:2]
+            except Exception:  # Pillow has errors of its own for broken files
+                raise ExportError(there[0], "is no readable PNG; remove it to have it rendered again") from None
 
     def missing(self, n: int) -> list[int]:
         return [i for i in range(n) if not self._file(i).is_file()]

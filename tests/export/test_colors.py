@@ -14,6 +14,7 @@ def test_bytes_are_the_nearest_and_never_wrap_around():
     assert to_bytes(values).tolist() == [0, 0, 0, 1, 128, 255, 255, 255, 255, 0, 0]
     assert to_bytes(torch.tensor(values)).tolist() == to_bytes(values).tolist()
     assert to_bytes(torch.tensor([0.25], requires_grad=True)).tolist() == [64]
+    assert to_bytes(torch.tensor([0.25], dtype=torch.bfloat16)).tolist() == [64]
     assert to_bytes(to_bytes(values)).tolist() == to_bytes(values).tolist()
 
 

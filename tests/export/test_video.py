@@ -117,6 +117,12 @@ def test_a_folder_of_frames_of_another_size_is_not_continued(tmp_path):
         write(tmp_path / "frames", 3, size=(63, 97))
 
 
+def test_a_broken_frame_of_others_is_named(tmp_path):
+    (tmp_path / "00000.png").write_text("no picture")
+    with pytest.raises(ExportError, match=r"00000\.png: is no readable PNG; remove it"):
+        write(tmp_path, 2)
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "frames"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError, FileNotFoundError])
 def test_what_ends_early_leaves_nothing_half_written(tmp_path, name, error):
