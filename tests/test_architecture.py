@@ -26,7 +26,13 @@ RULES = {
         | {"runtime", "cameras", "scenes", "export"},
         {"torch", "numpy", "imageio"},
     ),
-    "export": ({"export", "scenes", "cameras", "trajectories"}, {"numpy", "matplotlib"}),
+    "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
+    "losses": ({"ops", "rays"}, {"torch"}),
+    "metrics": (set(), {"torch", "safetensors"}),
+    "export": (
+        {"export", "scenes", "cameras", "trajectories"},
+        {"torch", "numpy", "matplotlib", "imageio", "imageio_ffmpeg", "skimage", "trimesh"},
+    ),
     "reference": ({"reference"}, {"torch"}),
     "rays": (set(), {"torch"}),
     "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
@@ -86,6 +92,13 @@ def test_imports_only_what_its_room_may(name, file):
                 assert allowed, f"{name} imports {path}"
         elif top in OTHERS:
             assert top in others, f"{name} imports {top}"
+
+
+def test_matplotlib_is_imported_by_the_two_files_that_draw_with_it():
+    found = {
+        name for name, file in modules() for module, _ in imports(file) if module.split(".")[0] in ("matplotlib", "mpl_toolkits")
+    }
+    assert found == {"export.plots", "export.training_plot"}
 
 
 def test_no_kernel_is_taken_by_name():

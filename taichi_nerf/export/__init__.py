@@ -1,1 +1,1 @@
-"""What leaves the program for people to look at: pictures of scenes."""
+"""What leaves the program: pictures, videos, meshes, point clouds and plots. Every file is there whole or not at all."""

@@ -1,10 +1,11 @@
-"""Pictures of scenes with matplotlib, the only module that imports it. No display, no global state, the same bytes every time.
+"""Pictures of scenes with matplotlib, which only this and `training_plot` import. No display, no global state, the same bytes
+every time.
 
 `save_scene_preview` draws one page: left a contact sheet of views spread over the scene, framed in the color of their split;
 right all cameras in space with the box and the sparse points, up being up; below, on a ruler, near and far and what lies between.
 """
 
-import os
+import io
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
 
 from taichi_nerf.cameras import Array
+from taichi_nerf.export.files import write_whole
 from taichi_nerf.export.scene_geometry import (
     box_edges,
     frustum,
@@ -40,20 +42,21 @@ OTHER_COLOR, NO_SPLIT = "#8e5bb5", "#a3a8af"
 def save_scene_preview(scene: SceneData, file: Path) -> None:
     """Write the page as a PNG of 1600 x 1000 pixels, whole or not at all."""
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DOTS, facecolor=PAPER)
-    FigureCanvasAgg(figure)
     colors = view_colors(scene)
     _title(figure, scene)
     _contact_sheet(figure, scene, colors)
     turn = level(scene.cameras)
     _space(figure, scene, colors, turn)
     _ruler(figure, scene)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as opened:
-            figure.savefig(opened, format="png", dpi=DOTS, metadata={"Software": None})
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save_figure(figure, file)
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """A PNG, whole or not at all."""
+    FigureCanvasAgg(figure)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})
+    write_whole(file, drawn.getbuffer())
 
 
 def view_colors(scene: SceneData) -> list[str]:

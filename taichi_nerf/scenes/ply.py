@@ -1,4 +1,4 @@
-"""Vertices of PLY files: positions and, where there are some, colors. Faces and everything else are passed over.
+"""Vertices of PLY files, read and written: positions and, where there are some, colors. Faces and all else are passed over.
 
 A header of text lines opens the file: `ply`, `format ascii|binary_little_endian|binary_big_endian 1.0`, then for each kind of
 element `element <name> <count>` and its `property <type> <name>`, or `property list <count type> <type> <name>`, and
@@ -47,6 +47,18 @@ def read_ply(file: Path) -> tuple[Array, Array | None]:
     if not good.all():
         raise SceneError(file, f"{int((~good).sum())} vertices are not finite, or absurdly large", "vertex")
     return positions, _colors(vertices)
+
+
+def ply_bytes(positions: Array, colors: Array) -> bytes:
+    """A binary file of points [n, 3], in the precision they have (float32 or float64), with colors [n, 3] uint8."""
+    kind, name = ("<f4", "float") if positions.dtype == np.float32 else ("<f8", "double")
+    properties = [(axis, kind, name) for axis in "xyz"] + [(color, "u1", "uchar") for color in ("red", "green", "blue")]
+    rows = np.zeros(len(positions), [(axis, kind) for axis, kind, _ in properties])
+    for (axis, _, _), values in zip(properties, [*positions.T, *colors.T], strict=True):
+        rows[axis] = values
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    header += [f"property {name} {axis}" for axis, _, name in properties]
+    return "\n".join([*header, "end_header\n"]).encode() + rows.tobytes()
 
 
 def _header(data: bytes, file: Path) -> tuple[str, list[_Element], int]:

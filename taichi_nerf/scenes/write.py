@@ -21,6 +21,7 @@ from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, MODELS, OPENCV, ORTHOG
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import EXTENSIONS, natural_key, read_image
 from taichi_nerf.scenes.normalise import Overrides, normalise
+from taichi_nerf.scenes.ply import ply_bytes
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
 
@@ -75,7 +76,7 @@ def _write(
     _masks(source, out, names, frames, link)
     fields.update(_depths(source, out, names, frames, link))
     if source.points is not None and len(source.points.positions):
-        _write_ply(out / "points.ply", source.points.positions, source.points.colors)
+        (out / "points.ply").write_bytes(ply_bytes(source.points.positions, source.points.colors))
         fields["ply_file_path"] = "points.ply"
     (out / "transforms.json").write_text(_spell(fields, frames), encoding="utf-8")
     return _not_kept(source, splits)
@@ -213,17 +214,6 @@ def _along_axis(source: Source, i: int, raw: Array) -> Array:
         values = values * (directions @ camera.forwards[0]).reshape(raw.shape)
     known = (raw != source.depth.invalid) & np.isfinite(values) & (values > 0)
     return np.where(known, values, 0).astype(np.float32)
-
-
-def _write_ply(file: Path, positions: Array, colors: Array) -> None:
-    rows = np.zeros(len(positions), [*((axis, "<f8") for axis in "xyz"), *((c, "u1") for c in ("red", "green", "blue"))])
-    for i, axis in enumerate("xyz"):
-        rows[axis] = positions[:, i]
-    for i, color in enumerate(("red", "green", "blue")):
-        rows[color] = colors[:, i]
-    properties = [f"property double {axis}" for axis in "xyz"] + [f"property uchar {c}" for c in ("red", "green", "blue")]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}", *properties, "end_header\n"]
-    file.write_bytes("\n".join(header).encode() + rows.tobytes())
 
 
 def _not_kept(source: Source, splits: dict[str, Array]) -> list[str]:

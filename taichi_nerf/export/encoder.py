@@ -1,0 +1,67 @@
+"""A running ffmpeg: it is fed frames, and what it complains of becomes one line that names the file it was to write."""
+
+import signal
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import imageio_ffmpeg  # type: ignore[import-untyped]
+
+from taichi_nerf.export.files import ExportError
+
+TELLING = ("No space left", "Permission denied", "File too large", "Disk quota")  # what users can mend
+
+
+class Encoder:
+    """`options` as on ffmpeg's command line; frames come through `write`, and `finish` waits until all is on disk."""
+
+    def __init__(self, path: Path, options: list[str]):
+        self._path = path
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  not a pipe, which would fill up unread
+        # In a session of its own: Ctrl-C is ours to answer, by `stop`.
+        self._process = subprocess.Popen(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", "error", "-xerror", "-y", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._complaints,
+            start_new_session=True,
+        )
+
+    def write(self, frame: bytes | memoryview) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(frame)
+        except OSError:  # it went away
+            raise self._error() from None
+
+    def finish(self) -> None:
+        try:
+            self._close()
+            if self._process.wait():
+                raise self._error()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End it, whether or not it had finished. May be called again."""
+        self._process.kill()
+        self._process.wait()
+        self._close()
+        self._complaints.close()
+
+    def _close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # what was still to be flushed has no reader; its exit status says why
+            self._process.stdin.close()
+
+    def _error(self) -> ExportError:
+        self._close()
+        status = self._process.wait()
+        self._complaints.seek(0)
+        lines = [line.strip() for line in self._complaints.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        telling = [line for line in lines if any(words in line for words in TELLING)]
+        reason = (telling or lines or [f"stopped with status {status}"])[0]
+        if status < 0 and not telling:
+            reason = f"was ended by {signal.Signals(-status).name}"
+        return ExportError(self._path, f"cannot be written: ffmpeg: {reason[-200:]}")

@@ -1,0 +1,228 @@
+"""How near a picture is to the truth: PSNR, SSIM in four published variants, LPIPS. Tensors [h, w, channels] in, floats out.
+
+PSNR = −10 log₁₀(mean squared error) on colors from 0 to 1. SSIM: Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment:
+From Error Visibility to Structural Similarity", 2004. LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a
+Perceptual Metric", 2018. Figures of different SSIM variants cannot be compared, so whoever prints one names its variant.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class WeightsError(ValueError):
+    """Weights that are missing or are not what they should be, in one line."""
+
+
+def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:  # [h, w, c], [h, w, c], [h, w] bool
+    """−10 log₁₀ of the mean squared error, over the mask's pixels where there is one; infinite for equal pictures."""
+    _same_shape(image, truth)
+    squared = (image.double() - truth.double()) ** 2
+    if mask is not None:
+        if mask.shape != image.shape[:2]:
+            raise ValueError(f"mask: expected shape {tuple(image.shape[:2])}, got {tuple(mask.shape)}")
+        squared = squared[mask.bool()]
+        if not len(squared):
+            raise ValueError("mask: has no pixels, so there is no error to measure")
+    return float(-10 * squared.mean().log10())
+
+
+# --- SSIM ---------------------------------------------------------------------------------------------------------------
+
+
+def _uniform(pictures: Tensor) -> Tensor:
+    return functional.avg_pool2d(pictures, 7, stride=1)
+
+
+def _gaussian(pictures: Tensor) -> Tensor:
+    at = torch.arange(-5, 6, dtype=pictures.dtype, device=pictures.device)
+    weights = torch.exp(-0.5 * (at / 1.5) ** 2)
+    weights = weights / weights.sum()
+    return functional.conv2d(functional.conv2d(pictures, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+
+
+class _Variant(NamedTuple):
+    window: int  # pixels a side
+    average: Callable[[Tensor], Tensor]  # over the window, where it fits into the picture
+    data_range: float  # L in the constants (0.01 L)² and (0.03 L)²
+    low: float = 0.0  # colors are stretched from [0, 1] to [low, 1]
+    bessel: float = 1.0  # n / (n − 1) where variances are those of a sample
+
+
+SAMPLE = 49 / 48
+VARIANTS = {
+    "skimage": _Variant(7, _uniform, 1.0, bessel=SAMPLE),  # skimage.metrics.structural_similarity(data_range=1)
+    "regnerf": _Variant(7, _uniform, 2.0, bessel=SAMPLE),  # the same with skimage's former default for floats
+    "diffusionerf": _Variant(7, _uniform, 2.0, low=-1.0, bessel=SAMPLE),  # the same on colors from −1 to 1
+    "gaussian": _Variant(11, _gaussian, 1.0),  # tf.image.ssim, as mip-NeRF reports it
+}
+
+
+def ssim(image: Tensor, truth: Tensor, variant: str = "skimage") -> float:  # [h, w, c], [h, w, c]
+    """Mean structural similarity over channels and over all windows that lie inside of the picture.
+
+    (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2)), one channel at a time.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+    _same_shape(image, truth)
+    window, average, data_range, low, bessel = VARIANTS[variant]
+    if min(image.shape[:2]) < window:
+        raise ValueError(f"image: SSIM needs {window} x {window} pixels, got {image.shape[1]} x {image.shape[0]}")
+    # A channel is a picture of its own. 64 bits, because variances are differences of nearly equal numbers.
+    x, y = ((low + (1 - low) * each.double()).permute(2, 0, 1)[:, None] for each in (image, truth))
+    mean_x, mean_y = average(x), average(y)
+    variance_x = bessel * (average(x * x) - mean_x**2)
+    variance_y = bessel * (average(y * y) - mean_y**2)
+    covariance = bessel * (average(x * y) - mean_x * mean_y)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
+
+
+# --- LPIPS --------------------------------------------------------------------------------------------------------------
+
+
+class _Layer(NamedTuple):
+    """A convolution of a trunk, by torchvision's number in `features`, with ReLU after it."""
+
+    number: int
+    n_out: int
+    n_in: int
+    kernel: int
+    stride: int = 1
+    padding: int = 1
+    pool: int = 0  # side of the max pooling of stride 2 that comes before
+    tap: bool = True  # compared
+
+
+TRUNKS = {
+    "alex": (
+        _Layer(0, 64, 3, 11, 4, 2),
+        _Layer(3, 192, 64, 5, 1, 2, pool=3),
+        _Layer(6, 384, 192, 3, pool=3),
+        _Layer(8, 256, 384, 3),
+        _Layer(10, 256, 256, 3),
+    ),
+    "vgg": (
+        _Layer(0, 64, 3, 3, tap=False),
+        _Layer(2, 64, 64, 3),
+        _Layer(5, 128, 64, 3, pool=2, tap=False),
+        _Layer(7, 128, 128, 3),
+        _Layer(10, 256, 128, 3, pool=2, tap=False),
+        _Layer(12, 256, 256, 3, tap=False),
+        _Layer(14, 256, 256, 3),
+        _Layer(17, 512, 256, 3, pool=2, tap=False),
+        _Layer(19, 512, 512, 3, tap=False),
+        _Layer(21, 512, 512, 3),
+        _Layer(24, 512, 512, 3, pool=2, tap=False),
+        _Layer(26, 512, 512, 3, tap=False),
+        _Layer(28, 512, 512, 3),
+    ),
+}
+TRUNK_FILES = {"alex": "alexnet", "vgg": "vgg16"}  # how torchvision's files begin
+SUFFIXES = (".pth", ".pt", ".safetensors")
+SMALLEST = 32  # pixels a side: AlexNet's last layers see nothing of less
+WHERE = (
+    "LPIPS needs two files in one folder: the ImageNet trunk (alexnet-owt-7be5be79.pth or vgg16-397923af.pth from "
+    "https://download.pytorch.org/models/) and its linear layers (alex.pth or vgg.pth from lpips/weights/v0.1 of "
+    "https://github.com/richzhang/PerceptualSimilarity)"
+)
+
+
+class Lpips:
+    """LPIPS v0.1: squared differences of normalised features, weighted by channel, averaged over pixels, added over layers.
+
+    `weights` is a folder with a trunk and its linear layers, or one file that holds both. Where a folder holds both networks,
+    `network` says which one; left out, it is "alex". Figures of the two networks cannot be compared: `self.network` names it.
+    """
+
+    def __init__(self, weights: Path | str, network: str | None = None, device: torch.device | str = "cpu"):
+        if network is not None and network not in TRUNKS:
+            raise ValueError(f"network: expected one of {', '.join(TRUNKS)}, got {network!r}")
+        self.network, tensors = _load(Path(weights), network)
+        self.layers = TRUNKS[self.network]
+        taps = [layer.n_out for layer in self.layers if layer.tap]
+        needed: dict[str, tuple[int, ...]] = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(taps)}
+        for layer in self.layers:
+            needed[f"features.{layer.number}.weight"] = (layer.n_out, layer.n_in, layer.kernel, layer.kernel)
+            needed[f"features.{layer.number}.bias"] = (layer.n_out,)
+        for name, shape in needed.items():
+            if name not in tensors:
+                raise WeightsError(f"{weights}: {name} is missing; {WHERE}")
+            if tuple(tensors[name].shape) != shape:
+                raise WeightsError(f"{weights}: {name}: expected shape {shape}, got {tuple(tensors[name].shape)}")
+        self.tensors = {name: tensors[name].to(device, torch.float32) for name in needed}
+        self.shift = torch.tensor([-0.030, -0.088, -0.188], device=device).view(1, 3, 1, 1)
+        self.scale = torch.tensor([0.458, 0.448, 0.450], device=device).view(1, 3, 1, 1)
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, truth: Tensor) -> float:  # [h, w, 3], [h, w, 3] from 0 to 1
+        """0 for equal pictures; more is worse."""
+        _same_shape(image, truth)
+        if image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
+            raise ValueError(f"image: LPIPS needs 3 channels and {SMALLEST} x {SMALLEST} pixels, got {tuple(image.shape)}")
+        total = torch.zeros((), device=self.shift.device)
+        pairs = zip(self._features(image), self._features(truth), strict=True)
+        for i, (features, wanted) in enumerate(pairs):
+            total += functional.conv2d((features - wanted) ** 2, self.tensors[f"lin{i}.model.1.weight"]).mean()
+        return float(total)
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        """[1, n, h, w] of every tap; at each pixel a unit vector."""
+        values = (2 * image.to(self.shift).permute(2, 0, 1)[None] - 1 - self.shift) / self.scale
+        found = []
+        for layer in self.layers:
+            if layer.pool:
+                values = functional.max_pool2d(values, layer.pool, 2)
+            weight, bias = (self.tensors[f"features.{layer.number}.{kind}"] for kind in ("weight", "bias"))
+            values = functional.conv2d(values, weight, bias, layer.stride, layer.padding).relu()
+            if layer.tap:
+                found.append(values / (values.norm(dim=1, keepdim=True) + 1e-10))
+        return found
+
+
+def _load(place: Path, network: str | None) -> tuple[str, dict[str, Tensor]]:
+    """Which network the weights are of, and its tensors by the names of torchvision and lpips."""
+    if place.is_file():
+        tensors = _read(place)
+        second = tensors.get("lin1.model.1.weight")
+        found = "vgg" if second is not None and second.shape[1:2] == (128,) else "alex"
+        if network not in (None, found):
+            raise WeightsError(f"{place}: holds LPIPS weights of {found}, not of {network}")
+        return found, tensors
+    if not place.is_dir():
+        raise WeightsError(f"{place}: no such file or folder; {WHERE}")
+    for name in TRUNKS if network is None else (network,):
+        trunk = sorted(file for file in place.glob(f"{TRUNK_FILES[name]}*") if file.suffix in SUFFIXES)
+        linear = [place / f"{name}{suffix}" for suffix in SUFFIXES if (place / f"{name}{suffix}").is_file()]
+        if trunk and linear:
+            return name, _read(trunk[0]) | _read(linear[0])
+    raise WeightsError(f"{place}: lacks weights of {network or 'alex and vgg'}; {WHERE}")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict; nothing in the file is run. A whole LPIPS model's names become those of its parts."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            tensors = load_file(file)
+        else:
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, pickle, zipfile and safetensors have errors of their own for broken files
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"{file}: is no readable file of weights: {reason}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise WeightsError(f"{file}: expected tensors by name, as torch.save(model.state_dict()) writes them")
+    return {re.sub(r"^net\.slice\d+\.", "features.", name): value for name, value in tensors.items()}
+
+
+def _same_shape(image: Tensor, truth: Tensor) -> None:
+    if image.ndim != 3 or image.shape != truth.shape:
+        raise ValueError(f"image: expected the truth's shape {tuple(truth.shape)}, [h, w, channels], got {tuple(image.shape)}")
