@@ -18,6 +18,7 @@ RULES = {
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
     "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
     "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes"}, {"torch", "numpy", "imageio"}),
+    "ndc": ({"scenes.scene_data"}, {"torch"}),
     "training": ({"training"}, {"torch", "numpy"}),
     "export": ({"export", "scenes", "cameras", "trajectories"}, {"numpy", "matplotlib"}),
     "reference": ({"reference"}, {"torch"}),

@@ -167,7 +167,13 @@ def test_real_scenes_are_read_back_the_same(name, tmp_path):
     after = read_source(tmp_path / "out")
     assert largest_difference(before.cameras, after.cameras) < 1e-9
     assert {k: v.tolist() for k, v in before.splits.items()} == {k: v.tolist() for k, v in after.splits.items()}
-    assert before.unbounded == after.unbounded
+    assert (before.unbounded, before.forward_facing) == (after.unbounded, after.forward_facing)
+    there, back = load_scene(data_folder(name)), load_scene(tmp_path / "out")
+    assert largest_difference(there.cameras, back.cameras) < 1e-9
+    assert vars(there.bounds).keys() == vars(back.bounds).keys()
+    for field, value in vars(there.bounds).items():
+        assert np.array_equal(value, getattr(back.bounds, field)), field
+    assert (there.ndc is None) == (back.ndc is None)
     assert np.array_equal(read_image(before.image_files[-1]), read_image(after.image_files[-1]))
 
 
@@ -213,6 +219,24 @@ def test_center_and_scale_are_written_as_the_box(sample, tmp_path):
     assert mapping.inverse()(np.zeros((1, 3)))[0] == pytest.approx([0.1, 0.2, 0.3])
 
 
+def test_the_reach_of_the_surrounding_stays(tmp_path):
+    (tmp_path / "in").mkdir()
+    sample_transforms.make(tmp_path / "in", aabb_scale=4)
+    write_transforms(read_source(tmp_path / "in"), tmp_path / "out")
+    assert json.loads((tmp_path / "out/transforms.json").read_text())["aabb_scale"] == 4
+
+
+def test_axes_are_kept_and_can_be_chosen(sample, tmp_path):
+    assert invoke("convert", sample, tmp_path / "out", "--axes", "spherified")[0] == 0
+    before = json.loads(invoke("info", sample, "--axes", "spherified", "--json")[1])
+    after = json.loads(invoke("info", tmp_path / "out", "--json")[1])
+    assert {name: before[name] for name in ("rotation", "scale", "near", "far")} == {
+        name: after[name] for name in ("rotation", "scale", "near", "far")
+    }
+    file = json.loads(invoke("info", tmp_path / "out", "--axes", "file", "--json")[1])
+    assert file["rotation"] == np.eye(3).tolist()
+
+
 def test_links_share_the_file(sample, tmp_path):
     assert invoke("convert", sample, tmp_path / "out", "--link")[0] == 0
     assert os.path.samefile(sample / "images/003.png", tmp_path / "out/images/003.png")
@@ -253,8 +277,6 @@ def test_what_is_not_kept_is_said(tmp_path):
     source = made(tmp_path, cameras, near_far=(1.0, 2.0), forward_facing=True, weights=np.ones(2), points=seen)
     lost = write_transforms(source, tmp_path / "out")
     assert lost == [
-        "its near and far bounds",
-        "that its views face forward",
         "the weights of its views",
         "which view saw which point where",
     ]

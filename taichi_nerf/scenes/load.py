@@ -9,7 +9,7 @@ import numpy as np
 
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
-from taichi_nerf.scenes.normalise import Overrides, normalise
+from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
 from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
 from taichi_nerf.scenes.source import Points, Source
 from taichi_nerf.scenes.splits import choose_splits
@@ -86,6 +86,7 @@ def load_scene(
         linear=source.linear,
         notes=[*source.notes, *split_notes, *place_notes],
         warnings=source.warnings,
+        ndc=frustum(source, mapping),
     )
 
 

@@ -1,6 +1,6 @@
 """Any scene to a folder with a transforms.json, as instant-ngp and nerfstudio read it, and this package too.
 
-    OUT/transforms.json     lenses, poses (x right, y up, z backward), splits, box; written last
+    OUT/transforms.json     lenses, poses (x right, y up, z backward), splits, place; written last
     OUT/images/…            the pictures: copied, or hard links to them; decoded only where a form has no files for them
     OUT/masks/… depths/…    the same, where there are some
     OUT/points.ply          sparse points, in the coordinates of the poses
@@ -20,7 +20,8 @@ import numpy as np
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, MODELS, OPENCV, ORTHOGRAPHIC, Array, Cameras, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import EXTENSIONS, natural_key, read_image
-from taichi_nerf.scenes.normalise import Overrides, normalise
+from taichi_nerf.scenes.normalise import CUBE, Overrides, normalise
+from taichi_nerf.scenes.own_fields import own_fields
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
 
@@ -66,7 +67,7 @@ def _write(
         frames.append({**frame, "transform_matrix": matrix, **lenses[i]})
         if source.times is not None:
             frames[i]["time"] = float(source.times[i])
-    fields = {**shared, **_bounds(source, overrides)}
+    fields = {**shared, **_bounds(source, overrides), **own_fields(source, overrides)}
     chosen = views is not None or n_views is not None
     splits = choose_splits(source, views, n_views)[0] if chosen else source.splits
     for split in KEPT_SPLITS:
@@ -129,15 +130,15 @@ def _lens(cameras: Cameras, i: int) -> dict[str, Any]:
 
 
 def _bounds(source: Source, overrides: Overrides) -> dict[str, Any]:
-    """The box, where the file has one, where the user decides it, or where without it the scene would seem unbounded."""
+    """For other programs: the box, where the file has one, the user decides it, or without it the scene would seem unbounded."""
     unbounded = source.unbounded if overrides.unbounded is None else overrides.unbounded
-    decided = overrides.center is not None or overrides.scale is not None
-    fields: dict[str, Any] = {"aabb_scale": SURROUNDING if unbounded else 1}
-    if source.box is not None and not decided:
+    stated = source.reach is not None and (source.reach > 1) == unbounded
+    fields: dict[str, Any] = {"aabb_scale": source.reach if stated else SURROUNDING if unbounded else 1}
+    if source.box is not None and not overrides.place:
         fields["aabb"] = source.box.tolist()
-    elif decided or not unbounded:
-        mapping = normalise(source, overrides)[0].inverse()
-        fields["aabb"] = mapping(np.array([[-1.0, -1, -1], [1, 1, 1]])).tolist()
+    elif overrides.place or not unbounded:
+        to_file = normalise(source, overrides)[0].inverse()
+        fields["aabb"] = (to_file(np.zeros(3)) + to_file.scale * CUBE).tolist()
     return fields
 
 
@@ -229,8 +230,6 @@ def _write_ply(file: Path, positions: Array, colors: Array) -> None:
 def _not_kept(source: Source, splits: dict[str, Array]) -> list[str]:
     others = [split for split in splits if split not in KEPT_SPLITS and len(splits[split])]
     said = (
-        (source.near_far is not None, "its near and far bounds"),
-        (source.forward_facing, "that its views face forward"),
         (source.weights is not None, "the weights of its views"),
         (bool(others), f"its splits {', '.join(others)}"),
         (source.points is not None and len(source.points.seen) > 0, "which view saw which point where"),
