@@ -26,7 +26,7 @@ def scene() -> None:
 @scene.command()
 @SCENE
 @scene_options
-@click.option("--check", is_flag=True, help="Measure how well cameras, points and depth maps agree.")
+@click.option("--check", is_flag=True, help="Measure how well cameras, points and depth maps agree; decode every file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def info(scene: Path, check: bool, as_json: bool, **options: Any) -> None:
     """Tell what a scene is: its form and why it is read so, views, lenses, splits, bounds, and all that was decided.
@@ -35,11 +35,15 @@ def info(scene: Path, check: bool, as_json: bool, **options: Any) -> None:
     Example:
       taichi-nerf scene info photos/fox --check
     """
-    from taichi_nerf.scenes.check import check_scene
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.scenes.check import check_files, check_scene
     from taichi_nerf.scenes.describe import as_text, describe
 
-    found = open_scene(scene, options)
-    told = describe(found, check_scene(found) if check else None)
+    found, figures = open_scene(scene, options), None
+    if check:
+        with progress() as report:
+            figures = [*check_scene(found), *check_files(found, report)]
+    told = describe(found, figures)
     click.echo(json.dumps(told, indent=1) if as_json else as_text(told))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from taichi_nerf.cameras import MODELS, Array, Cameras
-from taichi_nerf.scenes.check import Figure
+from taichi_nerf.scenes.check import DAMAGED, Figure
+from taichi_nerf.scenes.images import first_readable
 from taichi_nerf.scenes.scene_data import SceneData
 
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
@@ -82,7 +83,7 @@ def _counted(rows: Array) -> list[tuple[Any, int]]:
 
 
 def _pictures(scene: SceneData) -> dict[str, Any]:
-    first = scene.images[0]
+    first = first_readable(scene.images)
     return {"channels": first.shape[2], "type": str(first.dtype), "linear": scene.linear}
 
 
@@ -105,7 +106,9 @@ def as_text(told: dict[str, Any]) -> str:
     lines += _column("warning", told["warnings"])
     if "checks" in told:
         checks = [f"{c['name']} {c['value']:.4g} {c['unit']} ({c['detail']})" for c in told["checks"]]
-        lines += _column("check", checks or ["nothing to check with: no tracks of points and no depth maps"])
+        agree = any(c["name"] != DAMAGED for c in told["checks"])
+        none = "nothing to check cameras with: no tracks of points and no depth maps"
+        lines += _column("check", checks if agree else [none, *checks])
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
 
 

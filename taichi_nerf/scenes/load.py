@@ -84,7 +84,7 @@ def load_scene(
         times=source.times,
         weights=source.weights,
         linear=source.linear,
-        notes=[*source.notes, *split_notes, *place_notes],
+        notes=[*source.notes, *_mask_notes(source), *split_notes, *place_notes],
         warnings=source.warnings,
         ndc=frustum(source, mapping),
     )
@@ -101,10 +101,14 @@ def _moved(points: Points, mapping: Similarity, ratio: Array) -> Points:
 def _masks(source: Source, sizes: Array, cache_bytes: int) -> Images | None:
     if source.mask_files is None:
         return None
-    missing = [name for name, file in zip(source.names, source.mask_files, strict=True) if file is None]
-    if missing:
-        raise SceneError(source.folder, f"{len(missing)} of {len(source.names)} views have no mask, the first is {missing[0]}")
-    return Images([file for file in source.mask_files if file is not None], sizes, cache_bytes)
+    return Images(source.mask_files, sizes, cache_bytes)
+
+
+def _mask_notes(source: Source) -> list[str]:
+    missing = [name for name, file in zip(source.names, source.mask_files or [], strict=False) if file is None]
+    if not missing:
+        return []
+    return [f"{len(missing)} of {len(source.names)} views have no mask and count as a whole (the first is {missing[0]})"]
 
 
 def _depths(source: Source, sizes: Array, scale: float, cache_bytes: int) -> Depths | None:

@@ -19,7 +19,7 @@ from taichi_nerf.cameras import invert_poses, make_cameras
 from taichi_nerf.scenes.camera_matrices import fit_to_pictures, pinhole
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, number, pose, read_text
-from taichi_nerf.scenes.images import image_size, list_images, natural_key, read_image
+from taichi_nerf.scenes.images import has_alpha, image_size, list_images, natural_key
 from taichi_nerf.scenes.source import Array, DepthFiles, Source
 
 IMAGE_FOLDERS, DEPTH_FOLDERS = ("images", "blended_images", "image"), ("rendered_depth_maps", "depths", "depth")
@@ -60,7 +60,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
     sizes = np.array([image_size(pictures[stem]) for stem in used], np.int64)
     fitted = fit_to_pictures(np.stack([view.intrinsics for view in views]), sizes, folder / "cams")
     near_far = _near_far(views)
-    has_alpha = read_image(pictures[used[0]]).shape[2] == 4
+    alpha = has_alpha([pictures[stem] for stem in used])
     depth_maps = _by_stem(folder, DEPTH_FOLDERS, allow_outside, (".pfm",))
     depths = [depth_maps.get(stem) for stem in used]
     lists = (
@@ -78,13 +78,11 @@ def read(folder: Path, allow_outside: bool) -> Source:
         image_files=[pictures[stem] for stem in used],
         depth=DepthFiles(depths, 1.0, "z") if any(depths) else None,
         near_far=near_far,
-        unbounded=not has_alpha,
+        unbounded=not alpha,
         notes=[
             *fitted.notes,
             f"depths {near_far[0]:.5g} to {near_far[1]:.5g} by the camera files" if near_far else "camera files state no depths",
-            "an object on nothing (pictures have alpha)"
-            if has_alpha
-            else "a capture with a surrounding (pictures have no alpha)",
+            "an object on nothing (pictures have alpha)" if alpha else "a capture with a surrounding (pictures have no alpha)",
         ],
         warnings=[*fitted.warnings, *(f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names)],
     )

@@ -25,7 +25,7 @@ import numpy as np
 from taichi_nerf.scenes import transform_extras as extras
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import read_json
-from taichi_nerf.scenes.images import read_image
+from taichi_nerf.scenes.images import has_alpha
 from taichi_nerf.scenes.own_fields import read_own_fields
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.transform_frames import Views, find_image, read_frames, require_views, transforms_files
@@ -68,7 +68,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
     if not views.splits:
         views.sort()
         _own_splits(views, data, file)
-    box, unbounded, notes = extras.bounds(data, file, has_alpha=read_image(views.found[0].image).shape[2] == 4)
+    box, unbounded, notes = extras.bounds(data, file, has_alpha=has_alpha([view.image for view in views.found]))
     if "" not in files and (folder / "transforms.json").is_file():
         notes.append("transforms.json lies beside the files of the splits and is not read")
     own = read_own_fields(data, file)
