@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taichi_nerf.scenes.colmap_find import folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
 from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
@@ -20,32 +21,54 @@ READERS = (
     *("object_sets", "blender", "multiscale", "transforms", "llff", "colmap", "dtu"),
     *("nsvf", "rgbd", "mvsnet", "hypersim", "arrays", "turntable"),
 )
+DEEPEST, MOST_FOLDERS = 2, 100  # levels below a folder that is no scene, and folders in all, in which scenes are looked for
 
 
 def find_reader(path: Path) -> tuple[str, str]:
     """The name of the reader that fits, and why."""
+    return find_scene(path)[1:]
+
+
+def find_scene(path: Path) -> tuple[Path, str, str]:
+    """Where the scene is, its reader and why: the path itself, else the only scene in its folders; of several none is chosen."""
     if not path.exists():
         raise SceneError(path, "no such file or folder")
+    level = [path]
+    for depth in range(DEEPEST + 1):
+        found = [(place, *fitting) for place in level if (fitting := _fitting(place))[0]]
+        if len(found) > 1:
+            named = ", ".join(str(place.relative_to(path)) for place, _, _ in found[:8]) + (", …" if len(found) > 8 else "")
+            raise SceneError(path, f"is no scene, but {len(found)} are in its folders; name one of them: {named}")
+        if found:
+            return found[0]
+        if depth == 0 and path.is_dir() and len(list_images(path)) > 1:
+            raise SceneError(
+                path, "holds pictures, but nothing that tells where they were taken: `taichi-nerf photos` finds that out"
+            )
+        level = [inner for place in level for inner in folders_in(place) if not inner.is_symlink()]
+        if len(level) > MOST_FOLDERS:
+            break
+    there = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "a single file"
+    raise SceneError(path, f"holds no scene of a known form (found: {there or 'nothing'}); docs/scenes.md lists the forms")
+
+
+def _fitting(path: Path) -> tuple[str, str]:
     for name in READERS:
         reason = import_module(f"taichi_nerf.scenes.{name}").fits(path)
         if reason:
             return name, reason
-    if path.is_dir() and len(list_images(path)) > 1:
-        raise SceneError(
-            path, "holds pictures, but nothing that tells where they were taken: `taichi-nerf photos` finds that out"
-        )
-    found = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "a single file"
-    raise SceneError(path, f"holds no scene of a known form (found: {found or 'nothing'}); docs/scenes.md lists the forms")
+    return "", ""
 
 
 def read_source(path: Path, allow_outside: bool = False) -> Source:
     """The scene as its files describe it."""
-    name, reason = find_reader(path)
+    place, name, reason = find_scene(path)
     read: Callable[[Path, bool], Source] = import_module(f"taichi_nerf.scenes.{name}").read
-    source = read(path, allow_outside)
+    source = read(place, allow_outside)
     if not source.names:
-        raise SceneError(path, "has no views")
-    return replace(source, notes=[f"read as {name}: {reason}", *source.notes])
+        raise SceneError(place, "has no views")
+    inner = [] if place == path else [f"{path} is no scene itself: {place.relative_to(path)} is, the only one in its folders"]
+    return replace(source, notes=[f"read as {name}: {reason}", *inner, *source.notes])
 
 
 def load_scene(
