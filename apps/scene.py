@@ -10,7 +10,7 @@ from taichi_nerf.apps.command import Group, arch_option
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, VIEWS, open_scene, options_of, overrides_of, scene_options
 
 SCENE = click.argument("scene", type=click.Path(path_type=Path))
-FAMILIES = ("objects", "rooms", "category", "heads", "dynamic", "unbounded", "thin")
+FAMILIES = ("objects", "rooms", "category", "chairs", "cars", "heads", "dynamic", "unbounded", "thin")
 
 
 @click.group(cls=Group)
@@ -83,8 +83,9 @@ def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) 
     Example:
       taichi-nerf scene make objects --out objects_1 --seed 1
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} already has files in it: choose another --out")
+    from taichi_nerf.scenes.unfinished import require_free
+
+    require_free(out)  # before a backend is started
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.procedural.make import make_scene
     from taichi_nerf.runtime import start

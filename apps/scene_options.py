@@ -23,6 +23,8 @@ class Views(click.ParamType):
             first, _, last = part.strip().partition("-")
             if not first.isdecimal() or not (last or first).isdecimal() or max(len(first), len(last)) > 7:
                 self.fail(f"expected numbers of views such as 22,25,28 or 0-9, got {part.strip()!r}", param, ctx)
+            if last and int(last) < int(first):
+                self.fail(f"{part.strip()} goes backwards: write {last}-{first}", param, ctx)
             views.extend(range(int(first), min(int(last or first), self.LARGEST) + 1))
         return views
 

@@ -5,6 +5,7 @@ right all cameras in space with the box and the sparse points, up being up; belo
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,11 @@ def save_scene_preview(scene: SceneData, file: Path) -> None:
         with unfinished.open("wb") as opened:
             figure.savefig(opened, format="png", dpi=DOTS, metadata={"Software": None})
         unfinished.replace(file)
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be written: {error.strerror or error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def view_colors(scene: SceneData) -> list[str]:

@@ -24,6 +24,7 @@ from taichi_nerf.scenes.normalise import CUBE, Overrides, normalise
 from taichi_nerf.scenes.own_fields import own_fields
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
+from taichi_nerf.scenes.unfinished import NO_ROOM, unfinished_folder
 
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 SURROUNDING = 16  # aabb_scale of a capture with a surrounding
@@ -40,18 +41,8 @@ def write_transforms(
     overrides: Overrides = Overrides(),  # noqa: B008
 ) -> list[str]:
     """Write a scene into a folder that does not exist or is empty, all of it or nothing. What was not kept comes back."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SceneError(out, "is there already: choose another folder, or remove it first")
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
-        lost = _write(source, unfinished, link, views, n_views, overrides)
-        if out.exists():
-            out.rmdir()
-        unfinished.replace(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return lost
+    with unfinished_folder(out) as unfinished:
+        return _write(source, unfinished, link, views, n_views, overrides)
 
 
 def _write(
@@ -170,6 +161,8 @@ def _copy(file: Path, target: Path, link: bool) -> None:
     except FileNotFoundError:
         raise SceneError(file, "no such file") from None
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
         hint = "; leave out --link where the two are on different file systems" if link else ""
         raise SceneError(file, f"cannot be {'linked' if link else 'copied'}: {error.strerror}{hint}") from None
 

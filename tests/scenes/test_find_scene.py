@@ -43,5 +43,5 @@ def test_a_model_beside_its_pictures_is_one_scene(tmp_path):
 def test_a_folder_without_any_scene_says_what_it_found(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(SceneError, match="found: empty, notes.txt"):
+    with pytest.raises(SceneError, match="found: empty, notes"):
         find_reader(tmp_path)
