@@ -336,7 +336,7 @@ def test_make_does_not_write_into_a_folder_in_use(tmp_path):
 
 
 def test_the_families_that_can_be_made_are_all_there_are():
-    assert FAMILIES == tuple(procedural.FAMILIES)
+    assert tuple(procedural.FAMILIES) == FAMILIES
 
 
 # --- what cannot be written -----------------------------------------------------------------------------------------------
