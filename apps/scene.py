@@ -70,7 +70,7 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
 
 
 @scene.command()
-@click.argument("family", type=click.Choice(FAMILIES))
+@click.argument("family", type=click.Choice(FAMILIES), metavar="FAMILY")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="A new or empty folder.")
 @click.option("--n-views", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Training views.")
 @click.option("--size", type=click.IntRange(8, 4096), default=200, show_default=True, help="Width and height in pixels.")
@@ -78,6 +78,8 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
 @arch_option
 def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) -> None:
     """Make a procedural scene with exact colors, depths, normals, masks and poses.
+
+    FAMILY is objects, rooms, category, chairs, cars, heads, dynamic, unbounded or thin.
 
     \b
     Example:

@@ -1,6 +1,7 @@
 """From a folder to a scene: which reader fits, which views, which sizes, which bounds."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ READERS = (
     *("object_sets", "blender", "multiscale", "transforms", "llff", "colmap", "dtu"),
     *("nsvf", "rgbd", "mvsnet", "hypersim", "arrays", "turntable"),
 )
+NO_POSES = "nothing that tells where they were taken: `taichi-nerf photos` finds that out"
 DEEPEST, MOST_FOLDERS = 2, 100  # levels below a folder that is no scene, and folders in all, in which scenes are looked for
 
 
@@ -42,21 +44,30 @@ def find_scene(path: Path) -> tuple[Path, str, str]:
         if found:
             return found[0]
         if depth == 0 and path.is_dir() and len(list_images(path)) > 1:
-            raise SceneError(
-                path, "holds pictures, but nothing that tells where they were taken: `taichi-nerf photos` finds that out"
-            )
+            raise SceneError(path, f"holds pictures, but {NO_POSES}")
         level = [inner for place in level for inner in folders_in(place) if not inner.is_symlink()]
         if len(level) > MOST_FOLDERS:
             break
-    there = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "a single file"
-    raise SceneError(path, f"holds no scene of a known form (found: {there or 'nothing'}); docs/scenes.md lists the forms")
+    raise SceneError(path, _why_no_scene(path))
+
+
+def _why_no_scene(path: Path) -> str:
+    if not path.is_dir():
+        return "is no file of a known form: name a transforms.json, an .npz or a folder (photos or a video: `taichi-nerf photos`)"
+    for inner in folders_in(path):
+        with suppress(OSError):
+            if len(list_images(inner)) > 1:
+                return f"holds pictures in {inner.name}, but {NO_POSES}"
+    there = ", ".join(sorted(child.name for child in path.iterdir())[:8])
+    return f"holds no scene of a known form (found: {there or 'nothing'}); docs/scenes.md lists the forms"
 
 
 def _fitting(path: Path) -> tuple[str, str]:
-    for name in READERS:
-        reason = import_module(f"taichi_nerf.scenes.{name}").fits(path)
-        if reason:
-            return name, reason
+    with suppress(PermissionError):
+        for name in READERS:
+            reason = import_module(f"taichi_nerf.scenes.{name}").fits(path)
+            if reason:
+                return name, reason
     return "", ""
 
 

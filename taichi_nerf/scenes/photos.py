@@ -58,7 +58,8 @@ def photos_to_scene(
     if matching not in MATCHINGS:
         raise SceneError(source, f"expected one of {', '.join(MATCHINGS)}, got {matching!r}", "matching")
     if camera_model not in pycolmap.CameraModelId.__members__:
-        raise SceneError(source, f"COLMAP has no camera model {camera_model!r}", "camera model")
+        known = ", ".join(sorted(name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"))
+        raise SceneError("photos", f"COLMAP has no {camera_model!r}; it has {known}", "camera model")
     work = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}")  # beside it, so that the last step is a renaming
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)

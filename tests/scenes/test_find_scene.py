@@ -45,3 +45,14 @@ def test_a_folder_without_any_scene_says_what_it_found(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(SceneError, match="found: empty, notes"):
         find_reader(tmp_path)
+
+
+def test_pictures_without_poses_are_told_what_finds_them(tmp_path):
+    sample_transforms.make(tmp_path / "a")
+    (tmp_path / "a/transforms.json").unlink()
+    with pytest.raises(SceneError, match="holds pictures in depths, but nothing .* taichi-nerf photos"):
+        find_reader(tmp_path / "a")
+    with pytest.raises(SceneError, match="images: holds pictures, but nothing"):
+        find_reader(tmp_path / "a/images")
+    with pytest.raises(SceneError, match=r"000\.png: is no file of a known form: name a transforms\.json"):
+        find_reader(tmp_path / "a/images/000.png")
