@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taichi_nerf.scenes.colmap_find import folders_in
+from taichi_nerf.scenes.colmap_find import USUAL_NAMES, folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
 from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
@@ -54,7 +54,7 @@ def find_scene(path: Path) -> tuple[Path, str, str]:
 def _why_no_scene(path: Path) -> str:
     if not path.is_dir():
         return "is no file of a known form: name a transforms.json, an .npz or a folder (photos or a video: `taichi-nerf photos`)"
-    for inner in folders_in(path):
+    for inner in sorted(folders_in(path), key=lambda inner: inner.name not in USUAL_NAMES):
         with suppress(OSError):
             if len(list_images(inner)) > 1:
                 return f"holds pictures in {inner.name}, but {NO_POSES}"

@@ -50,7 +50,7 @@ def test_a_folder_without_any_scene_says_what_it_found(tmp_path):
 def test_pictures_without_poses_are_told_what_finds_them(tmp_path):
     sample_transforms.make(tmp_path / "a")
     (tmp_path / "a/transforms.json").unlink()
-    with pytest.raises(SceneError, match="holds pictures in depths, but nothing"):
+    with pytest.raises(SceneError, match="holds pictures in images, but nothing"):
         find_reader(tmp_path / "a")
     with pytest.raises(SceneError, match="images: holds pictures, but nothing"):
         find_reader(tmp_path / "a/images")
