@@ -9,12 +9,14 @@ import click
 
 from taichi_nerf.apps.command import raise_if_interrupted
 
+QUICK = 2.0  # seconds that need no progress
+
 
 @contextmanager
 def progress(every_seconds: float = 5.0) -> Iterator[Callable[[float, str], None]]:
-    """Yield `report(fraction_done, text)`. Without a terminal it prints a line every few seconds."""
+    """Yield `report(fraction_done, text)`. Without a terminal it prints a line every few seconds, none for what is quick."""
     if not sys.stderr.isatty():
-        last = [0.0]
+        last = [time.monotonic() + QUICK - every_seconds]
 
         def line(done: float, text: str) -> None:
             raise_if_interrupted()

@@ -10,7 +10,7 @@ from taichi_nerf.apps.command import Group, arch_option
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, VIEWS, open_scene, options_of, overrides_of, scene_options
 
 SCENE = click.argument("scene", type=click.Path(path_type=Path))
-FAMILIES = ("objects", "rooms", "category", "heads", "dynamic", "unbounded", "thin")
+FAMILIES = ("objects", "rooms", "category", "chairs", "cars", "heads", "dynamic", "unbounded", "thin")
 
 
 @click.group(cls=Group)
@@ -26,7 +26,7 @@ def scene() -> None:
 @scene.command()
 @SCENE
 @scene_options
-@click.option("--check", is_flag=True, help="Measure how well cameras, points and depth maps agree.")
+@click.option("--check", is_flag=True, help="Measure how well cameras, points and depth maps agree; decode every file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def info(scene: Path, check: bool, as_json: bool, **options: Any) -> None:
     """Tell what a scene is: its form and why it is read so, views, lenses, splits, bounds, and all that was decided.
@@ -35,11 +35,15 @@ def info(scene: Path, check: bool, as_json: bool, **options: Any) -> None:
     Example:
       taichi-nerf scene info photos/fox --check
     """
-    from taichi_nerf.scenes.check import check_scene
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.scenes.check import check_files, check_scene
     from taichi_nerf.scenes.describe import as_text, describe
 
-    found = open_scene(scene, options)
-    told = describe(found, check_scene(found) if check else None)
+    found, figures = open_scene(scene, options), None
+    if check:
+        with progress() as report:
+            figures = [*check_scene(found), *check_files(found, report)]
+    told = describe(found, figures)
     click.echo(json.dumps(told, indent=1) if as_json else as_text(told))
 
 
@@ -66,7 +70,7 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
 
 
 @scene.command()
-@click.argument("family", type=click.Choice(FAMILIES))
+@click.argument("family", type=click.Choice(FAMILIES), metavar="FAMILY")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="A new or empty folder.")
 @click.option("--n-views", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Training views.")
 @click.option("--size", type=click.IntRange(8, 4096), default=200, show_default=True, help="Width and height in pixels.")
@@ -75,12 +79,15 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
 def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) -> None:
     """Make a procedural scene with exact colors, depths, normals, masks and poses.
 
+    FAMILY is objects, rooms, category, chairs, cars, heads, dynamic, unbounded or thin.
+
     \b
     Example:
       taichi-nerf scene make objects --out objects_1 --seed 1
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} already has files in it: choose another --out")
+    from taichi_nerf.scenes.unfinished import require_free
+
+    require_free(out)  # before a backend is started
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.procedural.make import make_scene
     from taichi_nerf.runtime import start

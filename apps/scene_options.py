@@ -23,6 +23,8 @@ class Views(click.ParamType):
             first, _, last = part.strip().partition("-")
             if not first.isdecimal() or not (last or first).isdecimal() or max(len(first), len(last)) > 7:
                 self.fail(f"expected numbers of views such as 22,25,28 or 0-9, got {part.strip()!r}", param, ctx)
+            if last and int(last) < int(first):
+                self.fail(f"{part.strip()} goes backwards: write {last}-{first}", param, ctx)
             views.extend(range(int(first), min(int(last or first), self.LARGEST) + 1))
         return views
 
@@ -44,6 +46,7 @@ class Place(click.ParamType):
         return numbers
 
 
+AXES = ("auto", "file", "upright", "recentred", "spherified")
 VIEWS = (
     click.option("--views", type=Views(), help="Train on these views only, such as 22,25,28 or 0-9."),
     click.option("--n-views", type=click.IntRange(min=1), help="Train on so many views, spread far apart."),
@@ -52,6 +55,7 @@ SIZE = (click.option("--downscale", type=click.FloatRange(1, 64), default=1.0, h
 PLACE = (
     click.option("--center", type=Place(), help="The middle of the scene, in the file's coordinates."),
     click.option("--scale", type=click.FloatRange(1e-9, 1e9), help="Scene units per length of the file."),
+    click.option("--axes", type=click.Choice(AXES), default="auto", show_default=True, help="How the box is turned."),
 )
 DEPTH = (
     click.option("--near", type=click.FloatRange(min=0, max=1e9), help="Where rays begin, in scene units."),
@@ -89,4 +93,4 @@ def overrides_of(options: dict[str, Any]) -> Any:
     near, far = options.get("near"), options.get("far")
     if near is not None and far is not None and near >= far:
         raise click.UsageError(f"--near {near:g} has to be less than --far {far:g}")
-    return Overrides(options["center"], options["scale"], near, far)
+    return Overrides(options["center"], options["scale"], near, far, axes=options["axes"])

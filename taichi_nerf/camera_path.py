@@ -11,6 +11,7 @@ import difflib
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ class CameraPathError(ValueError):
     """What is wrong with a camera path, in one line that names the file and the field."""
 
 
-def read_camera_path(file: Path) -> tuple[Cameras, float]:
+def read_camera_path(file: Path | str) -> tuple[Cameras, float]:
     """The frames and their number a second."""
+    file = Path(file)
     data = _json(file)
     _known(data, FIELDS, file, "")
     fps = _number(data.get("fps", 30), file, "fps", 1e-3, 1e4)
@@ -52,8 +54,9 @@ def read_camera_path(file: Path) -> tuple[Cameras, float]:
     return make_cameras(poses, intrinsics, (width, height)), fps
 
 
-def write_camera_path(file: Path, path: Cameras, fps: float = 30.0) -> None:
+def write_camera_path(file: Path | str, path: Cameras, fps: float = 30.0) -> None:
     """Write frames of one size. A lens that the file cannot hold is refused, not flattened."""
+    file = Path(file)
     width, height = path.sizes[0]
     middle = path.sizes / 2
     if (path.sizes != path.sizes[0]).any() or (path.models != PINHOLE).any():
@@ -73,8 +76,11 @@ def write_camera_path(file: Path, path: Cameras, fps: float = 30.0) -> None:
     try:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(file)
+    except OSError as error:
+        raise CameraPathError(f"{file}: cannot be written: {error.strerror or error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _json(file: Path) -> dict[str, Any]:

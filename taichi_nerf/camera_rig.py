@@ -1,7 +1,7 @@
 """The cameras of a scene as a torch module: pixels to rays, with poses and lenses that training may correct.
 
-A correction turns a camera about its own centre by an axis-angle vector ω, in scene axes, and moves the centre: R ← exp(ω) R, c ← c + τ.
-Corrections of all cameras together that amount to moving the scene as a whole say nothing about the cameras: `settle` takes them out.
+A correction turns a camera about its own centre by an axis-angle vector ω, in scene axes, and moves the centre: R ← exp(ω) R,
+c ← c + τ. What amounts to moving the scene as a whole says nothing about the cameras: `settle` takes that out.
 """
 
 from typing import Any

@@ -124,6 +124,21 @@ def focus_point(centers: Array, forwards: Array) -> Array:
     return np.linalg.solve(matrix, (across @ centers[..., None]).sum(0)[:, 0] + 1e-9 * len(centers) * centers.mean(0))
 
 
+def upward(cameras: Cameras, n_iterations: int = 20) -> Array:
+    """[3] which way is up: across the cameras' horizontal axes, as people hold cameras level; else their mean own up.
+
+    Axes count by the inverse of how far they are from level, so that some pictures taken on end do not tilt the scene.
+    """
+    mean = -cameras.camera_to_worlds[:, :, 1].mean(0)
+    across = cameras.camera_to_worlds[:, :, 0]
+    found = mean
+    for _ in range(n_iterations):
+        weights = 1 / np.maximum(np.abs(across @ found), 0.05)
+        matrix = (across * weights[:, None]).T @ across / weights.sum() - 0.01 * np.outer(mean, mean)
+        found = np.linalg.eigh(matrix)[1][:, 0]
+    return found if found @ mean >= 0 else -found
+
+
 # --- lenses: image points are ((x - cx) / fx, (y - cy) / fy) --------------------------------------------------------
 
 

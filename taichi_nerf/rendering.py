@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field
 from taichi_nerf.ops import compositing, ray_marching
-from taichi_nerf.rays import RenderedRays, Rays, Samples
+from taichi_nerf.rays import Rays, RenderedRays, Samples
 
 Sampler = Callable[[Rays, Tensor | None], Samples]
 RAYS_AT_ONCE = 2**15

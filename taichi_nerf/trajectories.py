@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from taichi_nerf.cameras import EQUIRECTANGULAR, ORTHOGRAPHIC, PINHOLE, Array, Cameras, focus_point, make_cameras
+from taichi_nerf.cameras import EQUIRECTANGULAR, ORTHOGRAPHIC, PINHOLE, Array, Cameras, focus_point, make_cameras, upward
 from taichi_nerf.curves import Curve, even_steps, quaternions, rotations
 
 FIELD_OF_VIEW = 60.0  # degrees, of the frames of a path where the views are panoramas or parallel projections
@@ -147,15 +147,6 @@ def framed(path: Cameras, width: int | None = None, height: int | None = None, f
         focal = np.full(len(path), new_height / 2 / np.tan(np.radians(fov_y_degrees) / 2))
     intrinsics = np.stack([focal, focal, np.full(len(path), new_width / 2), np.full(len(path), new_height / 2)], -1)
     return replace(path, intrinsics=intrinsics, sizes=np.broadcast_to([new_width, new_height], (len(path), 2)).copy())
-
-
-def upward(cameras: Cameras) -> Array:
-    """[3] which way is up: across the cameras' horizontal axes, as people hold cameras level; else their mean own up."""
-    mean = -cameras.camera_to_worlds[:, :, 1].mean(0)
-    across = cameras.camera_to_worlds[:, :, 0]
-    found = np.linalg.eigh(across.T @ across / len(cameras) - 0.01 * np.outer(mean, mean))[1][:, 0]
-    found = found if found @ mean >= 0 else -found
-    return found / np.linalg.norm(found)
 
 
 def look_at(positions: Array, targets: Array, up: Array) -> Array:

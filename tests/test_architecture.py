@@ -18,6 +18,7 @@ RULES = {
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
     "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
     "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes"}, {"torch", "numpy", "imageio"}),
+    "ndc": ({"scenes.scene_data"}, {"torch"}),
     "fields": ({"fields", "ops"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),

@@ -1,5 +1,6 @@
 """`taichi-nerf scene`: what it prints, what it writes, and what it says of wrong input."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,9 +11,10 @@ import pytest
 import sample_transforms
 from click.testing import CliRunner
 
-from taichi_nerf.apps.scene import scene
+from taichi_nerf.apps.photos import photos
+from taichi_nerf.apps.scene import FAMILIES, scene
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE, make_cameras, opengl_to_opencv
-from taichi_nerf.scenes import SceneError, load_scene, read_source
+from taichi_nerf.scenes import SceneError, load_scene, procedural, read_source
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.scenes.source import DepthFiles, Points, Source
 from taichi_nerf.scenes.write import write_transforms
@@ -167,7 +169,13 @@ def test_real_scenes_are_read_back_the_same(name, tmp_path):
     after = read_source(tmp_path / "out")
     assert largest_difference(before.cameras, after.cameras) < 1e-9
     assert {k: v.tolist() for k, v in before.splits.items()} == {k: v.tolist() for k, v in after.splits.items()}
-    assert before.unbounded == after.unbounded
+    assert (before.unbounded, before.forward_facing) == (after.unbounded, after.forward_facing)
+    there, back = load_scene(data_folder(name)), load_scene(tmp_path / "out")
+    assert largest_difference(there.cameras, back.cameras) < 1e-9
+    assert vars(there.bounds).keys() == vars(back.bounds).keys()
+    for field, value in vars(there.bounds).items():
+        assert np.array_equal(value, getattr(back.bounds, field)), field
+    assert (there.ndc is None) == (back.ndc is None)
     assert np.array_equal(read_image(before.image_files[-1]), read_image(after.image_files[-1]))
 
 
@@ -213,6 +221,24 @@ def test_center_and_scale_are_written_as_the_box(sample, tmp_path):
     assert mapping.inverse()(np.zeros((1, 3)))[0] == pytest.approx([0.1, 0.2, 0.3])
 
 
+def test_the_reach_of_the_surrounding_stays(tmp_path):
+    (tmp_path / "in").mkdir()
+    sample_transforms.make(tmp_path / "in", aabb_scale=4)
+    write_transforms(read_source(tmp_path / "in"), tmp_path / "out")
+    assert json.loads((tmp_path / "out/transforms.json").read_text())["aabb_scale"] == 4
+
+
+def test_axes_are_kept_and_can_be_chosen(sample, tmp_path):
+    assert invoke("convert", sample, tmp_path / "out", "--axes", "spherified")[0] == 0
+    before = json.loads(invoke("info", sample, "--axes", "spherified", "--json")[1])
+    after = json.loads(invoke("info", tmp_path / "out", "--json")[1])
+    assert {name: before[name] for name in ("rotation", "scale", "near", "far")} == {
+        name: after[name] for name in ("rotation", "scale", "near", "far")
+    }
+    file = json.loads(invoke("info", tmp_path / "out", "--axes", "file", "--json")[1])
+    assert file["rotation"] == np.eye(3).tolist()
+
+
 def test_links_share_the_file(sample, tmp_path):
     assert invoke("convert", sample, tmp_path / "out", "--link")[0] == 0
     assert os.path.samefile(sample / "images/003.png", tmp_path / "out/images/003.png")
@@ -253,8 +279,6 @@ def test_what_is_not_kept_is_said(tmp_path):
     source = made(tmp_path, cameras, near_far=(1.0, 2.0), forward_facing=True, weights=np.ones(2), points=seen)
     lost = write_transforms(source, tmp_path / "out")
     assert lost == [
-        "its near and far bounds",
-        "that its views face forward",
         "the weights of its views",
         "which view saw which point where",
     ]
@@ -308,4 +332,58 @@ def test_make_does_not_write_into_a_folder_in_use(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     status, _, err = invoke("make", "objects", "--out", tmp_path)
     assert status == 1
-    assert "already has files" in err
+    assert "is there already" in err
+
+
+def test_the_families_that_can_be_made_are_all_there_are():
+    assert tuple(procedural.FAMILIES) == FAMILIES
+
+
+# --- what cannot be written -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [("convert", "SAMPLE", "OUT"), ("make", "thin", "--size", "8", "--n-views", "1", "--out", "OUT")]
+)
+def test_a_disk_that_is_full_is_an_error_of_what_is_written(sample, tmp_path, monkeypatch, arguments):
+    """And nothing temporary is named or left."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(imageio, "imwrite", full)
+    out = tmp_path / "out"
+    status, _, err = invoke(*({"SAMPLE": sample, "OUT": out}.get(word, word) for word in arguments))
+    assert (status, err.splitlines()[-1]) == (1, f"error: {out}: cannot be written: No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["sample"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("convert", "SAMPLE", "OUT"), ("preview", "SAMPLE", "--out", "OUT.png"), ("make", "thin", "--out", "OUT")]
+)
+def test_a_place_that_is_no_folder_is_an_error_of_what_is_written(sample, tmp_path, arguments):
+    (tmp_path / "file").write_text("mine")
+    out = str(tmp_path / "file/out")
+    status, _, err = invoke(*(sample if word == "SAMPLE" else word.replace("OUT", out) for word in arguments))
+    assert status == 1
+    assert err.count("\n") == 1
+    assert f"{out}" in err
+    assert "Not a directory" in err
+    assert f".{os.getpid()}" not in err
+
+
+def test_a_range_of_views_that_goes_backwards_is_told_how_to_go(sample):
+    status, _, err = invoke("info", sample, "--views", "9-0")
+    assert status == 2
+    assert "9-0 goes backwards: write 0-9" in err
+
+
+def test_photos_that_are_missing_are_missed_before_a_place_is_found_taken(sample):
+    result = CliRunner().invoke(photos, [str(sample / "absent"), "--out", str(sample)])
+    assert (result.exit_code, result.stderr) == (1, f"error: {sample / 'absent'}: no such file or folder\n")
+    result = CliRunner().invoke(photos, [str(sample / "images"), "--out", str(sample)])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"error: {sample}: is there already: choose another folder, or remove it first\n",
+    )

@@ -320,3 +320,15 @@ def test_a_missing_path_and_a_folder_are_named(tmp_path):
     for file, message in ((tmp_path / "x.json", "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(camera_path.CameraPathError, match=message):
             camera_path.read_camera_path(file)
+
+
+def test_paths_of_files_may_be_strings(tmp_path):
+    camera_path.write_camera_path(str(tmp_path / "path.json"), ring(3))
+    assert len(camera_path.read_camera_path(str(tmp_path / "path.json"))[0]) == 3
+
+
+def test_a_path_that_cannot_be_written_names_the_file_asked_for(tmp_path):
+    file = tmp_path / "absent" / "path.json"
+    with pytest.raises(camera_path.CameraPathError) as caught:
+        camera_path.write_camera_path(file, ring(3))
+    assert str(caught.value) == f"{file}: cannot be written: No such file or directory"

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from taichi_nerf.cameras import EQUIRECTANGULAR, ORTHOGRAPHIC, Array, Cameras
-from taichi_nerf.scenes.images import shrink
+from taichi_nerf.cameras import EQUIRECTANGULAR, ORTHOGRAPHIC, Array, Cameras, upward
 from taichi_nerf.scenes.scene_data import SceneData
-from taichi_nerf.trajectories import upward
+from taichi_nerf.scenes.shrink import shrink
 
 MOST_VIEWS = 16  # on a contact sheet
 

@@ -5,6 +5,7 @@ those 16, 16 spherical harmonics of the direction [, an embedding of the image] 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,15 @@ class HashGridSettings:
 
 
 class HashGridField(Field):
+    box: Tensor  # [2, 3]
+
     def __init__(
         self, settings: HashGridSettings, box: Tensor, contraction: Contraction, n_images: int, generator: torch.Generator
     ):
         super().__init__()
         self.settings, self.contraction = settings, contraction
         self.register_buffer("box", box)
-        self.layout = {
+        self.layout: dict[str, Any] = {
             "n_levels": settings.n_levels,
             "base_resolution": settings.base_resolution,
             "max_resolution": settings.max_resolution,

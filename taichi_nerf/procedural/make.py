@@ -13,11 +13,8 @@ ray through the pixel's centre.
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import imageio.v3 as imageio
@@ -26,8 +23,8 @@ import numpy as np
 from taichi_nerf.cameras import Array, Cameras, make_cameras, opengl_to_opencv
 from taichi_nerf.procedural.ground_truth import FILE, FORM
 from taichi_nerf.procedural.pictures import Picture, take_picture
-from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.procedural import Family, describe, family_of, place_cameras
+from taichi_nerf.scenes.unfinished import unfinished_folder
 
 DEEPEST = 65535  # of 16 bits
 FRAMES_OF_REACH = 16.0  # aabb_scale of unbounded scenes: tells readers that there is a surrounding
@@ -57,23 +54,13 @@ def make_scene(
     counts = {"train": n_views, "val": n_val, "test": n_test}
     _require(family, seed, counts, width, height, n_samples)
     out = Path(out_folder)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SceneError(out, "exists and is not empty; name another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with unfinished_folder(out) as unfinished:
         done, total = 0, sum(counts.values())
         for split, n in counts.items():
             for _ in _write_split(unfinished, split, n, chosen, family, seed, (width, height), n_samples):
                 done += 1
                 report(done, total)
         _write_json(unfinished / FILE, {"form": FORM, "family": family, "seed": seed, "about": chosen.about})
-        unfinished.chmod(0o777 & ~_umask())
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return out
 
 
@@ -157,9 +144,3 @@ def _require(family: str, seed: int, counts: dict[str, int], width: int, height:
         raise ValueError(f"{family}: pictures have to be 1 to 8192 pixels wide and high, got {width} x {height}")
     if not 1 <= n_samples <= 16:
         raise ValueError(f"{family}: n_samples has to be from 1 to 16, got {n_samples}")
-
-
-def _umask() -> int:
-    found = os.umask(0)
-    os.umask(found)
-    return found

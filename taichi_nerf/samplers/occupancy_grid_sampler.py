@@ -29,6 +29,10 @@ class OccupancySettings:
 
 
 class OccupancyGridSampler(nn.Module):
+    box: Tensor  # [2, 3]
+    thickness: Tensor  # [n_cells] remembered; -1 where no camera sees
+    bits: Tensor  # [n_cells / 32] int32
+
     def __init__(self, settings: OccupancySettings, box: Tensor, contraction: Contraction, near: float, far: float):
         super().__init__()
         self.settings, self.contraction = settings, contraction

@@ -16,7 +16,7 @@ import numpy as np
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import read_json
-from taichi_nerf.scenes.images import read_image
+from taichi_nerf.scenes.images import has_alpha
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.transform_frames import Views, read_frames, require_views, transforms_files
 
@@ -51,7 +51,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
         read_frames(views, file, split)
     require_views(views, folder)
     cameras = views.cameras
-    alpha = read_image(views.found[0].image).shape[2] == 4
+    alpha = has_alpha([view.image for view in views.found])
     near_far = PUBLISHED_NEAR_FAR if alpha and follows_the_published_protocol(cameras) else None
     notes = [
         f"focal length {cameras.intrinsics[0, 0]:.6g} pixels from camera_angle_x and pictures {cameras.sizes[0, 0]} wide",

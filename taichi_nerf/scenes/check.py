@@ -3,15 +3,21 @@
 Two checks that need no features: where a sparse reconstruction says what each picture saw of each point, the mean distance
 between that and where our cameras project the point; where there are depth maps, whether one view's depths, carried into another
 view, are what that view measured. A wrong convention, a lost distortion or a wrong scale shows in either at once.
+
+Depths are carried to a view that sees the surface from nearly the same side: from the other side of an object it would be hidden.
+And whether every file can be decoded to its end, which opening a scene does not try.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from taichi_nerf.cameras import Cameras
-from taichi_nerf.scenes.images import Array, Images
+from taichi_nerf.scenes.errors import SceneError
+from taichi_nerf.scenes.images import Array, Images, read_image
 from taichi_nerf.scenes.scene_data import Depths, SceneData
 from taichi_nerf.scenes.source import DepthFiles, Points, Source
 
@@ -19,6 +25,10 @@ N_VIEWS = 12  # that depths are carried from
 N_CANDIDATES = 64  # views they may be carried to
 N_PIXELS = 2000  # of a view
 LEAST_OVERLAP = 0.5  # of the pixels, that a view has to share to be carried to
+LARGEST_ANGLE = 25.0  # degrees between the two views of a point: beyond, much of what one sees is hidden from the other
+WIDEST_ANGLE = 60.0  # beyond, two views of an object show different surfaces, and nothing is compared
+DAMAGED = "damaged files"
+FEW = 3  # damaged files that are spelt out
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,24 @@ def check_scene(scene: SceneData | Source) -> list[Figure]:
     if depths is not None:
         figures += check_depths(scene.cameras, depths)
     return figures
+
+
+def check_files(scene: SceneData, report: Callable[[float, str], None] = lambda _done, _text: None) -> list[Figure]:
+    """How many pictures, masks and depth maps cannot be decoded to their end, and which."""
+    several = (scene.images, scene.masks, scene.depths.images if scene.depths else None)
+    files = list(dict.fromkeys(file for images in several if images and images.arrays is None for file in images.files if file))
+    damaged = []
+    for i, file in enumerate(files):
+        report(i / len(files), f"decoding {file.name}")
+        try:
+            read_image(file)
+        except SceneError as error:
+            damaged.append(str(error))
+    if not files:
+        return []
+    more = f"; and {len(damaged) - FEW} more" if len(damaged) > FEW else ""
+    detail = "; ".join(damaged[:FEW]) + more if damaged else "every picture, mask and depth map can be decoded"
+    return [Figure(DAMAGED, len(damaged), f"of {len(files)}", detail)]
 
 
 def check_points(cameras: Cameras, points: Points) -> list[Figure]:
@@ -82,14 +110,15 @@ def check_depths(cameras: Cameras, depths: Depths) -> list[Figure]:
     generator = np.random.default_rng(0)
     differences, n_pairs = [], 0
     for i in having[np.unique(np.linspace(0, len(having) - 1, N_VIEWS).astype(int))]:
-        points = _points_of_depth(cameras, depths, int(i), generator)
-        j = _other_view(cameras, points, int(i), having) if len(points) else None
-        if j is not None:
-            differences.append(_differences(cameras, depths, j, points))
-            n_pairs += 1
+        with suppress(SceneError):  # of a damaged file, which `check_files` reports
+            points = _points_of_depth(cameras, depths, int(i), generator)
+            j = _other_view(cameras, points, int(i), having) if len(points) else None
+            if j is not None:
+                differences.append(_differences(cameras, depths, j, points))
+                n_pairs += 1
     found = np.concatenate(differences) if differences else np.zeros(0)
     if not len(found):
-        return [Figure("depth disagreement", float("nan"), "%", "no two views with depth maps see the same place")]
+        return [Figure("depth disagreement", float("nan"), "%", "no two views with depth maps see the same surface")]
     detail = f"median of {len(found)} pixels of {n_pairs} pairs of views; {(found < 0.05).mean():.0%} agree to 5 %"
     return [Figure("depth disagreement", float(np.median(found)) * 100, "%", detail)]
 
@@ -126,15 +155,31 @@ def _depth_values(raw: Array, depths: Depths) -> tuple[Array, Array]:
 
 
 def _other_view(cameras: Cameras, points: Array, i: int, having: Array) -> int | None:
-    """The farthest of the views that see at least half of the points: close ones would agree whatever the convention."""
+    """The view from the most different direction that still sees what this one sees: close ones agree whatever the convention.
+
+    It has to have half of the points in its picture, and to see most from a direction within `LARGEST_ANGLE` of this view's.
+    Where no view does, the one from the nearest direction, unless that is beyond `WIDEST_ANGLE`.
+    """
     others = having[having != i]
     others = others[np.unique(np.linspace(0, len(others) - 1, N_CANDIDATES).astype(int))]
     some = points[:: max(1, len(points) // 200)]
     overlap = np.array([_in_view(cameras, int(j), some)[1].mean() for j in others])
     if not overlap.any():
         return None
-    distance = np.linalg.norm(cameras.centers[others] - cameras.centers[i], axis=-1)
-    return int(others[np.argmax(np.where(overlap >= min(LEAST_OVERLAP, overlap.max()), 1 + distance, 0))])
+    sharing = overlap >= min(LEAST_OVERLAP, overlap.max())
+    others = others[sharing]
+    angles = np.array([_angle(cameras.centers[i], cameras.centers[j], some) for j in others])
+    beside = angles <= LARGEST_ANGLE
+    if beside.any():
+        return int(others[np.argmax(np.where(beside, angles, -1))])
+    return int(others[np.argmin(angles)]) if angles.min() <= WIDEST_ANGLE else None
+
+
+def _angle(here: Array, there: Array, points: Array) -> float:
+    """Median angle in degrees between the directions to two places, as seen from points."""
+    a, b = here - points, there - points
+    cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
+    return float(np.degrees(np.arccos(np.clip(np.median(cosine), -1, 1))))
 
 
 def _in_view(cameras: Cameras, j: int, points: Array) -> tuple[Array, Array]:

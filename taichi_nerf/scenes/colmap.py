@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from taichi_nerf.scenes import colmap_binary, colmap_text
-from taichi_nerf.scenes.colmap_find import find_picture, inside_scene, largest_model, models_in, picture_folder
+from taichi_nerf.scenes.colmap_find import find_picture, inside_scene, is_whole_below, largest_model, models_in, picture_folder
 from taichi_nerf.scenes.colmap_lenses import ONE_FOCAL, lens_of
 from taichi_nerf.scenes.colmap_model import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints, make_points
 from taichi_nerf.scenes.colmap_views import View, cameras_of, view_of
@@ -25,7 +25,7 @@ LARGEST_RESIDUAL = 0.5  # pixels that a fitted lens may be off
 
 def fits(folder: Path) -> str:
     places = models_in(folder)
-    return places[0].named_from(folder) if places else ""
+    return places[0].named_from(folder) if places and not is_whole_below(folder, places) else ""
 
 
 def read(folder: Path, allow_outside: bool) -> Source:

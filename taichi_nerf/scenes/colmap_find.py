@@ -37,7 +37,7 @@ def subfolders(scene: Path) -> list[Path]:
     for _ in range(DEEPEST):
         below: list[Path] = []
         for folder in level:
-            for inner in sorted(_folders_in(folder)) if len(found) + len(below) < MOST_FOLDERS else []:
+            for inner in folders_in(folder) if len(found) + len(below) < MOST_FOLDERS else []:
                 if inner.resolve() not in known:
                     known.add(inner.resolve())
                     below.append(inner)
@@ -46,12 +46,27 @@ def subfolders(scene: Path) -> list[Path]:
     return found[:MOST_FOLDERS]
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def folders_in(folder: Path) -> list[Path]:
+    """Its visible folders by name; none where it cannot be read."""
+    names = [name for name in _names_in(folder) if not name.startswith(".")]
+    return [folder / name for name in sorted(names) if os.path.isdir(folder / name)]  # False for links in a circle
+
+
+def is_whole_below(scene: Path, places: list[Place]) -> bool:
+    """Whether every model lies in an inner folder that has pictures of its own: those folders are scenes, not this one."""
+    inner = {place.folder.relative_to(scene).parts[0] if place.folder != scene else "" for place in places}
+    return "" not in inner and all(_has_pictures(scene / name) for name in inner)
+
+
+def _has_pictures(scene: Path) -> bool:
+    return any(Path(name).suffix.lower() in EXTENSIONS for folder in subfolders(scene) for name in _names_in(folder))
+
+
+def _names_in(folder: Path) -> list[str]:
     try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+        return os.listdir(folder)
     except OSError:
         return []
-    return [folder / name for name in names if os.path.isdir(folder / name)]  # False for links in a circle
 
 
 def models_in(scene: Path) -> list[Place]:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from taichi_nerf.cameras import MODELS, Array, Cameras
-from taichi_nerf.scenes.check import Figure
+from taichi_nerf.scenes.check import DAMAGED, Figure
+from taichi_nerf.scenes.images import first_readable
 from taichi_nerf.scenes.scene_data import SceneData
 
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
@@ -27,11 +28,13 @@ def describe(scene: SceneData, figures: list[Figure] | None = None) -> dict[str,
         "split_rule": scene.split_rule,
         "center": to_file(np.zeros((1, 3)))[0].tolist(),
         "scale": scene.scene_from_source.scale,
+        "rotation": scene.scene_from_source.rotation.tolist(),
         "box": scene.bounds.box.tolist(),
         "near": scene.bounds.near,
         "far": scene.bounds.far,
         "unbounded": scene.bounds.unbounded,
         "forward_facing": scene.bounds.forward_facing,
+        "ndc": None if scene.ndc is None else {"near": scene.ndc.near, "slopes": scene.ndc.slopes.tolist()},
         "masks": scene.masks is not None,
         "depths": _depths(scene),
         "n_points": 0 if scene.points is None else len(scene.points.positions),
@@ -80,7 +83,7 @@ def _counted(rows: Array) -> list[tuple[Any, int]]:
 
 
 def _pictures(scene: SceneData) -> dict[str, Any]:
-    first = scene.images[0]
+    first = first_readable(scene.images)
     return {"channels": first.shape[2], "type": str(first.dtype), "linear": scene.linear}
 
 
@@ -92,26 +95,28 @@ def _depths(scene: SceneData) -> dict[str, Any] | None:
 
 def as_text(told: dict[str, Any]) -> str:
     """A summary to read: one fact a line, its name in the first column."""
-    form, notes, (place, depth, space) = _sorted_notes(told)
+    form, notes, placing = _sorted_notes(told)
     lines = [("scene", told["scene"]), ("form", form), ("views", _views(told))]
     lines += _column("lens", _lenses(told["lenses"]))
     lines += _column("split", [f"{name}: {_numbers(index)}" for name, index in told["splits"].items()])
     lines.append(("", told["split_rule"]))
-    lines += _column("place", [place, depth, space])
+    lines += _column("place", placing)
     lines += _column("has", [_extras(told)])
     lines += _column("note", notes)
     lines += _column("warning", told["warnings"])
     if "checks" in told:
         checks = [f"{c['name']} {c['value']:.4g} {c['unit']} ({c['detail']})" for c in told["checks"]]
-        lines += _column("check", checks or ["nothing to check with: no tracks of points and no depth maps"])
+        agree = any(c["name"] != DAMAGED for c in told["checks"])
+        none = "nothing to check cameras with: no tracks of points and no depth maps"
+        lines += _column("check", checks if agree else [none, *checks])
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
 
 
 def _sorted_notes(told: dict[str, Any]) -> tuple[str, list[str], list[str]]:
-    """The form and why, other notes, and the three that `normalise` adds last: center, near and far, what is outside."""
+    """The form and why, other notes, and the four that `normalise` adds last: center, axes, near and far, what is outside."""
     notes = list(told["notes"])
     form = notes.pop(0).removeprefix("read as ") if notes and notes[0].startswith("read as ") else told["kind"]
-    return form, notes[:-3], notes[-3:]
+    return form, notes[:-4], notes[-4:]
 
 
 def _column(name: str, texts: list[str]) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from taichi_nerf.cameras import make_cameras
 from taichi_nerf.scenes.camera_matrices import Fitted, decompose, fit_to_pictures, match_by_number, pinhole
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, matrix, number, read_npz
-from taichi_nerf.scenes.images import image_size, list_images, read_image
+from taichi_nerf.scenes.images import has_alpha, image_size, list_images
 from taichi_nerf.scenes.source import Array, Source
 from taichi_nerf.scenes.transform_lenses import ratio_to_stated
 
@@ -90,7 +90,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
     fitted = _fit(intrinsics, sizes, arrays, used, file)
     poses = np.stack([pose for _, pose in taken_apart])
     poses, box, sphere_notes = _into_one_sphere(poses, arrays, used, file)
-    bounded = bool(masks) or read_image(images[used[0]]).shape[2] == 4
+    bounded = bool(masks) or has_alpha([images[i] for i in used])
     lists = ((missing, "cameras are skipped: they have no picture"), (unused, "pictures are skipped: they have no camera"))
     return Source(
         kind="dtu",

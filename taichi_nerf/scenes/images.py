@@ -4,11 +4,12 @@ A scene of a thousand photos is larger than memory as float32 and often as uint8
 at the size the scene asked for, and keeps the most recent ones up to a number of bytes.
 """
 
+import contextlib
 import math
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.hdf5 import hdf5_shape, read_hdf5
+from taichi_nerf.scenes.shrink import shrink
 
 Array = NDArray[Any]
 LARGEST_IMAGE = 2**28  # pixels: beyond any camera, and what a decompression bomb would ask for
@@ -99,49 +101,20 @@ def _read_array(file: Path) -> Array:
     return found
 
 
-def shrink(image: Array, width: int, height: int) -> Array:
-    """Area-averaged to a smaller size, alpha-weighted where there is alpha, in the type it has."""
-    if image.shape[:2] == (height, width):
-        return image
-    values = image.astype(np.float32)
-    if image.shape[2] == 4:
-        values[..., :3] *= values[..., 3:]
-    values = _average_rows(_average_rows(values, height).swapaxes(0, 1), width).swapaxes(0, 1)
-    if image.shape[2] == 4:
-        values[..., :3] /= np.maximum(values[..., 3:], 1e-6)
-    if np.issubdtype(image.dtype, np.integer):
-        values = np.clip(np.rint(values), 0, np.iinfo(image.dtype).max)
-    return values.astype(image.dtype)
-
-
-def _average_rows(values: Array, n: int) -> Array:
-    """[h, w, c] to [n, w, c]: exact averages over n equal strips; to more rows, linear interpolation."""
-    h = len(values)
-    if n > h:
-        at = np.clip((np.arange(n) + 0.5) * h / n - 0.5, 0, h - 1)
-        low = np.floor(at).astype(int)
-        t = (at - low)[:, None, None].astype(np.float32)
-        return values[low] * (1 - t) + values[np.minimum(low + 1, h - 1)] * t
-    if h % n == 0:
-        return values.reshape(n, h // n, *values.shape[1:]).mean(1)
-    edges = np.arange(n + 1) * h / n
-    sums = np.concatenate([np.zeros_like(values[:1], np.float64), values.cumsum(0, dtype=np.float64)])
-    low = np.minimum(np.floor(edges).astype(int), h - 1)
-    at_edges = sums[low] + (edges - low)[:, None, None] * values[low]
-    return (np.diff(at_edges, axis=0) * n / h).astype(np.float32)
-
-
 class Images:
     """A sequence of pictures, read when indexed. `images[i]` is [height, width, channels] in the file's own type."""
 
     def __init__(
         self,
-        files: list[Path],
+        files: Sequence[Path | None],
         sizes: Array | None = None,
         cache_bytes: int = CACHE_BYTES,
         arrays: list[Array] | None = None,
     ):
-        """`sizes` [n, 2] (width, height) is what pictures are shrunk to; None keeps the files'. `arrays`: already in memory."""
+        """`sizes` [n, 2] (width, height) is what pictures are shrunk to; None keeps the files'. `arrays`: already in memory.
+
+        Where a file is None the picture is white, at the size given: a mask that hides nothing.
+        """
         self.files = files
         self.arrays = arrays
         self.sizes = sizes
@@ -161,7 +134,7 @@ class Images:
             if i in self._kept:
                 self._kept.move_to_end(i)
                 return self._kept[i]
-        found = read_image(self.files[i]) if self.arrays is None else self.arrays[i].view()
+        found = self._read(i)
         if self.sizes is not None:
             found = shrink(found, int(self.sizes[i, 0]), int(self.sizes[i, 1]))
         found.flags.writeable = False
@@ -172,6 +145,15 @@ class Images:
                 while self._bytes > self.cache_bytes:
                     self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return found
+
+    def _read(self, i: int) -> Array:
+        if self.arrays is not None:
+            return self.arrays[i].view()
+        file = self.files[i]
+        if file is not None:
+            return read_image(file)
+        assert self.sizes is not None, "a white picture needs a size"
+        return np.full((int(self.sizes[i, 1]), int(self.sizes[i, 0]), 1), 255, np.uint8)
 
     def subset(self, index: Array) -> "Images":
         sizes = None if self.sizes is None else self.sizes[index]
@@ -185,6 +167,18 @@ def _is_pillow(file: Path) -> bool:
 
 def _plugin(file: Path) -> dict[str, str]:
     return {"plugin": "pillow"} if _is_pillow(file) else {}
+
+
+def first_readable(images: Images) -> Array:
+    """The first picture that is not damaged: how many channels it has says what sort of pictures a scene has."""
+    for i in range(len(images) - 1):
+        with contextlib.suppress(SceneError):
+            return images[i]
+    return images[len(images) - 1]
+
+
+def has_alpha(files: Sequence[Path]) -> bool:
+    return bool(first_readable(Images(files)).shape[2] == 4)
 
 
 class _complaints_about:

@@ -25,6 +25,7 @@ from taichi_nerf.scenes.source import Source
 
 POSES = "poses_bounds.npy"
 NEAR_SLACK = 0.9  # the published bounds start at 0.9 of the nearest depth, which is a percentile
+NDC_SLACK = 0.75  # and normalised device coordinates at 0.75 of it (`bd_factor`)
 LARGEST_SIDE = 1e6  # pixels
 LEAST_FORWARD = 0.1  # cosine between the mean viewing direction and any ray
 
@@ -55,6 +56,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
         near_far=near_far,
         unbounded=True,
         forward_facing=forward,
+        ndc_near=NDC_SLACK / NEAR_SLACK * near_far[0] if forward and near_far else None,
         notes=_notes(folder, views, others, near_far, forward, companion),
         warnings=warnings,
     )
@@ -150,5 +152,6 @@ def _notes(
         notes.append(
             f"near {near_far[0]:.4g} and far {near_far[1]:.4g} from the bounds: {NEAR_SLACK} of the nearest, and the farthest"
         )
-    facing = "all cameras face one way" if forward else "not forward-facing: the cameras look around or in from all sides"
+    facing = "all cameras face one way" + ("" if not near_far else f": NDC begin at {NDC_SLACK} of the nearest bound")
+    facing = facing if forward else "not forward-facing: the cameras look around or in from all sides"
     return [*notes, facing, *companion.notes]

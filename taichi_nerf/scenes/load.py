@@ -1,15 +1,17 @@
 """From a folder to a scene: which reader fits, which views, which sizes, which bounds."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
+from taichi_nerf.scenes.colmap_find import USUAL_NAMES, folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
-from taichi_nerf.scenes.normalise import Overrides, normalise
+from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
 from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
 from taichi_nerf.scenes.source import Points, Source
 from taichi_nerf.scenes.splits import choose_splits
@@ -20,32 +22,64 @@ READERS = (
     *("object_sets", "blender", "multiscale", "transforms", "llff", "colmap", "dtu"),
     *("nsvf", "rgbd", "mvsnet", "hypersim", "arrays", "turntable"),
 )
+NO_POSES = "nothing that tells where they were taken: `taichi-nerf photos` finds that out"
+DEEPEST, MOST_FOLDERS = 2, 100  # levels below a folder that is no scene, and folders in all, in which scenes are looked for
 
 
 def find_reader(path: Path) -> tuple[str, str]:
     """The name of the reader that fits, and why."""
+    return find_scene(path)[1:]
+
+
+def find_scene(path: Path) -> tuple[Path, str, str]:
+    """Where the scene is, its reader and why: the path itself, else the only scene in its folders; of several none is chosen."""
     if not path.exists():
         raise SceneError(path, "no such file or folder")
-    for name in READERS:
-        reason = import_module(f"taichi_nerf.scenes.{name}").fits(path)
-        if reason:
-            return name, reason
-    if path.is_dir() and len(list_images(path)) > 1:
-        raise SceneError(
-            path, "holds pictures, but nothing that tells where they were taken: `taichi-nerf photos` finds that out"
-        )
-    found = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "a single file"
-    raise SceneError(path, f"holds no scene of a known form (found: {found or 'nothing'}); docs/scenes.md lists the forms")
+    level = [path]
+    for depth in range(DEEPEST + 1):
+        found = [(place, *fitting) for place in level if (fitting := _fitting(place))[0]]
+        if len(found) > 1:
+            named = ", ".join(str(place.relative_to(path)) for place, _, _ in found[:8]) + (", …" if len(found) > 8 else "")
+            raise SceneError(path, f"is no scene, but {len(found)} are in its folders; name one of them: {named}")
+        if found:
+            return found[0]
+        if depth == 0 and path.is_dir() and len(list_images(path)) > 1:
+            raise SceneError(path, f"holds pictures, but {NO_POSES}")
+        level = [inner for place in level for inner in folders_in(place) if not inner.is_symlink()]
+        if len(level) > MOST_FOLDERS:
+            break
+    raise SceneError(path, _why_no_scene(path))
+
+
+def _why_no_scene(path: Path) -> str:
+    if not path.is_dir():
+        return "is no file of a known form: name a transforms.json, an .npz or a folder (photos or a video: `taichi-nerf photos`)"
+    for inner in sorted(folders_in(path), key=lambda inner: inner.name not in USUAL_NAMES):
+        with suppress(OSError):
+            if len(list_images(inner)) > 1:
+                return f"holds pictures in {inner.name}, but {NO_POSES}"
+    there = ", ".join(sorted(child.name for child in path.iterdir())[:8])
+    return f"holds no scene of a known form (found: {there or 'nothing'}); docs/scenes.md lists the forms"
+
+
+def _fitting(path: Path) -> tuple[str, str]:
+    with suppress(PermissionError):
+        for name in READERS:
+            reason = import_module(f"taichi_nerf.scenes.{name}").fits(path)
+            if reason:
+                return name, reason
+    return "", ""
 
 
 def read_source(path: Path, allow_outside: bool = False) -> Source:
     """The scene as its files describe it."""
-    name, reason = find_reader(path)
+    place, name, reason = find_scene(path)
     read: Callable[[Path, bool], Source] = import_module(f"taichi_nerf.scenes.{name}").read
-    source = read(path, allow_outside)
+    source = read(place, allow_outside)
     if not source.names:
-        raise SceneError(path, "has no views")
-    return replace(source, notes=[f"read as {name}: {reason}", *source.notes])
+        raise SceneError(place, "has no views")
+    inner = [] if place == path else [f"{path} is no scene itself: {place.relative_to(path)} is, the only one in its folders"]
+    return replace(source, notes=[f"read as {name}: {reason}", *inner, *source.notes])
 
 
 def load_scene(
@@ -84,8 +118,9 @@ def load_scene(
         times=source.times,
         weights=source.weights,
         linear=source.linear,
-        notes=[*source.notes, *split_notes, *place_notes],
+        notes=[*source.notes, *_mask_notes(source), *split_notes, *place_notes],
         warnings=source.warnings,
+        ndc=frustum(source, mapping),
     )
 
 
@@ -100,10 +135,14 @@ def _moved(points: Points, mapping: Similarity, ratio: Array) -> Points:
 def _masks(source: Source, sizes: Array, cache_bytes: int) -> Images | None:
     if source.mask_files is None:
         return None
-    missing = [name for name, file in zip(source.names, source.mask_files, strict=True) if file is None]
-    if missing:
-        raise SceneError(source.folder, f"{len(missing)} of {len(source.names)} views have no mask, the first is {missing[0]}")
-    return Images([file for file in source.mask_files if file is not None], sizes, cache_bytes)
+    return Images(source.mask_files, sizes, cache_bytes)
+
+
+def _mask_notes(source: Source) -> list[str]:
+    missing = [name for name, file in zip(source.names, source.mask_files or [], strict=False) if file is None]
+    if not missing:
+        return []
+    return [f"{len(missing)} of {len(source.names)} views have no mask and count as a whole (the first is {missing[0]})"]
 
 
 def _depths(source: Source, sizes: Array, scale: float, cache_bytes: int) -> Depths | None:

@@ -1,4 +1,4 @@
-"""MVSNet's scenes, and BlendedMVS as it is distributed.
+"""MVSNet's scenes, and BlendedMVS as it is distributed. MVSNet's training set has its scans side by side: `mvsnet_scans`.
 
     cams/00000000_cam.txt          "extrinsic", 4 x 4 world to camera (x right, y down, z forward); "intrinsic", 3 x 3; and a line
                                    depth_min, depth_interval, and in some sets the number of depths and depth_max
@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from taichi_nerf.cameras import invert_poses, make_cameras
+from taichi_nerf.scenes import mvsnet_scans
 from taichi_nerf.scenes.camera_matrices import fit_to_pictures, pinhole
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, number, pose, read_text
-from taichi_nerf.scenes.images import image_size, list_images, natural_key, read_image
+from taichi_nerf.scenes.images import has_alpha, image_size, list_images, natural_key
 from taichi_nerf.scenes.source import Array, DepthFiles, Source
 
 IMAGE_FOLDERS, DEPTH_FOLDERS = ("images", "blended_images", "image"), ("rendered_depth_maps", "depths", "depth")
@@ -37,6 +38,8 @@ class View(NamedTuple):
 
 def fits(folder: Path) -> str:
     """cams/ with …_cam.txt beside a folder of pictures."""
+    if scans := mvsnet_scans.fits(folder):
+        return scans
     images = next((name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
     return f"cams/ with …{SUFFIX}, and {images}/" if images and _camera_files(folder) else ""
 
@@ -49,19 +52,30 @@ def _camera_files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, allow_outside: bool) -> Source:
-    cameras = {file.name.removesuffix(SUFFIX): file for file in _camera_files(folder)}
+    if mvsnet_scans.fits(folder):
+        scan = mvsnet_scans.open_scan(folder, allow_outside)
+        return _source(folder, scan.cameras, scan.pictures, scan.depth_maps, scan.notes)
+    cameras = {
+        file.name.removesuffix(SUFFIX): inside(folder, f"cams/{file.name}", allow_outside) for file in _camera_files(folder)
+    }
     pictures = _by_stem(folder, IMAGE_FOLDERS, allow_outside)
+    return _source(folder, cameras, pictures, _by_stem(folder, DEPTH_FOLDERS, allow_outside, (".pfm",)), [])
+
+
+def _source(
+    folder: Path, cameras: dict[str, Path], pictures: dict[str, Path], depth_maps: dict[str, Path], notes: list[str]
+) -> Source:
+    """From the files of each camera, by its name."""
     used = [stem for stem in cameras if stem in pictures]
     if not used:
         raise SceneError(
             folder, f"no picture in {' or '.join(IMAGE_FOLDERS)} has the name of a camera in cams (00000000{SUFFIX})"
         )
-    views = [read_camera(inside(folder, f"cams/{cameras[stem].name}", allow_outside)) for stem in used]
+    views = [read_camera(cameras[stem]) for stem in used]
     sizes = np.array([image_size(pictures[stem]) for stem in used], np.int64)
     fitted = fit_to_pictures(np.stack([view.intrinsics for view in views]), sizes, folder / "cams")
     near_far = _near_far(views)
-    has_alpha = read_image(pictures[used[0]]).shape[2] == 4
-    depth_maps = _by_stem(folder, DEPTH_FOLDERS, allow_outside, (".pfm",))
+    alpha = has_alpha([pictures[stem] for stem in used])
     depths = [depth_maps.get(stem) for stem in used]
     lists = (
         ([cameras[stem].name for stem in cameras if stem not in pictures], "cameras are skipped: they have no picture"),
@@ -73,21 +87,24 @@ def read(folder: Path, allow_outside: bool) -> Source:
     return Source(
         kind="mvsnet",
         folder=folder,
-        names=[pictures[stem].relative_to(folder).as_posix() for stem in used],
+        names=[_name(pictures[stem], folder) for stem in used],
         cameras=make_cameras(np.stack([view.pose for view in views]), fitted.intrinsics, sizes),
         image_files=[pictures[stem] for stem in used],
         depth=DepthFiles(depths, 1.0, "z") if any(depths) else None,
         near_far=near_far,
-        unbounded=not has_alpha,
+        unbounded=not alpha,
         notes=[
+            *notes,
             *fitted.notes,
             f"depths {near_far[0]:.5g} to {near_far[1]:.5g} by the camera files" if near_far else "camera files state no depths",
-            "an object on nothing (pictures have alpha)"
-            if has_alpha
-            else "a capture with a surrounding (pictures have no alpha)",
+            "an object on nothing (pictures have alpha)" if alpha else "a capture with a surrounding (pictures have no alpha)",
         ],
         warnings=[*fitted.warnings, *(f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names)],
     )
+
+
+def _name(picture: Path, folder: Path) -> str:
+    return picture.relative_to(folder).as_posix() if picture.is_relative_to(folder) else picture.name
 
 
 def _by_stem(folder: Path, names: tuple[str, ...], allow_outside: bool, extensions: tuple[str, ...] = ()) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Where a scene is: its center, scale, near and far, from the cameras and, where there are some, from the points.
+"""Where a scene is: its axes, center, scale, near and far, from the cameras and, where there are some, from the points.
 
 Scene units put what matters into the cube [-1, 1]^3: an object on nothing fills it; of a capture with a surrounding, the
 cameras stand about at distance one from what they look at, and the rest goes on outside the cube.
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from taichi_nerf.cameras import focus_point
+from taichi_nerf.scenes.axes import choose_axes, mean_axes
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Array
-from taichi_nerf.scenes.scene_data import Bounds, Similarity
+from taichi_nerf.scenes.scene_data import Bounds, Frustum, Similarity
 from taichi_nerf.scenes.source import Source
 
 
@@ -24,6 +25,15 @@ class Overrides:
     near: float | None = None
     far: float | None = None
     unbounded: bool | None = None
+    axes: str = "auto"  # see axes.py
+
+    @property
+    def place(self) -> bool:
+        """Whether they move the box."""
+        return self.center is not None or self.scale is not None or self.axes != "auto"
+
+
+CUBE = np.array([[-1.0, -1, -1], [1, 1, 1]])
 
 
 def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Similarity, Bounds, list[str]]:
@@ -33,28 +43,56 @@ def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Simil
         if value is not None and not 0 < value < np.inf:
             raise SceneError(source.folder, f"expected a positive number, got {value}", name)
     unbounded = source.unbounded if overrides.unbounded is None else overrides.unbounded
-    center, half, why = _place(source, unbounded)
-    if overrides.center is not None:
-        center, why = np.asarray(overrides.center), "center as asked for"
-    scale = overrides.scale or 1 / half
-    mapping = Similarity(scale, np.eye(3), -scale * center)
-    near, far, why_depth = _near_far(source, mapping, unbounded)
+    if source.placed is not None and not overrides.place:
+        mapping, near, far = source.placed
+        center, why = mapping.inverse()(np.zeros(3)), "as written by this package"
+        why_axes, why_depth = "axes as written by this package", why
+    else:
+        mapping, center, why, why_axes = _mapping(source, overrides, unbounded)
+        near, far, why_depth = _near_far(source, mapping, unbounded)
     near = near if overrides.near is None else overrides.near
     far = far if overrides.far is None else overrides.far
-    bounds = Bounds(np.array([[-1.0, -1, -1], [1, 1, 1]]), near, far, unbounded, source.forward_facing)
+    if not near < far:
+        raise SceneError(source.folder, f"near ({near:.5g}) has to be less than far ({far:.5g})", "near")
+    bounds = Bounds(CUBE.copy(), near, far, unbounded, source.forward_facing)
     notes = [
-        f"center {_spell(center)}, scale {scale:.5g} ({why})",
+        f"center {_spell(center)}, scale {mapping.scale:.5g} ({why})",
+        why_axes,
         f"near {near:.4g}, far {far:.4g} ({why_depth})",
         "unbounded: space outside the box is contracted" if unbounded else "bounded: nothing outside the box [-1, 1]^3",
     ]
     return mapping, bounds, notes
 
 
-def _place(source: Source, unbounded: bool) -> tuple[Array, float, str]:
+def _mapping(source: Source, overrides: Overrides, unbounded: bool) -> tuple[Similarity, Array, str, str]:
+    """From the file's coordinates to scene units; the center in the file's coordinates; why it and the axes are so."""
+    axes = choose_axes(source, overrides.axes, unbounded)
+    center, half, why = _place(source, unbounded, axes.rotation)
+    if axes.center is not None and axes.half is not None:
+        center, half, why = axes.center, axes.half, "where the viewing directions meet"
+    if overrides.center is not None:
+        center, why = np.asarray(overrides.center), "center as asked for"
+    scale = overrides.scale or 1 / half
+    return Similarity(scale, axes.rotation, -scale * axes.rotation @ center), center, why, axes.why
+
+
+def frustum(source: Source, mapping: Similarity) -> Frustum | None:
+    """What lies ahead of views that all face one way, in scene units."""
+    if not source.forward_facing or source.ndc_near is None:
+        return None
+    cameras = source.cameras
+    axes = mapping.rotation @ (mean_axes(source) * [[1], [-1], [-1]]).T  # right, down, forward
+    slopes = np.median(2 * cameras.intrinsics[:, :2] / cameras.sizes, axis=0)
+    position = mapping(cameras.centers.mean(0))
+    return Frustum(np.concatenate([axes, position[:, None]], -1), slopes, source.ndc_near * mapping.scale)
+
+
+def _place(source: Source, unbounded: bool, rotation: Array) -> tuple[Array, float, str]:
     """Center and half size of the cube, in the file's coordinates, and the reason."""
     cameras = source.cameras
     if source.box is not None:
-        return source.box.mean(0), float(np.diff(source.box, axis=0).max()) / 2, "the file's own bounds"
+        sides = np.abs(rotation) @ np.diff(source.box, axis=0)[0]  # of the box that holds the turned one
+        return source.box.mean(0), float(sides.max()) / 2, "the file's own bounds"
     middle, forward = cameras.centers.mean(0), cameras.forwards.mean(0)
     spread = float(np.linalg.norm(cameras.centers - middle, axis=-1).max(initial=0))
     if source.forward_facing and np.linalg.norm(forward) > 0.1:

@@ -6,6 +6,7 @@
                         "f cx cy 0." in the first line, SRN's form; a last line of two numbers is height and width
     rgb/*.png         pictures, alpha where the background is nothing
     pose/*.txt        4 x 4 camera to world, x right, y down, z forward, named as its picture
+    extrinsic/*.txt   the same, world to camera; where both are there this one is read, as NSVF does
 
 A name that begins with 0_ is of the training views. Where some begin with 2_, those are the test and 1_ the validation views, as
 in the synthetic sets; else 1_ are the test views, as in the real ones. Other names leave the splits open.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taichi_nerf.cameras import make_cameras
+from taichi_nerf.cameras import invert_poses, make_cameras
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, matrix, number, pose, read_text
 from taichi_nerf.scenes.images import image_size, list_images
@@ -26,11 +27,15 @@ LARGEST_TABLE = 256  # numbers in a text file of a camera
 
 
 def fits(folder: Path) -> str:
-    """bbox.txt, intrinsics.txt and the folders rgb and pose."""
+    """bbox.txt, intrinsics.txt and the folders rgb and pose, or extrinsic."""
     if not folder.is_dir() or _intrinsics_file(folder) is None:
         return ""
-    found = (folder / "bbox.txt").is_file() and (folder / "rgb").is_dir() and (folder / "pose").is_dir()
-    return "bbox.txt, rgb and pose" if found else ""
+    poses = _pose_folder(folder)
+    return f"bbox.txt, rgb and {poses}" if poses and (folder / "bbox.txt").is_file() and (folder / "rgb").is_dir() else ""
+
+
+def _pose_folder(folder: Path) -> str:
+    return next((name for name in ("extrinsic", "pose") if (folder / name).is_dir()), "")
 
 
 def _intrinsics_file(folder: Path) -> Path | None:
@@ -38,9 +43,10 @@ def _intrinsics_file(folder: Path) -> Path | None:
 
 
 def read(folder: Path, allow_outside: bool) -> Source:
-    images, missing, unposed = _pairs(folder, allow_outside)
+    place = _pose_folder(folder) or "pose"
+    images, missing, unposed = _pairs(folder, place, allow_outside)
     if not images:
-        raise SceneError(folder, "no picture in rgb has a pose of its name in pose", "rgb")
+        raise SceneError(folder, f"no picture in rgb has a pose of its name in {place}", "rgb")
     file = _intrinsics_file(folder) or folder / "intrinsics.txt"
     lines = number_lines(file)
     sizes = np.array([image_size(image) for image in images], np.int64)
@@ -54,7 +60,10 @@ def read(folder: Path, allow_outside: bool) -> Source:
         intrinsics = intrinsics * np.tile(ratios, (1, 2))
         if (sizes != stated).any():
             notes.append(f"intrinsics for {stated[0]:g} x {stated[1]:g} scaled to the pictures")
-    poses = [_read_pose(folder / "pose" / f"{image.stem}.txt") for image in images]
+    poses = np.stack([_read_pose(folder / place / f"{image.stem}.txt") for image in images])
+    if place == "extrinsic":
+        poses = invert_poses(poses)
+        notes.append("poses from extrinsic: world to camera")
     splits, rule = splits_by_prefix([image.name for image in images])
     lists = (
         (missing, "poses are skipped: rgb has no picture of their name"),
@@ -64,7 +73,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
         kind="nsvf",
         folder=folder,
         names=[f"rgb/{image.name}" for image in images],
-        cameras=make_cameras(np.stack(poses), intrinsics, sizes),
+        cameras=make_cameras(poses, intrinsics, sizes),
         image_files=images,
         splits=splits,
         box=_box(folder / "bbox.txt"),
@@ -73,7 +82,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
     )
 
 
-def _pairs(folder: Path, allow_outside: bool) -> tuple[list[Path], list[str], list[str]]:
+def _pairs(folder: Path, place: str, allow_outside: bool) -> tuple[list[Path], list[str], list[str]]:
     """Pictures that have a pose, poses without a picture, pictures without a pose."""
     pictures = list_images(folder / "rgb")
     images: dict[str, Path] = {}
@@ -81,7 +90,7 @@ def _pairs(folder: Path, allow_outside: bool) -> tuple[list[Path], list[str], li
         if picture.stem in images:
             raise SceneError(folder / "rgb", f"has two pictures for one pose: {images[picture.stem].name} and {picture.name}")
         images[picture.stem] = inside(folder, f"rgb/{picture.name}", allow_outside)
-    poses = {file.stem for file in (folder / "pose").iterdir() if file.suffix == ".txt" and not file.name.startswith(".")}
+    poses = {file.stem for file in (folder / place).iterdir() if file.suffix == ".txt" and not file.name.startswith(".")}
     both = [image for stem, image in images.items() if stem in poses]
     return both, sorted(poses - images.keys()), [image.name for stem, image in images.items() if stem not in poses]
 

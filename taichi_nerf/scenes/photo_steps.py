@@ -5,6 +5,7 @@ opened beside it: two SQLite libraries in one process spoil the file.
 """
 
 import itertools
+import os
 import shutil
 import threading
 from collections import defaultdict
@@ -212,7 +213,8 @@ class Steps:
             raise
         for error in failures:
             if isinstance(error, RuntimeError | ValueError | OSError | IndexError) and not isinstance(error, SceneError):
-                raise SceneError("COLMAP", f"failed: {' '.join(str(error).split())[:200]}") from None
+                said = " ".join(str(error).replace(f"{self.work}{os.sep}", "").split())[:200]
+                raise SceneError("COLMAP", f"failed: {said}") from None
             raise error
 
 

@@ -5,14 +5,15 @@ no EXIF entry states are estimated from the pairs; then pictures are added one b
 kept. Pictures of one size, camera and focal length share a lens. OUT/images and OUT/sparse/0 are written when all is done.
 """
 
+import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.photo_steps import MATCHINGS, Report, Steps
+from taichi_nerf.scenes.unfinished import errors_name, require_free
 
 
 @dataclass(frozen=True)
@@ -50,28 +51,31 @@ def photos_to_scene(
     Features are looked for at `max_image_size`; the scene keeps the pictures as they are. `undistort` writes them without
     lens distortion instead, cropped to what all of it covers. Of a video, up to `n_frames` sharp frames are taken.
     """
+    if not source.exists():
+        raise SceneError(source, "no such file or folder")
+    require_free(out)
     pycolmap = _pycolmap()
     if matching not in MATCHINGS:
         raise SceneError(source, f"expected one of {', '.join(MATCHINGS)}, got {matching!r}", "matching")
     if camera_model not in pycolmap.CameraModelId.__members__:
-        raise SceneError(source, f"COLMAP has no camera model {camera_model!r}", "camera model")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SceneError(out, "is there already; choose another folder, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))  # beside it, so that the last step is a renaming
+        known = ", ".join(sorted(name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"))
+        raise SceneError("photos", f"COLMAP has no {camera_model!r}; it has {known}", "camera model")
+    work = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}")  # beside it, so that the last step is a renaming
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     try:
-        steps = Steps(pycolmap, work, report or (lambda _fraction, _text: None), n_threads)
-        frames = steps.gather(source, n_frames)
-        steps.find_features(camera_model, max_image_size, max_features)
-        steps.match(matching, sequence=frames is not None)
-        models = steps.map(seed)
-        if not models:
-            raise SceneError(source, f"none of {len(steps.names)} pictures could be placed; they need texture and overlap")
-        best = max(models, key=lambda model: (model.num_reg_images(), model.num_points3D()))
-        best.update_point_3d_errors()
-        steps.write(best, out, undistort)
+        with errors_name(out, work):
+            work.mkdir(parents=True)
+            steps = Steps(pycolmap, work, report or (lambda _fraction, _text: None), n_threads)
+            frames = steps.gather(source, n_frames)
+            steps.find_features(camera_model, max_image_size, max_features)
+            steps.match(matching, sequence=frames is not None)
+            models = steps.map(seed)
+            if not models:
+                raise SceneError(source, f"none of {len(steps.names)} pictures could be placed; they need texture and overlap")
+            best = max(models, key=lambda model: (model.num_reg_images(), model.num_points3D()))
+            best.update_point_3d_errors()
+            steps.write(best, out, undistort)
     finally:
         pycolmap.logging.minloglevel = level
         shutil.rmtree(work, ignore_errors=True)

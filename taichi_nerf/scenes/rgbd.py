@@ -1,4 +1,5 @@
-"""RGB-D sequences as 7-Scenes and 3DMatch have them; those of TUM's benchmark are read by `rgbd_tum`.
+"""RGB-D sequences as 7-Scenes and 3DMatch have them; those of TUM's benchmark are read by `rgbd_tum`,
+ScanNet's by `rgbd_scannet`.
 
     frame-000000.color.png (or .jpg)    pictures
     frame-000000.depth.png              16 bits, millimetres along the optical axis; 0 and 65535 are not measured
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from taichi_nerf.cameras import make_cameras
-from taichi_nerf.scenes import rgbd_tum
+from taichi_nerf.scenes import rgbd_scannet, rgbd_tum
 from taichi_nerf.scenes.camera_matrices import fit_to_pictures, pinhole
 from taichi_nerf.scenes.depth_points import points_of_depths
 from taichi_nerf.scenes.errors import SceneError
@@ -42,13 +43,15 @@ class Frame(NamedTuple):
 
 
 def fits(folder: Path) -> str:
-    """frame-….pose.txt in the folder or in its folders seq-…; or the three lists of TUM's benchmark."""
+    """frame-….pose.txt in the folder or in its folders seq-…; or the three lists of TUM's benchmark; or ScanNet's folders."""
     if not folder.is_dir():
         return ""
     if _first_pose(folder):
         return f"frame-…{POSE} and color"
     sequences = [place for place in _sequences(folder) if _first_pose(place)]
-    return f"sequences {', '.join(place.name for place in sequences[:4])}" if sequences else rgbd_tum.fits(folder)
+    if sequences:
+        return f"sequences {', '.join(place.name for place in sequences[:4])}"
+    return rgbd_tum.fits(folder) or rgbd_scannet.fits(folder)
 
 
 def _first_pose(folder: Path) -> Path | None:
@@ -61,8 +64,9 @@ def _sequences(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, allow_outside: bool) -> Source:
-    if not _first_pose(folder) and rgbd_tum.fits(folder):
-        return rgbd_tum.read(folder, allow_outside)
+    for other in (rgbd_tum, rgbd_scannet):
+        if not _first_pose(folder) and not _sequences(folder) and other.fits(folder):
+            return other.read(folder, allow_outside)
     places = [folder] if _first_pose(folder) else _sequences(folder)
     frames, warnings = _frames(folder, places, allow_outside)
     if not frames:

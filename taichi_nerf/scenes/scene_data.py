@@ -3,31 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.scenes.images import Array, Images
+from taichi_nerf.scenes.similarity import Similarity
 from taichi_nerf.scenes.source import DepthKind, Points
 
-
-@dataclass(frozen=True)
-class Similarity:
-    """x → scale · rotation x + translation."""
-
-    scale: float
-    rotation: Array  # [3, 3]
-    translation: Array  # [3]
-
-    @staticmethod
-    def identity() -> "Similarity":
-        return Similarity(1.0, np.eye(3), np.zeros(3))
-
-    def __call__(self, points: Array) -> Array:
-        return self.scale * points @ self.rotation.T + self.translation
-
-    def inverse(self) -> "Similarity":
-        rotation = self.rotation.T
-        return Similarity(1 / self.scale, rotation, -rotation @ self.translation / self.scale)
+__all__ = ["Bounds", "Depths", "Frustum", "SceneData", "Similarity"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +20,15 @@ class Bounds:
     far: float
     unbounded: bool
     forward_facing: bool
+
+
+@dataclass(frozen=True)
+class Frustum:
+    """What lies ahead of cameras that face one way: what `taichi_nerf.ndc` maps to the cube [-1, 1]^3, in scene units."""
+
+    camera_to_world: Array  # [3, 4] the mean camera, OpenCV
+    slopes: Array  # [2] focal length over half the width, over half the height
+    near: float  # distance of the near plane from the mean camera; the far plane is at infinity
 
 
 @dataclass(frozen=True)
@@ -73,3 +63,4 @@ class SceneData:
     linear: bool = False
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ndc: Frustum | None = None  # for views that face one way and whose nearest depth is known

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taichi_nerf.cameras import Cameras
+from taichi_nerf.scenes.similarity import Similarity
 
 Array = NDArray[Any]
 DepthKind = Literal["ray", "z", "inverse"]
@@ -40,6 +41,14 @@ class DepthFiles:
     invalid: float = 0.0  # the value that means "not measured", beside zero and what is not finite, which always do
 
 
+class Placed(NamedTuple):
+    """Where the scene is, as this package decided it before and wrote it down."""
+
+    mapping: Similarity  # from the file's coordinates to scene units
+    near: float  # in scene units
+    far: float
+
+
 @dataclass(frozen=True)
 class Source:
     """A scene as its files describe it."""
@@ -57,7 +66,10 @@ class Source:
     weights: Array | None = None  # [n_views] loss weight of a pixel (mip-NeRF's lossmult)
     box: Array | None = None  # [2, 3] where the file itself bounds the scene
     near_far: tuple[float, float] | None = None  # where the file, or its published protocol, says
+    placed: Placed | None = None  # goes before all other ways to find out where the scene is
     unbounded: bool = False  # a capture with a surrounding, not an object on nothing
+    reach: float | None = None  # instant-ngp's aabb_scale
+    ndc_near: float | None = None  # of forward-facing views: the published near plane, from the mean camera in the file's lengths
     forward_facing: bool = False
     linear: bool = False  # colors are linear, not sRGB
     arrays: list[Array] | None = None  # the pictures themselves, [h, w, c] each, where they are no files of their own

@@ -22,10 +22,14 @@ UNUSED = {
 }
 
 
+def reach_of(data: dict[str, Any], file: Path) -> float | None:
+    reach = data.get("aabb_scale")
+    return None if reach is None else number(reach, file, "aabb_scale", 1e-3, 1e6)
+
+
 def bounds(data: dict[str, Any], file: Path, has_alpha: bool) -> tuple[Array | None, bool, list[str]]:
     """The box in the file's coordinates where it states one, whether there is a surrounding, and why."""
-    reach = data.get("aabb_scale")
-    reach = None if reach is None else number(reach, file, "aabb_scale", 1e-3, 1e6)
+    reach = reach_of(data, file)
     box, notes = _box(data, file, reach)
     if reach is not None:
         unbounded = reach > 1

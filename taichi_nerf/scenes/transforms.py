@@ -9,6 +9,7 @@
       mask_path         a frame's mask: what is not black is looked at
       train_filenames, val_filenames, test_filenames  nerfstudio: the scene's own splits
       ply_file_path     nerfstudio: the sparse points, in the coordinates of the poses
+      taichi_nerf       where the scene is, as `scene convert` writes it (own_fields)
       applied_transform, applied_scale                nerfstudio: what was done to COLMAP's coordinates; nothing to undo
 
 or transforms_train.json and its siblings with the same fields, or any one such file named by its path. Poses are camera to world,
@@ -24,7 +25,8 @@ import numpy as np
 from taichi_nerf.scenes import transform_extras as extras
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import read_json
-from taichi_nerf.scenes.images import read_image
+from taichi_nerf.scenes.images import has_alpha
+from taichi_nerf.scenes.own_fields import read_own_fields
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.transform_frames import Views, find_image, read_frames, require_views, transforms_files
 
@@ -66,9 +68,10 @@ def read(folder: Path, allow_outside: bool) -> Source:
     if not views.splits:
         views.sort()
         _own_splits(views, data, file)
-    box, unbounded, notes = extras.bounds(data, file, has_alpha=read_image(views.found[0].image).shape[2] == 4)
+    box, unbounded, notes = extras.bounds(data, file, has_alpha=has_alpha([view.image for view in views.found]))
     if "" not in files and (folder / "transforms.json").is_file():
         notes.append("transforms.json lies beside the files of the splits and is not read")
+    own = read_own_fields(data, file)
     points, point_notes, point_warnings = extras.points(data, file, views)
     depth, depth_notes = extras.depths(data, file, views)
     return Source(
@@ -83,10 +86,11 @@ def read(folder: Path, allow_outside: bool) -> Source:
         points=points,
         times=views.times,
         box=box,
-        unbounded=unbounded,
+        reach=extras.reach_of(data, file),
         linear=all(view.image.suffix.lower() in (".exr", ".hdr") for view in views.found),
         notes=[*notes, *depth_notes, *point_notes, *extras.lens_notes(views), *views.notes()],
         warnings=[*views.warnings(), *point_warnings, *extras.unused(data, views)],
+        **{"unbounded": unbounded, **own},
     )
 
 

@@ -1,6 +1,6 @@
 """Any scene to a folder with a transforms.json, as instant-ngp and nerfstudio read it, and this package too.
 
-    OUT/transforms.json     lenses, poses (x right, y up, z backward), splits, box; written last
+    OUT/transforms.json     lenses, poses (x right, y up, z backward), splits, place; written last
     OUT/images/…            the pictures: copied, or hard links to them; decoded only where a form has no files for them
     OUT/masks/… depths/…    the same, where there are some
     OUT/points.ply          sparse points, in the coordinates of the poses
@@ -20,10 +20,12 @@ import numpy as np
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, MODELS, OPENCV, ORTHOGRAPHIC, Array, Cameras, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import EXTENSIONS, natural_key, read_image
-from taichi_nerf.scenes.normalise import Overrides, normalise
+from taichi_nerf.scenes.normalise import CUBE, Overrides, normalise
+from taichi_nerf.scenes.own_fields import own_fields
 from taichi_nerf.scenes.ply import ply_bytes
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
+from taichi_nerf.scenes.unfinished import NO_ROOM, unfinished_folder
 
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 SURROUNDING = 16  # aabb_scale of a capture with a surrounding
@@ -40,18 +42,8 @@ def write_transforms(
     overrides: Overrides = Overrides(),  # noqa: B008
 ) -> list[str]:
     """Write a scene into a folder that does not exist or is empty, all of it or nothing. What was not kept comes back."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SceneError(out, "is there already: choose another folder, or remove it first")
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
-        lost = _write(source, unfinished, link, views, n_views, overrides)
-        if out.exists():
-            out.rmdir()
-        unfinished.replace(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return lost
+    with unfinished_folder(out) as unfinished:
+        return _write(source, unfinished, link, views, n_views, overrides)
 
 
 def _write(
@@ -67,7 +59,7 @@ def _write(
         frames.append({**frame, "transform_matrix": matrix, **lenses[i]})
         if source.times is not None:
             frames[i]["time"] = float(source.times[i])
-    fields = {**shared, **_bounds(source, overrides)}
+    fields = {**shared, **_bounds(source, overrides), **own_fields(source, overrides)}
     chosen = views is not None or n_views is not None
     splits = choose_splits(source, views, n_views)[0] if chosen else source.splits
     for split in KEPT_SPLITS:
@@ -130,15 +122,15 @@ def _lens(cameras: Cameras, i: int) -> dict[str, Any]:
 
 
 def _bounds(source: Source, overrides: Overrides) -> dict[str, Any]:
-    """The box, where the file has one, where the user decides it, or where without it the scene would seem unbounded."""
+    """For other programs: the box, where the file has one, the user decides it, or without it the scene would seem unbounded."""
     unbounded = source.unbounded if overrides.unbounded is None else overrides.unbounded
-    decided = overrides.center is not None or overrides.scale is not None
-    fields: dict[str, Any] = {"aabb_scale": SURROUNDING if unbounded else 1}
-    if source.box is not None and not decided:
+    stated = source.reach is not None and (source.reach > 1) == unbounded
+    fields: dict[str, Any] = {"aabb_scale": source.reach if stated else SURROUNDING if unbounded else 1}
+    if source.box is not None and not overrides.place:
         fields["aabb"] = source.box.tolist()
-    elif decided or not unbounded:
-        mapping = normalise(source, overrides)[0].inverse()
-        fields["aabb"] = mapping(np.array([[-1.0, -1, -1], [1, 1, 1]])).tolist()
+    elif overrides.place or not unbounded:
+        to_file = normalise(source, overrides)[0].inverse()
+        fields["aabb"] = (to_file(np.zeros(3)) + to_file.scale * CUBE).tolist()
     return fields
 
 
@@ -170,6 +162,8 @@ def _copy(file: Path, target: Path, link: bool) -> None:
     except FileNotFoundError:
         raise SceneError(file, "no such file") from None
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
         hint = "; leave out --link where the two are on different file systems" if link else ""
         raise SceneError(file, f"cannot be {'linked' if link else 'copied'}: {error.strerror}{hint}") from None
 
@@ -219,8 +213,6 @@ def _along_axis(source: Source, i: int, raw: Array) -> Array:
 def _not_kept(source: Source, splits: dict[str, Array]) -> list[str]:
     others = [split for split in splits if split not in KEPT_SPLITS and len(splits[split])]
     said = (
-        (source.near_far is not None, "its near and far bounds"),
-        (source.forward_facing, "that its views face forward"),
         (source.weights is not None, "the weights of its views"),
         (bool(others), f"its splits {', '.join(others)}"),
         (source.points is not None and len(source.points.seen) > 0, "which view saw which point where"),

@@ -8,7 +8,7 @@ from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.fields.hash_grid_field import HashGridField
 from taichi_nerf.fields.space import Contraction
 from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import Culling, RenderedBatch, render_rays
+from taichi_nerf.rendering import RenderedBatch, render_rays
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Config

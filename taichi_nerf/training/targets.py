@@ -13,7 +13,7 @@ from taichi_nerf.training.pixel_batches import PixelTable, pack_pictures, pixels
 
 
 class Batch(NamedTuple):
-    index: Tensor  # [n] rows of the table
+    rows: Tensor  # [n] of the table
     positions: Tensor  # [n, 2] pixels
     views: Tensor  # [n] int32
     color: Tensor  # [n, 3]
@@ -58,7 +58,7 @@ class Targets:
 
 
 def _depths(scene: SceneData, views: list[int]) -> np.ndarray:
-    """Depths of all pixels [n_pixels] float32 in scene units, 0 where unknown; maps of another size are read at the nearest pixel."""
+    """Depths of all pixels [n_pixels] float32 in scene units, 0 where unknown. Maps of another size: the nearest of their pixels."""
     assert scene.depths is not None
     maps: Images = scene.depths.images
     rows = []
@@ -72,8 +72,7 @@ def _depths(scene: SceneData, views: list[int]) -> np.ndarray:
         x = (np.arange(width) + 0.5) * stored.shape[1] / width
         picked = stored[y.astype(int)[:, None], x.astype(int)[None]]
         known = np.isfinite(picked.astype(np.float64)) & (picked != scene.depths.invalid) & (picked > 0)
-        depth = np.where(known, picked, 1) * np.float32(scene.depths.unit)
-        if scene.depths.kind == "inverse":
-            depth = 1 / depth
+        stated = np.where(known, picked, 1) * scene.depths.unit
+        depth = 1 / stated if scene.depths.kind == "inverse" else stated
         rows.append(np.where(known, depth, 0).astype(np.float32).ravel())
     return np.concatenate(rows)

@@ -47,7 +47,7 @@ class Step:
 
 
 class Trainer:
-    def __init__(self, config: Config, scene: SceneData, device: torch.device, world: World = World()):  # noqa: B008
+    def __init__(self, config: Config, scene: SceneData, device: torch.device, world: World = World()):
         self.config, self.scene, self.device, self.world = config, scene, device, world
         torch.manual_seed(config.run.seed)
         self.model = Model(config, scene, device)
@@ -116,7 +116,7 @@ class Trainer:
         loss = losses.photometric(config.loss.kind, out.color, truth, batch.weight)
         squared = (out.color.detach() - truth).square().mean(-1)
         if self.errors is not None:
-            self.errors.learn(batch.index, squared)
+            self.errors.learn(batch.rows, squared)
         if config.loss.opacity_entropy:
             loss = loss + config.loss.opacity_entropy * losses.opacity_entropy(out.opacity)
         if config.loss.spread:
@@ -186,7 +186,8 @@ class Trainer:
 
     def _along_rays(self, batch: Batch, rays: Rays) -> Tensor:
         """Known depths as distances along rays."""
-        assert batch.depth is not None and self.scene.depths is not None
+        assert batch.depth is not None
+        assert self.scene.depths is not None
         if self.scene.depths.kind == "ray":
             return batch.depth
         forward = self.model.rig.poses()[batch.views.long(), :, 2]
@@ -206,6 +207,4 @@ def _optimiser(config: Config, model: Model) -> torch.optim.Optimizer:
     if model.rig.is_refined:
         groups.append({"name": "poses", "params": list(model.rig.parameters()), "first_lr": config.poses.learning_rate})
     fused = current().arch in ("cpu", "cuda", "vulkan", "metal")
-    return torch.optim.Adam(
-        groups, lr=rate, betas=(0.9, config.optimiser.beta2), eps=config.optimiser.epsilon, fused=fused
-    )
+    return torch.optim.Adam(groups, lr=rate, betas=(0.9, config.optimiser.beta2), eps=config.optimiser.epsilon, fused=fused)

@@ -5,10 +5,14 @@ from dataclasses import replace
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import sample_transforms
 
 from taichi_nerf.cameras import make_cameras
-from taichi_nerf.scenes.check import check_points, check_scene
+from taichi_nerf.scenes import load_scene
+from taichi_nerf.scenes.check import check_files, check_points, check_scene
+from taichi_nerf.scenes.describe import describe
 from taichi_nerf.scenes.source import DepthFiles, Points, Source
+from taichi_nerf.trajectories import look_at
 
 SIZE, FOCAL = (64, 48), 50.0
 KINDS = ("z", "ray", "inverse")
@@ -93,3 +97,59 @@ def test_points_behind_their_camera_are_counted():
     (figure,) = check_points(cameras, points)
     assert "1 are not" in figure.detail
     assert np.isfinite(figure.value)
+
+
+# --- an object seen from all sides ----------------------------------------------------------------------------------------
+
+
+def sphere(tmp_path, n_views):
+    """Views of a unit sphere from a ring at distance 4, with exact depths along the axis; 0 beside it."""
+    angles = np.linspace(0, 2 * np.pi, n_views, endpoint=False)
+    positions = 4 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1)
+    cameras = make_cameras(look_at(positions, np.zeros(3), np.array([0.0, 0, 1])), [80, 80, 32, 24], SIZE)
+    u, v = np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5)
+    files = []
+    for i in range(n_views):
+        origins, directions = cameras.rays(i, np.stack([u.ravel(), v.ravel()], -1))
+        b = (origins * directions).sum(-1)
+        inside = b * b - 15
+        along = -b - np.sqrt(np.maximum(inside, 0))
+        z = np.where(inside > 0, along * (directions @ cameras.forwards[i]), 0)
+        files.append(tmp_path / f"{i}.npy")
+        np.save(files[-1], z.reshape(SIZE[1], SIZE[0]).astype(np.float32))
+    return Source("made", tmp_path, [file.name for file in files], cameras, files, depth=DepthFiles(files, 1.0, "z"))
+
+
+@pytest.mark.parametrize("n_views", [8, 40])
+def test_the_far_side_of_an_object_does_not_count_as_disagreement(tmp_path, n_views):
+    """Views from all around see the whole sphere in their picture, but different sides of its surface."""
+    source = sphere(tmp_path, n_views)
+    (figure,) = check_scene(source)
+    assert figure.value < 1
+    assert not check_scene(replace(source, depth=replace(source.depth, unit=1.25)))[0].value < 3 * figure.value
+
+
+def test_views_that_share_no_surface_are_not_compared(tmp_path):
+    (figure,) = check_scene(sphere(tmp_path, 3))
+    assert np.isnan(figure.value)
+    assert "same surface" in figure.detail
+
+
+# --- damaged files --------------------------------------------------------------------------------------------------------
+
+
+def test_damaged_pictures_masks_and_depth_maps_are_counted_and_named(tmp_path):
+    sample_transforms.make(tmp_path, n=9)
+    assert check_files(load_scene(tmp_path))[0].value == 0
+    for name in ("images/000.png", "images/004.png", "masks/002.png", "depths/001.png"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:45])  # its header is whole
+    done = []
+    scene = load_scene(tmp_path)
+    (figure,) = check_files(scene, lambda share, text: done.append(share))
+    assert (figure.value, figure.unit) == (4, "of 27")
+    assert "000.png: is no readable image" in figure.detail
+    assert "and 1 more" in figure.detail
+    assert done == sorted(done)
+    assert np.isfinite(check_scene(scene)[0].value)  # with the maps that are whole
+    assert describe(scene)["pictures"]["channels"] == 3

@@ -1,8 +1,11 @@
 """MVSNet's scenes, and BlendedMVS."""
 
+import shutil
+
 import numpy as np
 import pytest
 import sample_mvsnet
+import sample_mvsnet_scan
 from sample_mvsnet import SIZE, K
 
 from taichi_nerf.scenes import SceneError, load_scene, mvsnet
@@ -99,3 +102,37 @@ def test_a_broken_camera_is_one_line_that_names_it(tmp_path, name):
         mvsnet.read(tmp_path / "a", False)
     assert "00000001_cam.txt" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- the training set, scans side by side ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scan", ["scan1_train", "scan114"])
+def test_a_scan_of_the_training_set_has_its_cameras_one_light_and_its_depths(tmp_path, scan):
+    poses = sample_mvsnet_scan.make(tmp_path / "dtu", scan=scan)
+    for folder in (tmp_path / "dtu", tmp_path / "dtu/Rectified" / scan):
+        assert mvsnet.fits(folder).startswith("Cameras/")
+        source = mvsnet.read(folder, False)
+        for view, matrix in enumerate(poses):
+            wanted = project(matrix, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+            assert np.abs(source.cameras.project(view, POINTS)[0] - wanted).max() < 1e-9
+        assert [file.name for file in source.image_files] == [f"rect_{i:03d}_3_r5000.png" for i in range(1, 6)]
+        assert np.allclose([read_image(file).mean() for file in source.depth.files], [3, 3.1, 3.2, 3.3, 3.4])
+        assert source.near_far == pytest.approx(NEAR_FAR["interval only"])
+        assert any("light 3 of 0, 3, 6" in note for note in source.notes)
+    assert load_scene(tmp_path / "dtu").kind == "mvsnet"
+
+
+def test_of_several_scans_one_has_to_be_named(tmp_path):
+    sample_mvsnet_scan.make(tmp_path / "dtu")
+    sample_mvsnet_scan.make(tmp_path / "dtu", scan="scan2_train", lights=(5,))
+    with pytest.raises(SceneError, match="name the folder of one of them in Rectified: scan1_train, scan2_train"):
+        load_scene(tmp_path / "dtu")
+    scene = load_scene(tmp_path / "dtu/Rectified/scan2_train")
+    assert scene.images.files[0].name == "rect_001_5_r5000.png"
+
+
+def test_rectified_pictures_without_cameras_are_no_scan(tmp_path):
+    sample_mvsnet_scan.make(tmp_path / "dtu")
+    shutil.rmtree(tmp_path / "dtu/Cameras")
+    assert mvsnet.fits(tmp_path / "dtu") == mvsnet.fits(tmp_path / "dtu/Rectified/scan1_train") == ""

@@ -60,6 +60,21 @@ def test_pictures_and_poses_belong_together_by_name(tmp_path):
     ]
 
 
+def test_extrinsics_are_world_to_camera_and_go_before_poses(tmp_path):
+    poses = sample_nsvf.make(tmp_path / "a")
+    (tmp_path / "a/extrinsic").mkdir()
+    for file in (tmp_path / "a/pose").iterdir():
+        np.savetxt(tmp_path / "a/extrinsic" / file.name, np.linalg.inv(np.loadtxt(file)))
+        file.unlink()
+    for _ in range(2):
+        source = nsvf.read(tmp_path / "a", False)
+        for view, matrix in enumerate(poses):
+            assert np.abs(source.cameras.project(view, POINTS)[0] - project(matrix, FOCAL, FOCAL, *CENTER)).max() < 1e-9
+        if (tmp_path / "a/pose").is_dir():
+            (tmp_path / "a/pose").rmdir()
+    assert nsvf.fits(tmp_path / "a") == "bbox.txt, rgb and extrinsic"
+
+
 def test_the_form_is_told_by_its_files(tmp_path):
     sample_nsvf.make(tmp_path / "a")
     assert nsvf.fits(tmp_path / "a") == "bbox.txt, rgb and pose"

@@ -206,3 +206,18 @@ def test_the_smallest_capture_agrees_with_the_colmap_model_it_was_made_from():
     ours, theirs = source.cameras.centers, np.stack([centers[name] for name in names])
     ours, theirs = (np.linalg.norm(c[:, None] - c[None], axis=-1) for c in (ours, theirs))
     assert np.abs(ours / ours.max() - theirs / theirs.max()).max() < 1e-6  # distances, up to scale
+
+
+def test_views_without_a_mask_count_as_a_whole(tmp_path):
+    sample_transforms.make(tmp_path)
+    data = json.loads((tmp_path / "transforms.json").read_text())
+    for i in (1, 3):
+        del data["frames"][i]["mask_path"]
+    (tmp_path / "transforms.json").write_text(json.dumps(data))
+    (tmp_path / "masks/004.png").unlink()
+    scene = load_scene(tmp_path, downscale=2)
+    assert [bool((scene.masks[i] == 255).all()) for i in range(5)] == [False, True, False, True, True]
+    assert scene.masks[1].shape == (4, 6, 1)
+    assert [note for note in scene.notes if "mask" in note] == [
+        "3 of 5 views have no mask and count as a whole (the first is images/001.png)"
+    ]

@@ -1,0 +1,40 @@
+"""Pictures of another size, by averages over areas."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def shrink(image: Array, width: int, height: int) -> Array:
+    """Area-averaged to a smaller size, alpha-weighted where there is alpha, in the type it has."""
+    if image.shape[:2] == (height, width):
+        return image
+    values = image.astype(np.float32)
+    if image.shape[2] == 4:
+        values[..., :3] *= values[..., 3:]
+    values = _average_rows(_average_rows(values, height).swapaxes(0, 1), width).swapaxes(0, 1)
+    if image.shape[2] == 4:
+        values[..., :3] /= np.maximum(values[..., 3:], 1e-6)
+    if np.issubdtype(image.dtype, np.integer):
+        values = np.clip(np.rint(values), 0, np.iinfo(image.dtype).max)
+    return values.astype(image.dtype)
+
+
+def _average_rows(values: Array, n: int) -> Array:
+    """[h, w, c] to [n, w, c]: exact averages over n equal strips; to more rows, linear interpolation."""
+    h = len(values)
+    if n > h:
+        at = np.clip((np.arange(n) + 0.5) * h / n - 0.5, 0, h - 1)
+        low = np.floor(at).astype(int)
+        t = (at - low)[:, None, None].astype(np.float32)
+        return values[low] * (1 - t) + values[np.minimum(low + 1, h - 1)] * t
+    if h % n == 0:
+        return values.reshape(n, h // n, *values.shape[1:]).mean(1)
+    edges = np.arange(n + 1) * h / n
+    sums = np.concatenate([np.zeros_like(values[:1], np.float64), values.cumsum(0, dtype=np.float64)])
+    low = np.minimum(np.floor(edges).astype(int), h - 1)
+    at_edges = sums[low] + (edges - low)[:, None, None] * values[low]
+    return (np.diff(at_edges, axis=0) * n / h).astype(np.float32)
