@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from taichi_nerf.ops import compositing, hash_grid, occupancy_grid, ray_box, ray
 from taichi_nerf.rays import Rays, RenderedRays
 
 RESOLUTION, STEP = 64, 2 / 128  # occupancy cells an axis, and the length of a ray marching step
-GRID = {"n_levels": 12, "base_resolution": 8, "max_resolution": 256, "log2_table_size": 15}
+GRID: dict[str, Any] = {"n_levels": 12, "base_resolution": 8, "max_resolution": 256, "log2_table_size": 15}
 SAMPLES_PER_STEP, LEARNING_RATE = 2**14, 2e-2
 
 Report = Callable[[float, str], None]  # fraction done, what is known so far

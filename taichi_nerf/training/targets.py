@@ -58,7 +58,7 @@ class Targets:
 
 
 def _depths(scene: SceneData, views: list[int]) -> np.ndarray:
-    """Depths of all pixels [n_pixels] float32 in scene units, 0 where unknown. Maps of another size: the nearest of their pixels."""
+    """Depths of all pixels [n_pixels], in scene units, 0 where unknown. Maps of another size: the nearest of their pixels."""
     assert scene.depths is not None
     maps: Images = scene.depths.images
     rows = []
