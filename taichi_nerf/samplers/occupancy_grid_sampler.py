@@ -77,7 +77,7 @@ class OccupancyGridSampler(nn.Module):
             chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
             shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
             positions = self._positions(chosen, shift)
-            thickness = density(positions) * self._step_at(positions)
+            thickness = density(positions) * self._step()
             occupancy_grid.update_density_(self.thickness, chosen, thickness, decay=self.settings.decay)
         self.pack()
 
@@ -95,13 +95,9 @@ class OccupancyGridSampler(nn.Module):
         threshold = -math.log1p(-self.settings.least_alpha)
         self.bits.copy_(occupancy_grid.pack_occupancy(self.thickness, threshold=threshold))
 
-    def _step_at(self, positions: Tensor) -> Tensor:
-        """About how long a step is there [n]: in unbounded scenes cameras stand at distance one from the middle."""
-        settings = self.settings
-        if not settings.cone_angle:
-            return positions.new_full((len(positions),), self.stretch * settings.step_size)
-        growing = settings.cone_angle * positions.norm(dim=-1).clamp_min(1)
-        return self.stretch * growing.clamp(settings.step_size, settings.max_step)
+    def _step(self) -> float:
+        """How long a step is in the middle of the scene, which cameras of unbounded scenes see from distance one."""
+        return self.stretch * max(self.settings.step_size, self.settings.cone_angle)
 
     def _positions(self, cells: Tensor, jitter: Tensor) -> Tensor:
         return occupancy_grid.cell_positions(

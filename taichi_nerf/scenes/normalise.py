@@ -148,7 +148,7 @@ def _near_far(source: Source, mapping: Similarity, unbounded: bool) -> tuple[flo
         return max(depths[0] * mapping.scale * slack[0], 1e-3), depths[1] * mapping.scale * slack[1], why
     distances = np.linalg.norm(centers, axis=-1)
     if unbounded:
-        return 0.05, 100.0, "usual for a capture with a surrounding"
+        return 0.2, 16.0, "usual for a capture with a surrounding"
     corner = np.sqrt(3.0)  # of the cube
     return (
         max(float(distances.min()) - corner, 0.02),

@@ -14,7 +14,7 @@ from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import BatchSettings, Config, RunSettings, SceneSettings
+from taichi_nerf.training.config import BatchSettings, Config, LossSettings, RunSettings, SceneSettings
 
 STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither steps nor time are given
 
@@ -31,7 +31,8 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
         n_samples=2**16 if device.type == "cpu" else 2**18,
         masks="alpha" if bounded else "ignore",
     )
-    config = replace(config, field=field, occupancy=occupancy, batch=batch)
+    loss = LossSettings() if bounded else LossSettings("huber", spread=0.03)
+    config = replace(config, field=field, occupancy=occupancy, batch=batch, loss=loss)
     notes = [
         f"preset {run.preset}: {budget_of(config)}",
         f"hash grid: {field.n_levels} levels up to {field.max_resolution} cells an axis, 2^{field.log2_table_size} rows of "
@@ -69,7 +70,7 @@ def fitted(
     )
     occupancy = OccupancySettings(resolution=64, step_size=footprint, decay=0.7)
     if unbounded:
-        occupancy = replace(occupancy, resolution=128, cone_angle=2 * pixel_angle(scene), step_size=footprint / 4)
+        occupancy = replace(occupancy, cone_angle=4 * pixel_angle(scene), least_alpha=0.03)
     return field, occupancy
 
 

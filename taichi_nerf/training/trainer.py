@@ -30,7 +30,7 @@ from taichi_nerf.training.model import Model
 from taichi_nerf.training.schedules import late_decay
 from taichi_nerf.training.targets import Batch, Targets
 
-LONGEST_STRETCH = 5  # of the steps along rays, at first
+LONGEST_STRETCH = 5.0  # of the steps along rays
 FEWEST_RAYS, FIRST_RAYS = 256, 512  # few at first, when every cell is still taken for occupied
 
 
@@ -62,7 +62,6 @@ class Trainer:
         self.stopwatch = Stopwatch()
         self.guard = Guard()
         self.n_steps, self.n_rays = 0, FIRST_RAYS
-        self.model.sampler.stretch = LONGEST_STRETCH
 
     @property
     def is_done(self) -> bool:
