@@ -49,7 +49,8 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    learning_rate: float = 2e-2
+    learning_rate: float = 2e-2  # of the hash table
+    network_rate: float = 2e-2  # learning rate of the networks
     decay_from: float = 0.5  # of the training, when the learning rate begins to fall
     final_share: float = 0.02  # of it that is left at the end
     beta2: float = 0.99

@@ -29,6 +29,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     bounded = not scene.bounds.unbounded
     batch = BatchSettings(
         n_samples=2**16 if device.type == "cpu" else 2**18,
+        n_samples_per_ray=1024 if bounded else 64,  # an object's grid empties within a second, that of a room does not
         masks="alpha" if bounded else "ignore",
     )
     loss = LossSettings() if bounded else LossSettings("huber", spread=0.03)

@@ -199,7 +199,7 @@ def _optimiser(config: Config, model: Model) -> torch.optim.Optimizer:
     networks = [*field.density_mlp.parameters(), *field.color_mlp.parameters()]
     groups = [
         {"name": "table", "params": [field.table], "first_lr": rate, "weight_decay": config.optimiser.table_decay},
-        {"name": "networks", "params": networks, "first_lr": rate, "weight_decay": config.optimiser.mlp_decay},
+        {"name": "networks", "params": networks, "first_lr": config.optimiser.network_rate, "weight_decay": config.optimiser.mlp_decay},
     ]
     if field.appearance.numel():
         groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
