@@ -72,5 +72,5 @@ def over(color: Tensor, opacity: Tensor, background: Tensor) -> Tensor:  # [h, w
 
 def file_name(scene: SceneData, view: int) -> str:
     """A name for a picture of a view, which no other view has and every system can hold."""
-    stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in scene.names[view])
+    stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in scene.names[view].removesuffix(".png"))
     return f"{view:04d}_{stem[-60:].lstrip('._')}.png"
