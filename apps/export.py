@@ -16,9 +16,7 @@ from taichi_nerf.apps.run_options import open_run, run_options
               help="Of a mesh: nodes along the box. Of points: the box over their distance.")  # fmt: skip
 @click.option("--threshold", type=click.FloatRange(min=0, min_open=True),
               help="Density at the mesh's surface.  [default: where a thin skin hides half]")  # fmt: skip
-def export(
-    run: Path, scene: Path | None, arch: str, out: Path, what: str, resolution: int, threshold: float | None
-) -> None:
+def export(run: Path, scene: Path | None, arch: str, out: Path, what: str, resolution: int, threshold: float | None) -> None:
     """Write RUN's surface, colored by vertex, or a cloud of points, in the coordinates of the scene's own files.
 
     Of a scene with a surrounding: what lies in the box [-1, 1]^3 of scene units, around which the cameras stand.

@@ -1,8 +1,8 @@
 """From a configuration to a run folder: warm up, train, write down how it goes, and save.
 
-    with RunFolder.create(path) as folder:
-        train(config, scene, folder, device)
-    run = load_run(path, device)                  # what evaluation, rendering and export begin with
+with RunFolder.create(path) as folder:
+    train(config, scene, folder, device)
+run = load_run(path, device)                  # what evaluation, rendering and export begin with
 """
 
 import json
