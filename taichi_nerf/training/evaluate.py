@@ -95,7 +95,8 @@ def compare(run: Run, view: int) -> Compared:
     picture = picture_of_view(run.model, view, scene.cameras.sizes[view])
     color, opacity = picture.color.cpu(), picture.opacity.cpu()
     seconds = time.perf_counter() - start
-    background = background_of(config.run.background, *opacity.shape, seed=view)
+    height, width = opacity.shape
+    background = background_of(config.run.background, height, width, view)
     truth, alpha, inside = truth_of_view(scene, view, config.batch.masks == "alpha")
     return Compared(over(color, opacity, background), torch.lerp(background, truth, alpha[..., None]), inside, seconds)
 
