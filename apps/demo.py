@@ -1,4 +1,4 @@
-"""`taichi-nerf demo`: the main job on the built-in scene."""
+"""`taichi-nerf demo`: the main job on a built-in scene."""
 
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,11 +15,12 @@ from taichi_nerf.apps.command import Command, arch_option
     help="Folder for the results.  [default: demo, or the next free demo-N]",
 )
 @arch_option
-@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seconds", type=click.FloatRange(min=1), help="Training time.  [default: 60]")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps, in place of a time.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed is another scene.")
 @click.option("--overwrite", is_flag=True, help="Use a folder that already has files in it.")
-def demo(out: Path | None, arch: str, seconds: float, seed: int, overwrite: bool) -> None:
-    """Train a radiance field on a built-in scene, compare it with held-out views, and render it.
+def demo(out: Path | None, arch: str, seconds: float | None, steps: int | None, seed: int, overwrite: bool) -> None:
+    """Make a scene, train a radiance field on it, compare it with held-out views, and render it.
 
     Takes about two minutes on two processor cores; nothing is downloaded.
 
@@ -31,6 +32,9 @@ def demo(out: Path | None, arch: str, seconds: float, seed: int, overwrite: bool
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.runtime import start
 
+    if seconds is not None and steps is not None:
+        raise click.UsageError("give --seconds or --steps")
+    seconds = 60.0 if seconds is None and steps is None else seconds
     folder = out or next_free(Path("demo"))
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} already has files in it: choose another --out, or add --overwrite")
@@ -38,12 +42,17 @@ def demo(out: Path | None, arch: str, seconds: float, seed: int, overwrite: bool
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder):
         pass  # that it can be written to is found out before the training, not after
-    click.echo(f"training for {seconds:.0f} s on {backend.arch} ({backend.device_name})")
+    budget = f"{steps} steps" if seconds is None else f"{seconds:.0f} s"
+    click.echo(f"training for {budget} on {backend.arch} ({backend.device_name})")
     with progress() as report:
-        outcome = library.run(folder, backend.torch_device, seconds, seed, report)
-    click.echo(f"PSNR {outcome.psnr:.2f} dB on held-out test views after {outcome.n_steps} steps")
-    for file in outcome.files:
-        click.echo(file)
+        outcome = library.run(folder, backend.torch_device, seconds, steps, seed, report)
+    click.echo(
+        f"PSNR {outcome.psnr:.2f} dB, SSIM {outcome.ssim:.3f} on held-out test views "
+        f"after {outcome.n_steps} steps in {outcome.seconds:.0f} s"
+    )
+    width = max(len(str(file)) for file, _ in outcome.files)
+    for file, what in outcome.files:
+        click.echo(f"{file!s:<{width}}  {what}")
 
 
 def next_free(folder: Path) -> Path:

@@ -7,8 +7,12 @@ from taichi_nerf.apps.backends import backends
 from taichi_nerf.apps.benchmark import benchmark
 from taichi_nerf.apps.command import Group
 from taichi_nerf.apps.demo import demo
+from taichi_nerf.apps.evaluate import evaluate
+from taichi_nerf.apps.export import export
 from taichi_nerf.apps.photos import photos
+from taichi_nerf.apps.render import render
 from taichi_nerf.apps.scene import scene
+from taichi_nerf.apps.train import train
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -20,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (demo, scene, photos, backends, benchmark):
+for command in (demo, train, evaluate, render, export, scene, photos, backends, benchmark):
     main.add_command(command)

@@ -24,8 +24,8 @@ RULES = {
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
-        | {"runtime", "cameras", "scenes", "export"},
-        {"torch", "numpy", "imageio"},
+        | {"runtime", "cameras", "scenes", "export", "trajectories", "camera_path"},
+        {"torch", "numpy", "imageio", "trimesh"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
     "losses": ({"ops", "rays"}, {"torch"}),
@@ -39,7 +39,7 @@ RULES = {
     "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
     "hotswap": ({"runtime", "ops", "reference", "kernels"}, {"torch"}),
     "ops": ({"runtime", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
-    "demo": ({"demo", "rays", "ops"}, {"torch", "numpy", "imageio", "skimage", "trimesh"}),
+    "demo": ({"training", "procedural", "export"}, {"torch"}),
     "benchmarks": (None, {"torch", "numpy", "imageio"}),
     "apps": (None, {"click", "rich"}),
     "__init__": (None, set()),

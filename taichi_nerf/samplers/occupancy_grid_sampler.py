@@ -43,6 +43,12 @@ class OccupancyGridSampler(nn.Module):
         self.register_buffer("thickness", torch.zeros(n_cells, device=box.device))
         self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
 
+    def get_extra_state(self) -> dict[str, float]:
+        return {"stretch": self.stretch}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.stretch = state["stretch"]
+
     @torch.no_grad()
     def forward(self, rays: Rays, jitter: Tensor | None = None) -> Samples:
         """The samples of rays; `jitter` [n_rays] in [0, 1) shifts them, None leaves them where they are."""

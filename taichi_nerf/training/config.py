@@ -9,6 +9,7 @@ from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 
 Background = Literal["white", "black", "random"]
+Axes = Literal["auto", "file", "upright", "recentred", "spherified"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class SceneSettings:
     downscale: float = 1.0
     center: tuple[float, float, float] | None = None
     scale: float | None = None
+    axes: Axes = "auto"
     near: float | None = None
     far: float | None = None
     allow_outside: bool = False

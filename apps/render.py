@@ -1,0 +1,69 @@
+"""`taichi-nerf render`: a run along a camera path, as a video, a GIF or a folder of pictures."""
+
+from pathlib import Path
+
+import click
+
+from taichi_nerf.apps.command import Command
+from taichi_nerf.apps.run_options import open_run, run_options
+
+WHAT = ("color", "depth", "opacity", "normals")
+
+
+class Kinds(click.ParamType):
+    """color,depth"""
+
+    name = "list"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        kinds = [part.strip() for part in str(value).split(",")]
+        for kind in kinds:
+            if kind not in WHAT:
+                self.fail(f"expected some of {', '.join(WHAT)}, got {kind!r}", param, ctx)
+        return kinds
+
+
+@click.command(cls=Command)
+@run_options
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="X.mp4, X.gif, or a folder for PNGs.")
+@click.option("--path", "path", metavar="orbit|spiral|interpolate|test|FILE.json",
+              help="The way of the camera.  [default: orbit; spiral where all views face one way]")  # fmt: skip
+@click.option("--n-frames", type=click.IntRange(min=1), help="[default: 120; all of a file's or of the test views]")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.  [default: 30, or the file's]")
+@click.option("--width", type=click.IntRange(1, 16384), help="[default: that of the views, or the file's]")
+@click.option("--height", type=click.IntRange(1, 16384))
+@click.option("--what", type=Kinds(), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
+def render(
+    run: Path, scene: Path | None, arch: str, out: Path, path: str | None, n_frames: int | None, fps: float | None,
+    width: int | None, height: int | None, what: list[str],
+) -> None:  # fmt: skip
+    """Render RUN along a camera path. A folder keeps its frames: what is there already is not rendered again.
+
+    \b
+    Examples:
+      taichi-nerf render runs/chair --out orbit.mp4 --what color,depth
+      torchrun --nproc-per-node 2 -m taichi_nerf render runs/chair --out frames
+    """
+    from taichi_nerf import runtime
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.export.video import open_frames
+    from taichi_nerf.training.distributed import world
+    from taichi_nerf.training.render_path import cameras_of_path, frames
+
+    arch = runtime.choose() if arch == "auto" else arch
+    with world("cuda" if arch == "cuda" else "cpu") as ranks:
+        if ranks.size > 1 and out.suffix and not out.is_dir():
+            raise ValueError(f"{out}: several processes share the frames of a folder, not of a video; give --out a folder")
+        loaded = open_run(run, scene, arch, quiet=not ranks.is_main)
+        path = path or ("spiral" if loaded.scene.bounds.forward_facing else "orbit")
+        cameras, usual_fps = cameras_of_path(loaded.scene, path, n_frames, width, height)
+        with progress() as report, open_frames(out, fps or usual_fps) as target:
+            missing = set(target.missing(len(cameras)))
+            mine = [number for number in ranks.share(len(cameras)) if number in missing]
+            for done, (number, picture) in enumerate(frames(loaded, cameras, mine, what), 1):
+                target.add(picture, number)
+                report(done / len(mine), f"frame {done} of {len(mine)}")
+        ranks.barrier()
+        if ranks.is_main:
+            kept = len(cameras) - len(missing)
+            click.echo(f"{len(cameras)} frames" + (f", {kept} of them were there already" if kept else "") + f": {out}")

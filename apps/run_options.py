@@ -1,0 +1,35 @@
+"""What the commands that open a run have in common."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from taichi_nerf.apps.command import arch_option
+from taichi_nerf.apps.scene_options import options_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+RUN = (
+    click.argument("run", type=click.Path(path_type=Path)),
+    click.option("--scene", type=click.Path(path_type=Path), help="Where the run's scene is now, if it was moved."),
+    arch_option,
+)
+
+
+def run_options(function: Function) -> Function:
+    return options_of(RUN)(function)
+
+
+def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> Any:
+    """Start the backend and load the run; warnings go to stderr."""
+    from taichi_nerf import runtime
+    from taichi_nerf.training.run import load_run
+    from taichi_nerf.training.run_folder import RunFolder
+
+    RunFolder.open(run)  # a wrong name is told before a backend is started
+    backend = runtime.start(arch)
+    loaded = load_run(run, backend.torch_device, scene)
+    for warning in () if quiet else loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return loaded

@@ -1,0 +1,80 @@
+"""`taichi-nerf train`: a scene to a run."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.scene_options import scene_options
+from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, open_folder
+
+PRESETS = ("fast", "default", "quality")
+
+
+@click.command(cls=Command)
+@click.argument("scene", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
+@click.option("--method", type=click.Choice(["ngp"]), default="ngp", show_default=True)
+@click.option("--preset", type=click.Choice(PRESETS), default="default", show_default=True)
+@arch_option
+@click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
+@click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
+@click.option("--background", type=click.Choice(["white", "black", "random"]), default="white", show_default=True,
+              help="What pictures with alpha are evaluated on.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; of all settings only the budget may change.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--dry-run", is_flag=True, help="Print every setting and why, and train nothing.")
+@scene_options
+@click.pass_context
+def train(context: click.Context, scene: Path | None, out: Path, arch: str, **options: Any) -> None:
+    """Train a radiance field on SCENE until --steps or --time-budget is spent, whichever comes first.
+
+    The time budget counts training, without compiling. Ctrl-C saves, and --resume goes on.
+
+    \b
+    Examples:
+      taichi-nerf train scenes/chair --out runs/chair --time-budget 60
+      taichi-nerf train --out runs/chair --resume --time-budget 120
+      torchrun --nproc-per-node 2 -m taichi_nerf train scenes/chair --out runs/chair
+    """
+    from taichi_nerf import runtime
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.training.distributed import world
+    from taichi_nerf.training.interrupt import StopSignals
+    from taichi_nerf.training.run import train as train_run
+
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    if scene is None and not options["resume"]:
+        raise click.UsageError("Missing argument 'SCENE'.")
+    arch = runtime.choose() if arch == "auto" else arch
+    with world("cuda" if arch == "cuda" else "cpu") as ranks:
+        say = click.echo if ranks.is_main else lambda text, err=False: None
+        device = ranks.device
+        resolve = configuration_to_resume if options["resume"] else configuration
+        config, found, notes = resolve(context, scene, out, options, device)
+        for note in (*notes, *(f"warning: {warning}" for warning in found.warnings)):
+            say(note, err=not options["dry_run"])
+        if options["dry_run"]:
+            from taichi_nerf.training.settings import describe
+
+            say("\n".join(describe(config)))
+            return
+        threads = max(1, runtime.available_threads() // ranks.size)
+        backend = runtime.start(arch, threads if ranks.size > 1 else None)
+        say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
+        with open_folder(out, options, ranks) as folder, progress() as report, StopSignals() as stop:
+            quiet = report if ranks.is_main else (lambda done, text: None)
+            outcome = train_run(config, found, folder, device, resume=options["resume"], report=quiet,
+                                stop=lambda: stop.requested, world=ranks)  # fmt: skip
+        say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
+        if outcome.n_skipped or outcome.n_returns:
+            say(f"{outcome.n_skipped} steps were no numbers and skipped; {outcome.n_returns} returns to an earlier state")
+        if outcome.stopped:
+            say(f"stopped and saved; go on with: taichi-nerf train --out {out} --resume", err=True)
+            sys.exit(stop.exit_status)
+        say(f"how good it is:  taichi-nerf evaluate {out}\na video:         taichi-nerf render {out} --out {out}/orbit.mp4")

@@ -1,0 +1,85 @@
+"""What `taichi-nerf train` decides from its options before it trains."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import torch
+
+    from taichi_nerf.scenes import SceneData
+    from taichi_nerf.training.config import Config
+    from taichi_nerf.training.distributed import World
+    from taichi_nerf.training.run_folder import RunFolder
+
+MAY_CHANGE = {"scene", "out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_run", "debug"}  # on resuming
+
+
+def configuration(
+    context: click.Context, scene: Path, out: Path, options: dict[str, Any], device: "torch.device"
+) -> "tuple[Config, SceneData, list[str]]":
+    """Settings of a new run, its scene, and what was decided."""
+    from taichi_nerf.apps.scene_options import overrides_of
+    from taichi_nerf.training import presets
+    from taichi_nerf.training.config import Config, RunSettings, SceneSettings
+    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.scene_files import open_scene
+    from taichi_nerf.training.settings import apply_settings
+
+    if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:  # before the work, not after
+        raise RunError(out, "holds a run already; --resume goes on with it, --overwrite replaces it")
+    place = overrides_of(options)
+    settings = SceneSettings(
+        path=str(scene.resolve()),
+        views=None if options["views"] is None else tuple(options["views"]),
+        **{name: options[name] for name in ("n_views", "downscale", "allow_outside")},
+        **{name: getattr(place, name) for name in ("center", "scale", "axes", "near", "far")},
+    )
+    run = RunSettings(**{name: options[name] for name in ("method", "preset", "seed", "steps", "time_budget", "background")})
+    # What --set says about run and scene comes before the preset, which is fitted to both; what it says about the rest, after.
+    early = [text for text in options["settings"] if text.strip().startswith(("run.", "scene."))]
+    first = apply_settings(Config(settings, run), early)
+    found = open_scene(first.scene)
+    config, notes = presets.choose(found, first.scene, first.run, device)
+    return apply_settings(config, options["settings"]), found, [*found.notes, *notes]
+
+
+def configuration_to_resume(
+    context: click.Context, scene: Path | None, out: Path, options: dict[str, Any], device: "torch.device"
+) -> "tuple[Config, SceneData, list[str]]":
+    """Settings of a run that exists, with another budget if one is given."""
+    from taichi_nerf.training.run import read_settings, scene_of_run
+    from taichi_nerf.training.run_folder import RunError, RunFolder
+
+    given = [name for name in context.params if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
+    fixed = sorted(name.replace("_", "-") for name in given if name not in MAY_CHANGE)
+    if fixed:
+        raise click.UsageError(f"--{fixed[0].replace('settings', 'set')} cannot change on --resume: the run has its settings")
+    folder = RunFolder.open(out)
+    config = read_settings(folder)
+    if scene is not None and scene.resolve() != Path(config.scene.path):
+        if Path(config.scene.path).exists():
+            raise RunError(out, f"was trained on {config.scene.path}, not on {scene}; leave SCENE out, or choose another --out")
+        config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))  # it was moved
+    steps, seconds = options["steps"], options["time_budget"]
+    if steps is not None or seconds is not None:
+        config = replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
+    found, warnings = scene_of_run(folder, config)
+    return config, found, [f"warning: {text}" for text in warnings]
+
+
+@contextmanager
+def open_folder(out: Path, options: dict[str, Any], ranks: "World") -> "Iterator[RunFolder]":
+    """The run's folder, locked by the main process, which makes it."""
+    from taichi_nerf.training.run_folder import RunFolder
+
+    if not ranks.is_main:
+        yield RunFolder(out)
+        return
+    opened = RunFolder.open(out).locked() if options["resume"] else RunFolder.create(out, options["overwrite"])
+    with opened as folder:
+        yield folder

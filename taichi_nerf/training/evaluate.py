@@ -1,0 +1,125 @@
+"""How good a run is on views of a split: RUN/eval/<split>/metrics.json.
+
+PSNR is the mean over pictures of −10 log10(mean squared error), over the pixels inside of the mask where the scene has masks.
+Pictures with alpha, and those with masks, are compared over the run's background.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import imageio.v3 as imageio
+import numpy as np
+import torch
+from torch import Tensor
+
+from taichi_nerf.export.colors import to_bytes
+from taichi_nerf.export.files import write_whole
+from taichi_nerf.metrics import Lpips, psnr, ssim
+from taichi_nerf.training.pictures import background_of, file_name, over, picture_by, picture_of_view, truth_of_view
+from taichi_nerf.training.run import Report, Run
+from taichi_nerf.training.run_folder import RunError
+
+SMALLEST_FOR_SSIM = 7  # pixels a side
+
+
+class Compared(NamedTuple):
+    """One view, rendered and true, [h, w, 3] each."""
+
+    render: Tensor
+    truth: Tensor
+    inside: Tensor | None  # [h, w] bool
+    seconds: float  # of rendering
+
+
+def evaluate(
+    run: Run,
+    split: str = "test",
+    views: list[int] | None = None,
+    lpips: Lpips | None = None,
+    save_images: bool = False,
+    report: Report = lambda done, text: None,
+) -> dict[str, Any]:
+    """Write and return the figures. `views`: only these of the split, by their numbers in the scene."""
+    chosen = views_of(run, split, views)
+    folder = run.folder.eval_folder(split)
+    picture_by(run.model, run.scene.cameras[[chosen[0]]].resized([8, 8]), 0)  # compiles what rendering needs
+    images = []
+    total_seconds = 0.0
+    for done, view in enumerate(chosen):
+        compared = compare(run, view)
+        total_seconds += compared.seconds
+        images.append({"name": run.scene.names[view], "view": view, **figures(compared, lpips)})
+        if save_images:
+            png = imageio.imwrite("<bytes>", to_bytes(compared.render), extension=".png", plugin="pillow")
+            write_whole(folder / file_name(run.scene, view), png)
+        report((done + 1) / len(chosen), f"{split} view {done + 1} of {len(chosen)}")
+    found = {
+        "split": split,
+        "split_rule": run.scene.split_rule,
+        "views": "all" if views is None else chosen,
+        "step": run.n_steps,
+        "background": run.config.run.background,
+        "inside_mask": run.scene.masks is not None,
+        "n_images": len(images),
+        **{name: mean(image[name] for image in images) for name in ("psnr", "ssim", "lpips")},
+        "ssim_variant": "skimage",
+        "lpips_network": None if lpips is None else lpips.network,
+        "seconds_per_image": total_seconds / len(images),
+        "images": images,
+    }
+    write_whole(folder / "metrics.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    return found
+
+
+def views_of(run: Run, split: str, views: list[int] | None) -> list[int]:
+    """The views of a split, or those of them that are asked for."""
+    splits = {name: [int(view) for view in index] for name, index in run.scene.splits.items() if len(index)}
+    if split not in splits:
+        raise RunError(run.scene.folder, f"has no split {split!r}; it has {', '.join(splits)}")
+    if views is None:
+        return splits[split]
+    others = [view for view in views if view not in splits[split]]
+    if others or not views:
+        told = ", ".join(map(str, splits[split][:12])) + (", …" if len(splits[split]) > 12 else "")
+        raise RunError(run.scene.folder, f"view {others[0] if others else 'list'} is not of split {split!r}, which has {told}")
+    return views
+
+
+def compare(run: Run, view: int) -> Compared:
+    """Render a view and put its truth beside it."""
+    scene, config = run.scene, run.config
+    start = time.perf_counter()
+    picture = picture_of_view(run.model, view, scene.cameras.sizes[view])
+    color, opacity = picture.color.cpu(), picture.opacity.cpu()
+    seconds = time.perf_counter() - start
+    height, width = opacity.shape
+    background = background_of(config.run.background, height, width, view)
+    truth, alpha, inside = truth_of_view(scene, view, config.batch.masks == "alpha")
+    return Compared(over(color, opacity, background), torch.lerp(background, truth, alpha[..., None]), inside, seconds)
+
+
+def figures(compared: Compared, lpips: Callable[[Tensor, Tensor], float] | None) -> dict[str, float | None]:
+    """Outside of the mask both pictures are made alike for SSIM and LPIPS, which look at neighbourhoods."""
+    render, truth, inside, _ = compared
+    if inside is not None and not bool(inside.any()):
+        return {"psnr": None, "ssim": None, "lpips": None}
+    shown = render if inside is None else torch.where(inside[..., None], render, truth)
+    large_enough = min(truth.shape[:2]) >= SMALLEST_FOR_SSIM
+    return {
+        "psnr": finite(psnr(render, truth, inside)),
+        "ssim": finite(ssim(shown, truth)) if large_enough else None,
+        "lpips": None if lpips is None else finite(lpips(shown, truth)),
+    }
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def mean(values: Any) -> float | None:
+    """Of those that are known."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

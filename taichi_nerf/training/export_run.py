@@ -1,0 +1,81 @@
+"""The surface or the points of a trained run, in the coordinates of the scene's own files."""
+
+import torch
+import trimesh
+from torch import Tensor
+
+from taichi_nerf.cameras import Cameras
+from taichi_nerf.export.mesh import extract_mesh
+from taichi_nerf.export.points import ColoredPoints, colored_points
+from taichi_nerf.fields.space import unit_positions
+from taichi_nerf.training.model import Model
+from taichi_nerf.training.pictures import picture_by
+from taichi_nerf.training.run import Report, Run
+
+LARGEST_STEP = 0.05  # of the distance, between neighbours: more is an edge, where points would hang in the air
+MOST_VIEWS = 200
+
+
+def mesh_of_run(
+    run: Run, resolution: int = 256, threshold: float | None = None, report: Report = lambda done, text: None
+) -> trimesh.Trimesh:
+    """The surface within the scene's box: all of a bounded scene, of others what the cameras stand around."""
+    model, box = run.model, run.model.field.box
+
+    def color(positions: Tensor, directions: Tensor) -> Tensor:
+        found: Tensor = model.field(positions.float(), directions.float())[1]
+        return found
+
+    return extract_mesh(
+        lambda positions: rendered_density(model, positions),
+        color,
+        box,
+        resolution,
+        threshold,
+        to_source=run.scene.scene_from_source.inverse(),
+        report=report,
+    )
+
+
+@torch.no_grad()
+def rendered_density(model: Model, positions: Tensor) -> Tensor:  # [n, 3] within the box → [n]
+    """Density as renders see it: none in cells that the occupancy grid passes over, where nothing ever taught the field."""
+    sampler, n = model.sampler, model.sampler.settings.resolution
+    unit = unit_positions(positions, sampler.box, sampler.contraction)
+    x, y, z = (unit * n).long().clamp(0, n - 1).unbind(-1)
+    cell = x + n * (y + n * z)
+    occupied = (sampler.bits[cell // 32] >> (cell % 32)) & 1
+    density = torch.zeros_like(positions[:, 0])
+    there = occupied.nonzero()[:, 0]
+    if len(there):
+        density[there] = model.field.glance(positions[there]).density
+    return density
+
+
+def points_of_run(run: Run, resolution: int = 256, report: Report = lambda done, text: None) -> ColoredPoints:
+    """What the training views see within the box, as points no closer than box / resolution."""
+    views = run.scene.splits["train"]
+    views = views[:: -(-len(views) // MOST_VIEWS)]
+    cameras, box = run.scene.cameras[views], run.model.field.box
+    spacing = float((box[1] - box[0]).max()) / resolution
+
+    def pictures():  # type: ignore[no-untyped-def]
+        for number in range(len(cameras)):
+            picture = picture_by(run.model, cameras, number)
+            opacity = picture.opacity
+            color = picture.color / opacity.clamp_min(1e-3)[..., None]
+            yield color.clamp(0, 1), picture.depth, opacity * within(cameras, number, picture.depth, box)
+            report((number + 1) / len(cameras), f"view {number + 1} of {len(cameras)}")
+
+    to_source = run.scene.scene_from_source.inverse()
+    return colored_points(cameras, pictures(), spacing, largest_step=LARGEST_STEP, to_source=to_source)
+
+
+def within(cameras: Cameras, number: int, depth: Tensor, box: Tensor) -> Tensor:
+    """[h, w] whether what is seen at this distance lies in the box."""
+    height, width = depth.shape
+    row, column = torch.arange(height), torch.arange(width)
+    pixels = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).view(-1, 2) + 0.5
+    origins, directions = (torch.from_numpy(part).to(box) for part in cameras.rays(number, pixels.numpy()))
+    at = origins + directions * depth.reshape(-1, 1)
+    return ((at >= box[0]) & (at <= box[1])).all(-1).view(height, width)

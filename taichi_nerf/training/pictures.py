@@ -1,0 +1,76 @@
+"""Pictures of a model by any camera, and what the scene's own pictures look like over a background."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taichi_nerf.camera_rig import CameraRig
+from taichi_nerf.cameras import Cameras
+from taichi_nerf.rays import Rays
+from taichi_nerf.rendering import Picture, render_picture
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.config import Background
+from taichi_nerf.training.model import Model
+from taichi_nerf.training.pixel_batches import FULL
+
+
+def picture_by(model: Model, cameras: Cameras, number: int, *, with_normals: bool = False) -> Picture:
+    """What one of these cameras, in scene units, sees of the model, over black."""
+    rig = CameraRig(cameras[[number]]).to(model.field.box.device)
+    return _picture(model, rig, 0, cameras.sizes[number], with_normals)
+
+
+def picture_of_view(model: Model, view: int, size: Any) -> Picture:
+    """The model as the scene's camera `view` sees it, its pose as training corrected it; over black."""
+    return _picture(model, model.rig, view, size, False)
+
+
+def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: bool) -> Picture:
+    width, height = (int(side) for side in size)
+    with torch.no_grad():
+        rays = rays_of_all_pixels(rig, view, width, height)
+    return render_picture(model.field, model.sampler, rays, (width, height), 0.0, model.config.culling, with_normals=with_normals)
+
+
+def rays_of_all_pixels(rig: CameraRig, view: int, width: int, height: int) -> Rays:
+    """Through the centres of all pixels, row by row."""
+    device = rig.models.device
+    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
+    pixels = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).view(-1, 2) + 0.5
+    return rig.rays(pixels, torch.full((len(pixels),), view, dtype=torch.int32, device=device))
+
+
+def truth_of_view(scene: SceneData, view: int, masks_are_alpha: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Color [h, w, 3] from 0 to 1, how much of each pixel is filled [h, w], and which pixels the mask shows [h, w], if any."""
+    picture = unit_floats(scene.images[view])
+    color = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].expand(-1, -1, 3)
+    alpha = picture[..., 3] if picture.shape[-1] == 4 else torch.ones(picture.shape[:2])
+    if scene.masks is None:
+        return color.clamp(0, 1), alpha, None
+    mask = unit_floats(scene.masks[view])[..., 0]
+    return color.clamp(0, 1), alpha * mask if masks_are_alpha else alpha, mask > 0.5
+
+
+def unit_floats(pixels: Any) -> Tensor:
+    """[h, w, channels] as float32 from 0 to 1."""
+    found = torch.from_numpy(np.array(pixels))
+    return found.float() / FULL.get(found.dtype, 1)
+
+
+def background_of(kind: Background, height: int, width: int, seed: int) -> Tensor:
+    """[h, w, 3] what shows where nothing is; random: a color of its own for each pixel."""
+    if kind == "random":
+        return torch.rand(height, width, 3, generator=torch.Generator().manual_seed(seed))
+    return torch.full((height, width, 3), float(kind == "white"))
+
+
+def over(color: Tensor, opacity: Tensor, background: Tensor) -> Tensor:  # [h, w, 3] times opacity, [h, w], [h, w, 3]
+    return (color + (1 - opacity[..., None]) * background).clamp(0, 1)
+
+
+def file_name(scene: SceneData, view: int) -> str:
+    """A name for a picture of a view, which no other view has and every system can hold."""
+    stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in scene.names[view].removesuffix(".png"))
+    return f"{view:04d}_{stem[-60:].lstrip('._')}.png"

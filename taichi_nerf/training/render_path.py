@@ -1,0 +1,94 @@
+"""A trained run along a camera path, frame by frame: colors, depths, opacities and normals side by side.
+
+Every frame's depths are colored over one range, which a few small frames spread along the path tell beforehand.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taichi_nerf import trajectories
+from taichi_nerf.camera_path import read_camera_path
+from taichi_nerf.cameras import Cameras
+from taichi_nerf.export.colors import color_depth, color_normals, side_by_side, to_bytes
+from taichi_nerf.export.scale_bar import LEAST_HEIGHT, LEAST_WIDTH
+from taichi_nerf.rendering import Picture
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.pictures import over, picture_by
+from taichi_nerf.training.run import Run
+
+WHAT = ("color", "depth", "opacity", "normals")
+PATHS = ("orbit", "spiral", "interpolate", "test")
+FPS, N_FRAMES = 30.0, 120
+N_PROBES, PROBE_HEIGHT = 8, 48  # frames, and their pixels, that tell the range of depths
+LEVELS = {"white": 1.0, "black": 0.0, "random": 0.5}
+
+
+def cameras_of_path(
+    scene: SceneData, path: str, n_frames: int | None = None, width: int | None = None, height: int | None = None
+) -> tuple[Cameras, float]:
+    """The frames of a path by name, or of a camera path file, and how many a second the file has (30 otherwise)."""
+    fps = FPS
+    views = scene.cameras[scene.splits["train"]]
+    if path == "test":
+        found = scene.cameras[scene.splits["test"]] if len(scene.splits.get("test", ())) else None
+        if found is None:
+            raise ValueError(f"{scene.folder}: has no test views to render; choose another --path")
+    elif path == "orbit":
+        found = trajectories.orbit(views, n_frames or N_FRAMES)
+    elif path == "spiral":
+        found = trajectories.spiral(views, n_frames or N_FRAMES)
+    elif path == "interpolate":
+        found = trajectories.interpolate(views, n_frames or N_FRAMES)
+    else:
+        if Path(path).suffix.lower() != ".json":
+            raise ValueError(f"--path {path}: expected {', '.join(PATHS)} or a camera path file that ends in .json")
+        found, fps = read_camera_path(Path(path))
+    if path not in PATHS[:3] and n_frames is not None:
+        found = found[np.linspace(0, len(found) - 1, n_frames).round().astype(int)]
+    if width is not None or height is not None:
+        found = trajectories.framed(found, width, height)
+    return found, fps
+
+
+def depth_range(run: Run, cameras: Cameras) -> tuple[float, float]:
+    """Near and far of what the path sees."""
+    chosen = np.unique(np.linspace(0, len(cameras) - 1, N_PROBES).round().astype(int))
+    ratio = PROBE_HEIGHT / cameras.sizes[chosen].max(-1, keepdims=True)
+    small = cameras[chosen].resized(np.maximum(np.rint(cameras.sizes[chosen] * ratio), 1))
+    pictures = (picture_by(run.model, small, i) for i in range(len(small)))
+    seen = torch.cat([picture.depth[picture.opacity > 0.5].cpu() for picture in pictures])
+    if not len(seen):
+        return max(run.scene.bounds.near, 1e-3), run.scene.bounds.far
+    near, far = np.quantile(seen.numpy(), [0.01, 0.99]).tolist()
+    return near, max(far, 1.01 * near)
+
+
+def frames(
+    run: Run, cameras: Cameras, numbers: Sequence[int], what: Sequence[str] = ("color",)
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for."""
+    limits = depth_range(run, cameras) if "depth" in what and len(numbers) else (1.0, 2.0)
+    for number in numbers:
+        picture = picture_by(run.model, cameras, number, with_normals="normals" in what)
+        yield number, side_by_side([shown(picture, kind, run, limits) for kind in what])
+
+
+def shown(picture: Picture, kind: str, run: Run, limits: tuple[float, float]) -> NDArray[Any]:
+    """[h, w, 3] bytes of one kind."""
+    opacity = picture.opacity.cpu()
+    height, width = opacity.shape
+    if kind == "color":
+        level = LEVELS[run.config.run.background]
+        return to_bytes(over(picture.color.cpu(), opacity, torch.full((height, width, 3), level)))
+    if kind == "depth":
+        bar = height >= LEAST_HEIGHT and width >= LEAST_WIDTH
+        return color_depth(picture.depth, *limits, opacity, scale_bar=bar, inverse=run.scene.bounds.unbounded)
+    if kind == "opacity":
+        return to_bytes(opacity[..., None].expand(-1, -1, 3))
+    assert picture.normals is not None
+    return color_normals(picture.normals, opacity)

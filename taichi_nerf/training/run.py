@@ -1,0 +1,179 @@
+"""From a configuration to a run folder: warm up, train, write down how it goes, and save.
+
+with RunFolder.create(path) as folder:
+    train(config, scene, folder, device)
+run = load_run(path, device)                  # what evaluation, rendering and export begin with
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from taichi_nerf.export.training_plot import training_plot
+from taichi_nerf.runtime import current
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.budget import Stopwatch
+from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+from taichi_nerf.training.config import Config
+from taichi_nerf.training.distributed import World
+from taichi_nerf.training.meter import Meter
+from taichi_nerf.training.model import Model
+from taichi_nerf.training.preview import save_previews
+from taichi_nerf.training.run_folder import RunError, RunFolder
+from taichi_nerf.training.scene_files import open_scene, scene_hash
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
+from taichi_nerf.training.trainer import Trainer
+
+ROW_EVERY = 1.0  # seconds of training between rows of metrics
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    n_steps: int
+    seconds: float  # of training
+    stopped: bool  # before its budget was spent
+    n_skipped: int  # steps that were no numbers
+    n_returns: int  # to an earlier state, after it had gone bad
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model and all that it was trained from."""
+
+    folder: RunFolder
+    config: Config
+    scene: SceneData
+    model: Model
+    n_steps: int
+    warnings: list[str]
+
+
+def train(
+    config: Config,
+    scene: SceneData,
+    folder: RunFolder,
+    device: torch.device,
+    *,
+    resume: bool = False,
+    report: Report = lambda done, text: None,
+    stop: Callable[[], bool] = lambda: False,
+    world: World = World(),
+) -> Outcome:
+    """Train until the budget is spent or `stop()`, which is asked between steps. The main process alone writes.
+
+    `resume` goes on from the folder's checkpoint as if it had never been interrupted; without one yet, from the beginning.
+    """
+    report(0.0, "compiling")
+    trainer = Trainer(config, scene, device, world)
+    world.broadcast(trainer.model)
+    trainer.warm_up()
+    if resume and folder.checkpoint.exists():
+        _go_on(trainer, folder)
+    about = describe_run(config, scene)
+    if world.is_main:
+        folder.truncate_metrics(trainer.n_steps)
+        folder.write_config(about)
+    stopped = _train(trainer, folder, about, report, stop)
+    if world.is_main and not stopped:
+        (folder.plots).mkdir(exist_ok=True)
+        training_plot(folder.read_metrics(), folder.plots / "training.png")
+        save_previews(trainer.model, scene, folder.preview)
+    guard = trainer.guard
+    return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns)
+
+
+def _train(trainer: Trainer, folder: RunFolder, about: dict[str, object], report: Report, stop: Callable[[], bool]) -> bool:
+    """The loop. True if `stop` ended it."""
+    meter = Meter(trainer.world.size)
+    saved_at = trainer.stopwatch.seconds
+    stopped = _agree(trainer, stop())
+    while not (stopped or trainer.is_done):
+        meter.add(trainer.step())
+        stopped = _agree(trainer, stop())
+        seconds = trainer.stopwatch.seconds
+        ends = stopped or trainer.is_done
+        due = seconds - saved_at >= trainer.config.run.save_every
+        if ends or due or meter.seconds >= ROW_EVERY:
+            row = meter.row()
+            report(trainer.progress, meter.text(row, trainer.progress))
+            if trainer.world.is_main:
+                folder.append_metrics(row)
+        if (ends or due) and trainer.world.is_main:
+            save_checkpoint(folder.checkpoint, trainer.state_dict(), {"config": json.dumps(about)})
+            saved_at = seconds
+        elif due:
+            saved_at = seconds
+    return stopped
+
+
+def _agree(trainer: Trainer, wish: bool) -> bool:
+    """Whether any rank wishes to stop. Ranks that train together also share the clock and the length of steps along rays:
+    the schedule, the occupancy grid and the end follow from these."""
+    world, sampler = trainer.world, trainer.model.sampler
+    if world.size == 1:
+        return wish
+    own = torch.tensor([trainer.stopwatch.seconds, sampler.stretch, float(wish)], dtype=torch.float64)
+    seconds, stretch, wishes = (world.sum_over_ranks(own) / world.size).tolist()
+    trainer.stopwatch, sampler.stretch = Stopwatch(seconds), stretch
+    return wishes > 0
+
+
+def _go_on(trainer: Trainer, folder: RunFolder) -> None:
+    state, _ = load_checkpoint(folder.checkpoint)
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RunError(folder.checkpoint, f"does not fit to the settings ({_first_line(error)}); train anew") from error
+    if trainer.world.rank:  # the main process's random numbers are in the checkpoint; the others draw others
+        trainer.generator.manual_seed(trainer.config.run.seed + 7919 * trainer.world.rank + trainer.n_steps)
+
+
+def describe_run(config: Config, scene: SceneData) -> dict[str, object]:
+    """What config.json says."""
+    about = {"location": str(scene.folder.resolve()), "content_hash": scene_hash(scene), "kind": scene.kind}
+    backend = current()
+    return {"settings": to_json_dict(config), "scene": about, "arch": backend.arch, "device": backend.device_name}
+
+
+def read_settings(folder: RunFolder) -> Config:
+    """The configuration of a run."""
+    return from_json_dict(Config, folder.read_config()["settings"], str(folder.config))
+
+
+def scene_of_run(folder: RunFolder, config: Config) -> tuple[SceneData, list[str]]:
+    """The scene that a run was trained on, and warnings."""
+    path = Path(config.scene.path)
+    if not path.exists():
+        raise RunError(folder.config, f"settings.scene.path: {path} is not there any more; name its new place with --scene")
+    scene = open_scene(config.scene)
+    known = folder.read_config()["scene"].get("content_hash")
+    changed = [] if known == scene_hash(scene) else [f"{path}: its files are not those that {folder.path} was trained on"]
+    return scene, changed
+
+
+def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run:
+    """A trained run, ready to render. `scene`: where its scene is now, if it was moved."""
+    folder = RunFolder.open(path)
+    config = read_settings(folder)
+    if scene is not None:
+        config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))
+    found, warnings = scene_of_run(folder, config)
+    if not folder.checkpoint.exists():
+        raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {path}` goes on with it")
+    state, _ = load_checkpoint(folder.checkpoint)
+    model = Model(config, found, device)
+    try:
+        model.load_state_dict(state["model"])
+    except (KeyError, RuntimeError) as error:
+        raise RunError(folder.checkpoint, f"does not fit to {folder.config} and its scene ({_first_line(error)})") from error
+    return Run(folder, config, found, model.eval(), int(state["n_steps"]), warnings)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,315 @@
+"""train, evaluate, render and export, as a user meets them, on a scene that takes seconds."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import small_run
+import torch
+import trimesh
+from click.testing import CliRunner
+from skimage.metrics import structural_similarity
+
+from taichi_nerf import runtime
+from taichi_nerf.apps.main import main
+from taichi_nerf.camera_path import write_camera_path
+from taichi_nerf.scenes import load_scene
+from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.run import load_run
+from taichi_nerf.training.run_folder import RunFolder
+from taichi_nerf.trajectories import orbit
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    runtime.start("cpu")
+    return small_run.make(tmp_path_factory.mktemp("scenes") / "objects")
+
+
+@pytest.fixture(scope="module")
+def run(scene, tmp_path_factory):
+    """A run by the command; tests leave it as it is but for eval/."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    status, said, err = invoke("train", scene, "--out", out, "--arch", "cpu", "--steps", 120, *small_run.SETTINGS)
+    assert status == 0, err
+    assert f"taichi-nerf evaluate {out}" in said
+    return out
+
+
+# --- train --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_holds_what_it_should(run, scene):
+    config = json.loads((run / "config.json").read_text())
+    assert config["settings"]["field"]["n_levels"] == 6
+    assert config["settings"]["run"]["steps"] == 120
+    assert config["scene"]["location"] == str(scene.resolve())
+    assert len(config["scene"]["content_hash"]) == 32
+    assert (config["arch"], bool(config["device"])) == ("cpu", True)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 120
+    assert set(rows[-1]) == {
+        *("step", "seconds", "loss", "train_psnr", "rays_per_second", "samples_per_second", "n_samples_per_ray")
+    }
+    rates = rows[-1]["samples_per_second"] / rows[-1]["rays_per_second"]
+    assert rates == pytest.approx(rows[-1]["n_samples_per_ray"], rel=1e-6)
+    assert imageio.imread(run / "plots/training.png").shape == (450, 1500, 4)
+    previews = sorted((run / "preview").iterdir())
+    assert [file.name[:9] for file in previews] == ["test_0010", "test_0011", "test_0012"]
+    assert imageio.imread(previews[0]).shape == (40, 4 * 40, 3)
+    state, metadata = load_checkpoint(run / "checkpoint.safetensors")
+    assert state["n_steps"] == 120
+    assert json.loads(metadata["config"])["settings"] == config["settings"]
+
+
+def test_an_existing_run_is_never_overwritten_unasked(run, scene):
+    before = (run / "checkpoint.safetensors").read_bytes()
+    status, _, err = invoke("train", scene, "--out", run, "--arch", "cpu", "--steps", 1)
+    assert status == 1
+    assert err == f"error: {run}: holds a run already; --resume goes on with it, --overwrite replaces it\n"
+    assert (run / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_dry_run_prints_every_setting_and_writes_nothing(scene, tmp_path):
+    status, out, _ = invoke("train", scene, "--out", tmp_path / "run", "--dry-run", "--set", "field.n_levels=7")
+    assert status == 0
+    assert "field.n_levels = 7" in out
+    assert "preset default: 10000 steps" in out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("--set", "field.n_level=7"), 1, "did you mean field.n_levels?"),
+        (("--set", "field.n_levels=many"), 1, "field.n_levels"),
+        (("--resume", "--overwrite"), 2, "give one of them"),
+        (("--method", "npg"), 2, "'npg' is not 'ngp'"),
+        (("--steps", "0"), 2, "--steps"),
+        (("--n-views", "4", "--views", "1,2"), 1, "not both"),
+    ],
+)
+def test_wrong_options_are_told_and_leave_nothing(arguments, status, told, scene, tmp_path):
+    found, _, err = invoke("train", scene, "--out", tmp_path / "run", "--arch", "cpu", *arguments)
+    assert (found, told in err) == (status, True), err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_scene_is_needed_unless_a_run_goes_on(tmp_path):
+    status, _, err = invoke("train", "--out", tmp_path / "run")
+    assert (status, "Missing argument 'SCENE'" in err) == (2, True)
+    status, _, err = invoke("train", "--out", tmp_path / "run", "--resume")
+    assert (status, "no such run" in err) == (1, True)
+
+
+def test_settings_of_a_run_cannot_change_on_resuming_but_its_budget_can(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    status, _, err = invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--preset", "fast")
+    assert (status, "--preset cannot change on --resume" in err) == (2, True)
+    status, out, err = invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 130)
+    assert status == 0, err
+    assert out.splitlines()[1].startswith("130 steps in ")
+    assert json.loads((copy / "config.json").read_text())["settings"]["run"]["steps"] == 130
+    steps = [row["step"] for row in RunFolder.open(copy).read_metrics()]
+    assert steps == sorted(set(steps))
+    assert (120 in steps, steps[-1]) == (True, 130)
+
+
+def started(scene, out, *more):
+    command = [sys.executable, "-m", "taichi_nerf", "train", str(scene), "--out", str(out), "--arch", "cpu", "--steps", "100000"]
+    process = subprocess.Popen([*command, *small_run.SETTINGS, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waited = time.monotonic() + 300
+    while not (out / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < waited:
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_run_goes_on_from_there(sent, status, scene, tmp_path):
+    out = tmp_path / "run"
+    process = started(scene, out)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == status, err
+    assert f"taichi-nerf train --out {out} --resume" in err
+    n = load_run(out, torch.device("cpu")).n_steps
+    assert n == RunFolder.open(out).read_metrics()[-1]["step"] > 0
+    code, _, err = invoke("train", "--out", out, "--resume", "--arch", "cpu", "--steps", n + 3)
+    assert code == 0, err
+    assert load_run(out, torch.device("cpu")).n_steps == n + 3
+
+
+def test_kill_9_leaves_a_checkpoint_that_training_goes_on_from(scene, tmp_path):
+    out = tmp_path / "run"
+    process = started(scene, out, "--set", "run.save_every=0.05")
+    waited = time.monotonic() + 300
+    while not (out / "checkpoint.safetensors").exists() and time.monotonic() < waited:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    n = load_run(out, torch.device("cpu")).n_steps
+    assert n > 0
+    code, _, err = invoke("train", "--out", out, "--resume", "--arch", "cpu", "--steps", n + 3)
+    assert code == 0, err
+    steps = [row["step"] for row in RunFolder.open(out).read_metrics()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == n + 3
+
+
+def test_two_processes_train_one_model(scene, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "taichi_nerf"]
+    command = ["train", scene, "--out", tmp_path / "run", "--arch", "cpu", "--steps", 40, *small_run.SETTINGS]
+    done = subprocess.run([*torchrun, *map(str, command)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    assert done.stdout.count("40 steps in") == 1
+    assert RunFolder.open(tmp_path / "run").read_metrics()[-1]["step"] == 40
+    assert RunFolder.open(tmp_path / "run").read_metrics()[-1]["train_psnr"] > 15
+
+
+# --- evaluate -----------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_those_of_the_saved_pictures(run, scene):
+    status, out, err = invoke("evaluate", run, "--arch", "cpu", "--save-images")
+    assert status == 0, err
+    found = json.loads((run / "eval/test/metrics.json").read_text())
+    assert (found["split"], found["background"], found["n_images"], found["ssim_variant"]) == ("test", "white", 3, "skimage")
+    assert (found["lpips"], found["inside_mask"], found["step"]) == (None, False, 120)
+    assert found["psnr"] == pytest.approx(np.mean([image["psnr"] for image in found["images"]]))
+    assert f"PSNR  {found['psnr']:.2f} dB" in out
+    assert found["psnr"] > 17
+    saved = sorted((run / "eval/test").glob("*.png"))
+    for image, file, view in zip(found["images"], saved, (10, 11, 12), strict=True):
+        render = imageio.imread(file) / 255
+        rgba = imageio.imread(scene / "test" / f"r_{view - 10}.png") / 255
+        truth = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+        assert image["psnr"] == pytest.approx(-10 * np.log10(((render - truth) ** 2).mean()), abs=0.02)
+        assert image["ssim"] == pytest.approx(structural_similarity(render, truth, data_range=1, channel_axis=2), abs=2e-3)
+
+
+def test_a_split_or_view_that_is_not_there_names_those_that_are(run):
+    status, _, err = invoke("evaluate", run, "--arch", "cpu", "--split", "tset")
+    assert (status, "has no split 'tset'; it has train, test" in err) == (1, True), err
+    status, _, err = invoke("evaluate", run, "--arch", "cpu", "--views", "3")
+    assert (status, "view 3 is not of split 'test', which has 10, 11, 12" in err) == (1, True), err
+    assert not (run / "eval/tset").exists()
+
+
+def test_missing_weights_are_told(run, tmp_path):
+    status, _, err = invoke("evaluate", run, "--arch", "cpu", "--lpips", tmp_path / "none")
+    assert (status, err.count("\n")) == (1, 1)
+    assert str(tmp_path / "none") in err
+
+
+def test_a_moved_scene_is_told_and_found_where_it_is_now(run, scene, tmp_path):
+    copy, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["settings"]["scene"]["path"] = str(tmp_path / "gone")
+    (copy / "config.json").write_text(json.dumps(config))
+    status, _, err = invoke("evaluate", copy, "--arch", "cpu")
+    assert (status, f"{tmp_path / 'gone'} is not there any more" in err) == (1, True)
+    shutil.copytree(scene, moved)
+    status, _, err = invoke("evaluate", copy, "--arch", "cpu", "--scene", moved, "--views", "10")
+    assert (status, "warning" in err) == (0, False), err
+    picture = imageio.imread(moved / "test/r_0.png").copy()
+    picture[:5] = 7
+    imageio.imwrite(moved / "test/r_0.png", picture)
+    status, _, err = invoke("evaluate", copy, "--arch", "cpu", "--scene", moved, "--views", "10")
+    assert (status, "its files are not those that" in err) == (0, True)
+
+
+# --- render and export --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("name", "path", "arguments", "shape"),
+    [
+        ("orbit.mp4", "orbit", ("--n-frames", 4, "--fps", 12, "--what", "color,depth,opacity,normals"), (4, 40, 160, 3)),
+        ("spiral.gif", "spiral", ("--n-frames", 3, "--width", 24), (3, 24, 24, 3)),
+        ("between.mp4", "interpolate", ("--n-frames", 3, "--height", 20, "--width", 30), (3, 20, 30, 3)),
+    ],
+)
+def test_videos_have_the_frames_that_were_asked_for(name, path, arguments, shape, run, tmp_path):
+    status, _, err = invoke("render", run, "--arch", "cpu", "--out", tmp_path / name, "--path", path, *arguments)
+    assert status == 0, err
+    plugin = "FFMPEG" if name.endswith("mp4") else "pillow"
+    video = imageio.imread(tmp_path / name, plugin=plugin, **({} if plugin == "FFMPEG" else {"mode": "RGB"}))
+    assert video.shape == shape
+    if "--fps" in arguments:
+        assert imageio.immeta(tmp_path / name, plugin=plugin)["fps"] == 12
+
+
+def test_the_test_path_shows_what_evaluation_saw_and_a_folder_goes_on(run, tmp_path):
+    out = tmp_path / "frames"
+    assert invoke("render", run, "--arch", "cpu", "--out", out, "--path", "test")[0] == 0
+    invoke("evaluate", run, "--arch", "cpu", "--save-images")
+    saved = sorted((run / "eval/test").glob("*.png"))
+    for frame, file in zip(sorted(out.iterdir()), saved, strict=True):
+        np.testing.assert_array_equal(imageio.imread(frame), imageio.imread(file))
+    (out / "00001.png").unlink()
+    before = (out / "00000.png").stat().st_mtime_ns
+    status, said, _ = invoke("render", run, "--arch", "cpu", "--out", out, "--path", "test")
+    assert (status, "2 of them were there already" in said) == (0, True)
+    assert (out / "00000.png").stat().st_mtime_ns == before
+    assert (out / "00001.png").exists()
+
+
+def test_a_path_file_is_followed(run, scene, tmp_path):
+    write_camera_path(tmp_path / "path.json", orbit(load_scene(scene).cameras, 2), fps=10)
+    status, said, err = invoke("render", run, "--arch", "cpu", "--out", tmp_path / "f", "--path", tmp_path / "path.json")
+    assert (status, said) == (0, f"2 frames: {tmp_path / 'f'}\n"), err
+    for wrong, told in (("obit", "expected orbit, spiral"), (tmp_path / "no.json", "no such file")):
+        status, _, err = invoke("render", run, "--arch", "cpu", "--out", tmp_path / "g", "--path", wrong)
+        assert (status, told in err) == (1, True), err
+
+
+@pytest.mark.parametrize("name", ["mesh.ply", "mesh.obj", "mesh.glb"])
+def test_a_mesh_is_in_the_coordinates_of_the_scenes_files(name, run, scene, tmp_path):
+    out = tmp_path / name
+    status, said, err = invoke("export", run, "--arch", "cpu", "--out", out, "--resolution", 40)
+    assert status == 0, err
+    assert f"in the coordinates of {scene}" in said
+    mesh = trimesh.load(out, force="mesh")
+    box = np.array(json.loads((scene / "transforms_train.json").read_text())["aabb"])
+    low, high = box.mean(0) - np.ptp(box, axis=0).max() / 2, box.mean(0) + np.ptp(box, axis=0).max() / 2
+    assert (mesh.bounds[0] >= low - 1e-4).all()
+    assert (mesh.bounds[1] <= high + 1e-4).all()
+    assert np.ptp(mesh.bounds, axis=0).max() > 0.5 * np.ptp(box, axis=0).max()
+    assert len(np.unique(mesh.visual.vertex_colors, axis=0)) > 100
+
+
+def test_points_lie_near_the_surface_and_an_obj_cannot_hold_them(run, tmp_path):
+    from taichi_nerf.procedural import open_made
+    from taichi_nerf.scenes.procedural import signed_distance
+
+    status, _, err = invoke("export", run, "--arch", "cpu", "--what", "points", "--out", tmp_path / "points.ply")
+    assert status == 0, err
+    points = trimesh.load(tmp_path / "points.ply").vertices
+    made = open_made(json.loads((run / "config.json").read_text())["scene"]["location"])
+    distance = np.abs(signed_distance(made.at(), np.asarray(points, np.float64)))
+    assert np.median(distance) < 0.1  # 120 steps at 40 x 40 pixels, of a scene 2.4 wide
+    status, _, err = invoke("export", run, "--arch", "cpu", "--what", "points", "--out", tmp_path / "points.obj")
+    assert (status, "write .ply or .glb" in err) == (1, True)
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("render", "--out", "x.mp4"), ("export", "--out", "x.ply")])
+def test_a_run_that_is_not_there_is_one_line(command, tmp_path):
+    status, _, err = invoke(command[0], tmp_path / "none", *command[1:])
+    assert status == 1
+    assert err == (f"error: {tmp_path / 'none'}: no such run; `taichi-nerf train SCENE --out {tmp_path / 'none'}` makes one\n")
