@@ -16,7 +16,7 @@ def cameras(models=PINHOLE, distortion=None):
     random = np.random.default_rng(0)
     positions = 3 * random.normal(size=(N, 3))
     poses = look_at(positions, random.normal(size=(N, 3)) / 5, np.array([0.0, 0, 1]))
-    intrinsics = [60.0, 55.0, 32.0, 24.0] + random.normal(size=(N, 4))
+    intrinsics = np.array([60.0, 55.0, 32.0, 24.0]) + random.normal(size=(N, 4))
     return make_cameras(poses, intrinsics, (64, 48), models, distortion)
 
 
