@@ -47,7 +47,9 @@ def sampler(step=STEP, **settings):
 
 
 def hash_field(n_images=0):
-    settings = HashGridSettings(n_levels=4, log2_table_size=12, base_resolution=4, max_resolution=32, n_hidden=16, log_density=1.0)
+    settings = HashGridSettings(
+        n_levels=4, log2_table_size=12, base_resolution=4, max_resolution=32, n_hidden=16, log_density=1.0
+    )
     field = HashGridField(settings, BOX, "none", n_images, torch.Generator().manual_seed(0))
     torch.nn.init.uniform_(field.table, -2, 2, generator=torch.Generator().manual_seed(1))
     return field
@@ -62,7 +64,9 @@ def random_rays(n, seed=2):
 
 def parallel_rays(width, height):
     """An orthographic camera far up the z axis."""
-    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height * 2 - 1, (torch.arange(width) + 0.5) / width * 2 - 1, indexing="ij")
+    y, x = torch.meshgrid(
+        (torch.arange(height) + 0.5) / height * 2 - 1, (torch.arange(width) + 0.5) / width * 2 - 1, indexing="ij"
+    )
     origins = torch.stack([x, y, torch.full_like(x, 3.0)], -1).view(-1, 3)
     return Rays(origins, torch.tensor([[0.0, 0, -1]]).expand_as(origins).contiguous(), torch.zeros(len(origins)))
 
