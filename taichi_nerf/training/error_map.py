@@ -1,7 +1,8 @@
 """Draw pixels where the error is large, without bias (Müller et al. 2022, appendix E.3, in tiles).
 
 Each picture is cut into tiles; a tile remembers a decaying mean of its pixels' squared errors. A share of a batch is drawn from
-tiles in proportion to their error, the rest evenly. With p how many times likelier than evenly a pixel was drawn, its error counts 1/p.
+tiles in proportion to their error, the rest evenly. With p how many times likelier than evenly a pixel was drawn, its error
+counts 1/p.
 """
 
 import torch

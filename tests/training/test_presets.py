@@ -1,6 +1,7 @@
 """Presets follow the scene, and are settings like any others."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_a_pixel_covers_its_angle_times_the_distance():
 def test_larger_pictures_get_finer_steps_finer_grids_and_larger_tables():
     scene, _ = views_of_ball(8, 16)
     configs = [chosen(replace(scene, cameras=scene.cameras.resized((n, n))))[0] for n in (512, 1024, 2048)]
-    for coarse, fine in zip(configs, configs[1:], strict=False):
+    for coarse, fine in pairwise(configs):
         assert fine.occupancy.step_size == pytest.approx(coarse.occupancy.step_size / 2)
         assert fine.field.max_resolution > coarse.field.max_resolution
         assert fine.field.log2_table_size > coarse.field.log2_table_size
