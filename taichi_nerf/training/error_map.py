@@ -1,8 +1,8 @@
 """Draw pixels where the error is large, without bias (Müller et al. 2022, appendix E.3, in tiles).
 
 Each picture is cut into tiles; a tile remembers a decaying mean of its pixels' squared errors. A share of a batch is drawn from
-tiles in proportion to
-their error, the rest evenly. With p how many times likelier than evenly a pixel was drawn, its error counts 1/p.
+tiles in proportion to their error, the rest evenly. With p how many times likelier than evenly a pixel was drawn, its error
+counts 1/p.
 """
 
 import torch
@@ -36,11 +36,11 @@ class ErrorMap(nn.Module):
     def draw(self, n: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of the pixel table [n], and how many times likelier than evenly each was drawn [n]."""
         device, n_pixels = self.errors.device, int(self.starts[-1])
-        n_chosen = int(share * n)
         index = torch.randint(n_pixels, (n,), generator=generator).to(device)
         mass = self.errors * self.width * self.height
         ends = mass.double().cumsum(0)
-        if n_chosen and ends[-1] > 0:
+        n_chosen = int(share * n) if ends[-1] > 0 else 0
+        if n_chosen:
             draws = torch.rand(3, n_chosen, generator=generator).to(device)
             tile = torch.searchsorted(ends, draws[0].double() * ends[-1], right=True).clamp_max(len(mass) - 1)
             x = self.left[tile] + (draws[1] * self.width[tile]).long().clamp_max(self.width[tile] - 1)
@@ -58,7 +58,8 @@ class ErrorMap(nn.Module):
 
     @torch.no_grad()
     def learn(self, index: Tensor, errors: Tensor) -> None:  # [n], [n] squared errors
-        tile = self.tile_of(index)
+        known = errors.isfinite()  # a tile would never forget what is not a number
+        tile, errors = self.tile_of(index[known]), errors[known]
         sums = torch.zeros_like(self.errors).index_add_(0, tile, errors)
         counts = torch.zeros_like(self.errors).index_add_(0, tile, torch.ones_like(errors))
         kept = REMEMBERED**counts

@@ -42,7 +42,7 @@ class Guard:
         self.n_bad = self.n_bad + 1 if self.smoothed > BAD * self.lowest or not math.isfinite(loss) else 0
         if self.n_bad >= PATIENCE and self._good is not None:
             model.load_state_dict(self._good[0])
-            optimiser.load_state_dict(self._good[1])
+            optimiser.load_state_dict(copied(self._good[1]))  # it would step on the very tensors it is given
             self.smoothed, self.n_bad = self.lowest, 0
             self.n_returns += 1
             return True

@@ -43,6 +43,7 @@ class Targets:
 
     def at(self, index: Tensor, chances: Tensor | None = None) -> Batch:
         """The pixels in these rows of the table. `chances` [n]: how much likelier than evenly each was drawn."""
+        index = index.to(self.colors.starts.dtype)
         pixels = pixels_at(self.colors, index)
         color = pixels.colors if pixels.colors.shape[1] >= 3 else pixels.colors.expand(-1, 3)
         alpha = color[:, 3] if color.shape[1] == 4 else None

@@ -1,0 +1,184 @@
+"""The camera rig against cameras in 64 bits, finite differences, and motions of the whole scene."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from taichi_nerf.camera_rig import CameraRig
+from taichi_nerf.cameras import FISHEYE, OPENCV, PINHOLE, make_cameras
+from taichi_nerf.trajectories import look_at
+
+N = 6
+
+
+def cameras(models=PINHOLE, distortion=None):
+    random = np.random.default_rng(0)
+    positions = 3 * random.normal(size=(N, 3))
+    poses = look_at(positions, random.normal(size=(N, 3)) / 5, np.array([0.0, 0, 1]))
+    intrinsics = np.array([60.0, 55.0, 32.0, 24.0]) + random.normal(size=(N, 4))
+    return make_cameras(poses, intrinsics, (64, 48), models, distortion)
+
+
+def pixels_and_views(n=200):
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.rand(n, 2, generator=generator) * torch.tensor([64.0, 48.0])
+    return pixels, torch.randint(N, (n,), generator=generator).int()
+
+
+def random_rotation(random, angle=None):
+    axis = random.normal(size=3)
+    axis = axis / np.linalg.norm(axis) * (random.uniform(0.1, 1) if angle is None else angle)
+    return torch.linalg.matrix_exp(torch.tensor(np.cross(np.eye(3), axis).T.copy()))
+
+
+def logarithm(rotation):
+    """Axis-angle of a rotation by its skew part, in 64 bits."""
+    skew = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]) / 2
+    return skew * np.arccos((np.trace(rotation) - 1) / 2) / np.linalg.norm(skew)
+
+
+def moved(rig, scale, rotation, translation):
+    """Corrections that amount to moving all cameras as they are now by a similarity."""
+    with torch.no_grad():
+        now, given = rig.poses().double(), rig.camera_to_worlds.double()
+        rotations = rotation @ now[:, :, :3]
+        turns = np.stack([logarithm(r.numpy()) for r in rotations @ given[:, :, :3].mT])
+        rig.turns.copy_(torch.tensor(turns))
+        rig.shifts.copy_(scale * now[:, :, 3] @ rotation.T + translation - given[:, :, 3])
+
+
+def disturbed(rig, size, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        rig.turns.copy_(size * torch.randn(N, 3, generator=generator))
+        rig.shifts.copy_(size * torch.randn(N, 3, generator=generator))
+
+
+@pytest.mark.parametrize("refined", [False, True])
+@pytest.mark.parametrize(
+    ("models", "distortion"),
+    [(PINHOLE, None), (OPENCV, [0.1, -0.02, 0, 0, 0, 0, 1e-3, -2e-3]), (FISHEYE, [0.05, 0.01, 0, 0, 0, 0, 0, 0])],
+)
+def test_without_corrections_rays_are_those_of_the_given_cameras(backend, models, distortion, refined):
+    given = cameras(models, distortion)
+    rig = CameraRig(given, refined, refined)
+    pixels, views = pixels_and_views()
+    rays = rig.rays(pixels, views)
+    for view in range(N):
+        chosen = views == view
+        origins, directions = given.rays(view, pixels[chosen].numpy())
+        assert_close(rays.origins[chosen].detach().double(), torch.tensor(origins), atol=1e-6, rtol=1e-6)
+        assert_close(rays.directions[chosen].detach().double(), torch.tensor(directions), atol=2e-6, rtol=0)
+
+
+def test_corrections_turn_a_camera_about_its_centre_and_move_it():
+    """By 90° about the vertical axis."""
+    rig = CameraRig(cameras(), refine_poses=True)
+    with torch.no_grad():
+        rig.turns[2] = torch.tensor([0, 0, np.pi / 2])
+        rig.shifts[2] = torch.tensor([1.0, 2, 3])
+    quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    poses, given = rig.poses(), rig.camera_to_worlds
+    assert_close(poses[2, :, :3], quarter @ given[2, :, :3], atol=1e-6, rtol=0)
+    assert_close(poses[2, :, 3], given[2, :, 3] + torch.tensor([1.0, 2, 3]))
+    others = [0, 1, 3, 4, 5]
+    assert_close(poses[others], given[others], atol=1e-6, rtol=0)
+
+
+def test_one_focal_length_factor_is_for_all():
+    rig = CameraRig(cameras(), refine_intrinsics=True)
+    with torch.no_grad():
+        rig.log_focal.fill_(np.log(1.1))
+    assert_close(rig.lenses()[:, :2], 1.1 * rig.intrinsics[:, :2])
+    assert torch.equal(rig.lenses()[:, 2:], rig.intrinsics[:, 2:])
+
+
+def test_only_what_is_refined_is_a_parameter():
+    sizes = {(p, i): sum(x.numel() for x in CameraRig(cameras(), p, i).parameters()) for p in (0, 1) for i in (0, 1)}
+    assert sizes == {(0, 0): 0, (0, 1): 1, (1, 0): 6 * N, (1, 1): 6 * N + 1}
+    assert not CameraRig(cameras()).is_refined
+
+
+def test_gradients_of_corrections_are_those_of_finite_differences(cpu):
+    """In 64 bits, at corrections that are not zero."""
+    rig = CameraRig(cameras(), True, True).double()
+    disturbed(rig, 0.1)
+    pixels, views = pixels_and_views(30)
+    pixels = pixels.double()
+
+    def rays(turns, shifts, log_focal):
+        named = {"turns": turns, "shifts": shifts, "log_focal": log_focal}
+        return torch.func.functional_call(_Rays(rig), {f"rig.{name}": value for name, value in named.items()}, (pixels, views))
+
+    corrections = [x.detach().clone().requires_grad_() for x in (rig.turns, rig.shifts, rig.log_focal + 0.1)]
+    assert torch.autograd.gradcheck(rays, corrections)
+
+
+class _Rays(torch.nn.Module):
+    def __init__(self, rig):
+        super().__init__()
+        self.rig = rig
+
+    def forward(self, pixels, views):
+        rays = self.rig.rays(pixels, views)
+        return rays.origins, rays.directions
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_moving_the_whole_scene_is_settled_to_no_correction_at_all(seed):
+    random = np.random.default_rng(seed)
+    rig = CameraRig(cameras(), refine_poses=True).double()
+    moved(rig, random.uniform(0.5, 2), random_rotation(random), torch.tensor(random.normal(size=3)))
+    assert rig.turns.abs().max() > 0.05
+    rig.settle(torch.arange(N))
+    assert_close(rig.turns.detach(), torch.zeros(N, 3).double(), atol=1e-6, rtol=0)  # given poses have 32 bits
+    assert_close(rig.shifts.detach(), torch.zeros(N, 3).double(), atol=1e-6, rtol=0)
+
+
+def relations(rig):
+    """How cameras stand to each other: relative rotations, and their centres' mutual distances in units of their mean."""
+    poses = rig.poses().detach()
+    rotations = poses[:, None, :, :3].mT @ poses[None, :, :, :3]
+    arms = (poses[:, None, :, 3] - poses[None, :, :, 3])[..., None]
+    seen = (poses[:, None, :, :3].mT @ arms)[..., 0]  # in each camera's own axes
+    return rotations, seen / seen.norm(dim=-1).mean()
+
+
+def test_settling_changes_no_relation_between_cameras():
+    rig = CameraRig(cameras(), refine_poses=True).double()
+    disturbed(rig, 0.1)
+    before = relations(rig)
+    rig.settle(torch.arange(N))
+    for now, then in zip(relations(rig), before, strict=True):
+        assert_close(now, then, atol=1e-6, rtol=0)
+
+
+def test_settling_twice_is_settling_once_and_the_motion_before_does_not_matter():
+    random = np.random.default_rng(9)
+    a, b = (CameraRig(cameras(), refine_poses=True).double() for _ in range(2))
+    for rig in (a, b):
+        disturbed(rig, 0.05)
+    moved(b, 1.3, random_rotation(random), torch.tensor(random.normal(size=3)))
+    for rig in (a, b, b):
+        rig.settle(torch.arange(N))
+    assert_close(a.turns.detach(), b.turns.detach(), atol=1e-6, rtol=0)
+    assert_close(a.shifts.detach(), b.shifts.detach(), atol=1e-6, rtol=0)
+
+
+def test_views_that_training_does_not_see_are_left_as_given():
+    rig = CameraRig(cameras(), refine_poses=True)
+    disturbed(rig, 0.1)
+    before = rig.turns.detach().clone()
+    rig.settle(torch.tensor([0, 1, 2, 3]))
+    assert torch.equal(rig.turns[4:], before[4:])
+    rig.settle(torch.tensor([4, 5]))  # two cameras do not tell a motion of the scene from their own
+    assert torch.equal(rig.turns[4:], before[4:])
+
+
+def test_a_rotation_of_32_bits_settles_within_its_digits():
+    rig = CameraRig(cameras(), refine_poses=True)
+    moved(rig, 1.01, random_rotation(np.random.default_rng(3), 0.02), torch.tensor([0.1, 0.0, -0.05]).double())
+    rig.settle(torch.arange(N))
+    assert rig.turns.abs().max() < 2e-6
+    assert rig.shifts.abs().max() < 1e-5

@@ -1,0 +1,261 @@
+"""Rendering against plain compositing of every sample, and against balls whose pictures are known in closed form."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+from torch.testing import assert_close
+
+from taichi_nerf import reference, rendering
+from taichi_nerf.fields.field import Field, Glance
+from taichi_nerf.fields.hash_grid_field import HashGridField, HashGridSettings
+from taichi_nerf.ops.compositing import visible_samples
+from taichi_nerf.ops.ray_marching import sample_positions
+from taichi_nerf.rays import Rays
+from taichi_nerf.rendering import Culling, look, normals_of, portions, render_picture, render_rays
+from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler, OccupancySettings
+
+BOX = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+EVERYTHING = Culling(early_stop=0.0, least_weight=0.0, chance=0.0)
+STEP = 0.01
+
+
+class Ball(Field):
+    """Constant density in a ball around the origin, or one that fades over `soft` at its border."""
+
+    def __init__(self, density=3.0, radius=0.6, soft=0.0):
+        super().__init__()
+        self.density, self.radius, self.soft = density, radius, soft
+        self.n_looked_at = 0
+
+    def density_at(self, positions):
+        inside = self.radius - positions.norm(dim=-1)
+        return self.density * (torch.sigmoid(inside / self.soft) if self.soft else (inside > 0).float())
+
+    def forward(self, positions, directions, image_ids=None, features=None):
+        self.n_looked_at += len(positions)
+        return self.density_at(positions), (positions + 1) / 2
+
+    def glance(self, positions):
+        return Glance(self.density_at(positions.detach()), None)
+
+
+def sampler(step=STEP, **settings):
+    made = OccupancySettings(**{"resolution": 32, "step_size": step, **settings})
+    return OccupancyGridSampler(made, BOX, "none", 0.05, 10.0)  # before its first update, which is: everywhere
+
+
+def hash_field(n_images=0):
+    settings = HashGridSettings(
+        n_levels=4, log2_table_size=12, base_resolution=4, max_resolution=32, n_hidden=16, log_density=1.0
+    )
+    field = HashGridField(settings, BOX, "none", n_images, torch.Generator().manual_seed(0))
+    torch.nn.init.uniform_(field.table, -2, 2, generator=torch.Generator().manual_seed(1))
+    return field
+
+
+def random_rays(n, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    origins = 2.5 * normalize(torch.randn(n, 3, generator=generator), dim=-1)
+    directions = normalize(0.4 * torch.randn(n, 3, generator=generator) - origins, dim=-1)
+    return Rays(origins, directions, torch.zeros(n))
+
+
+def parallel_rays(width, height):
+    """An orthographic camera far up the z axis."""
+    y, x = torch.meshgrid(
+        (torch.arange(height) + 0.5) / height * 2 - 1, (torch.arange(width) + 0.5) / width * 2 - 1, indexing="ij"
+    )
+    origins = torch.stack([x, y, torch.full_like(x, 3.0)], -1).view(-1, 3)
+    return Rays(origins, torch.tensor([[0.0, 0, -1]]).expand_as(origins).contiguous(), torch.zeros(len(origins)))
+
+
+def dense(field, rays, samples, background):
+    """Every sample looked at, composited by the reference."""
+    positions = sample_positions(rays.origins, rays.directions, *samples)
+    density, color = field(positions, rays.directions[samples.ray_indices.long()])
+    return reference.compositing.composite_rays(density, color, samples.t_starts, samples.t_ends, samples.spans, background)
+
+
+def test_without_culling_rays_are_the_dense_compositing_of_all_samples(backend):
+    """Values, and gradients to the table, the networks and the rays."""
+    field, march, rays = hash_field(), sampler(0.05), random_rays(80)
+    background = torch.rand(80, 3, generator=torch.Generator().manual_seed(3))
+    jitter = torch.rand(80, generator=torch.Generator().manual_seed(4))
+    found = []
+    for ours in (True, False):
+        field.zero_grad()
+        seen = Rays(*(x.clone().requires_grad_() for x in rays[:2]), rays.radii)
+        if ours:
+            batch = render_rays(field, march, seen, background, EVERYTHING, jitter=jitter)
+            assert batch.n_marched == len(batch.samples.t_starts)
+            out = batch.rendered
+        else:
+            out = dense(field, seen, march(rays, jitter), background)
+        color, opacity, depth = out[:3]
+        (color.square().sum() + opacity.sum() + depth.sin().sum()).backward()
+        gradients = [seen.origins.grad, seen.directions.grad, *(p.grad for p in field.parameters() if p.numel())]
+        found.append([*(x.detach() for x in out), *gradients])
+    for ours, expected in zip(*found, strict=True):
+        assert (ours - expected).abs().max() <= 3e-5 * expected.abs().max()
+    assert (found[0][4] != 0).any()
+
+
+@pytest.mark.parametrize("culling", [Culling(1e-2, 1e-2, 0.0), Culling(0.0, 3e-2, 0.0), Culling(0.1, 0.0, 0.0)])
+def test_culling_changes_a_picture_by_less_than_the_weights_that_it_drops(backend, culling):
+    """Dropping a weight w lets as much light through to what lies behind: a color changes by w at most."""
+    field, march, rays = hash_field(), sampler(0.02), random_rays(200)
+    background = torch.rand(200, 3, generator=torch.Generator().manual_seed(5))
+    whole, culled = (render_rays(field, march, rays, background, c) for c in (EVERYTHING, culling))
+    density = field.glance(sample_positions(rays.origins, rays.directions, *whole.samples)).density
+    s = whole.samples
+    kept, _ = visible_samples(
+        density, s.t_starts, s.t_ends, s.spans, early_stop=culling.early_stop, least_weight=culling.least_weight
+    )
+    dropped = whole.rendered.weights.detach().clone()
+    dropped[kept.long()] = 0
+    bound = torch.zeros(200).index_add(0, s.ray_indices.long(), dropped)
+    change = (culled.rendered.color - whole.rendered.color).abs().amax(-1)
+    assert 0 < len(kept) < len(dropped)
+    assert (change <= bound + 1e-5).all()
+    assert change.max() > 1e-4
+    assert culled.n_marched == len(dropped)
+    assert len(culled.samples.t_starts) == len(kept)
+
+
+def visible_by_hand(density, starts, ends, spans, draws, early_stop, least_weight, chance):
+    kept = []
+    for first, count in spans.tolist():
+        light = 1.0
+        for i in range(first, first + count):
+            if light < early_stop:
+                break
+            alpha = 1 - math.exp(-float(density[i] * (ends[i] - starts[i])))
+            if light * alpha >= least_weight or (draws is not None and draws[i] < chance):
+                kept.append(i)
+            light *= 1 - alpha
+    return kept
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_visible_samples_are_those_of_a_walk_along_each_ray(backend, drawn):
+    generator = torch.Generator().manual_seed(6)
+    counts = torch.tensor([0, 7, 30, 0, 1, 22])
+    spans = torch.stack([counts.cumsum(0) - counts, counts], -1).int()
+    density = 5 * torch.rand(60, generator=generator) ** 4
+    starts = torch.rand(60, generator=generator)
+    ends = starts + torch.rand(60, generator=generator)
+    draws = torch.rand(60, generator=generator) if drawn else None
+    kept, found = visible_samples(density, starts, ends, spans, draws, early_stop=0.01, least_weight=0.02, chance=0.3)
+    by_hand = visible_by_hand(density, starts, ends, spans, draws, 0.01, 0.02, 0.3)
+    assert kept.tolist() == by_hand
+    per_ray = [sum(first <= i < first + count for i in by_hand) for first, count in spans.tolist()]
+    assert found[:, 1].tolist() == per_ray
+    assert found[:, 0].tolist() == [sum(per_ray[:r]) for r in range(6)]
+    assert 0 < len(by_hand) < 60
+
+
+def test_chance_looks_at_its_share_of_what_would_be_culled(backend):
+    """In empty space all samples are without weight."""
+    rays, culling = random_rays(400), Culling(1e-3, 1e-3, 0.1)
+    n_looked_at = {}
+    for draws in (None, torch.Generator().manual_seed(7)):
+        batch = render_rays(Ball(0.0), sampler(), rays, None, culling, draws=draws)
+        n_looked_at[draws is None] = len(batch.samples.t_starts) / batch.n_marched
+    assert n_looked_at[True] == 0
+    assert n_looked_at[False] == pytest.approx(0.1, abs=5 * math.sqrt(0.09 / batch.n_marched))
+
+
+def test_a_ball_lets_light_through_by_its_chord(backend):
+    """opacity = 1 - exp(-σ L); the mean depth of what is absorbed in [t, t + L] is t + 1/σ - L / (exp(σ L) - 1)."""
+    sigma, radius, step = 3.0, 0.6, 0.002
+    rays = parallel_rays(24, 16)
+    picture = render_picture(Ball(sigma, radius), sampler(step, max_samples_per_ray=4096), rays, (24, 16), 0.25, EVERYTHING)
+    off_axis = rays.origins[:, :2].norm(dim=-1).view(16, 24)
+    chord = 2 * (radius**2 - off_axis**2).clamp_min(0).sqrt()
+    opacity = 1 - torch.exp(-sigma * chord)
+    assert (picture.opacity - opacity).abs().max() < sigma * step
+    hit = chord > 0.05
+    depth = 3 - chord / 2 + 1 / sigma - chord / torch.expm1(sigma * chord)
+    assert (picture.depth - depth)[hit].abs().max() < step
+    assert (picture.depth[chord == 0] == 0).all()
+    assert (picture.color[chord == 0] == 0.25).all()
+    x = rays.origins[:, 0].view(16, 24)
+    red = opacity * (x + 1) / 2 + (1 - opacity) * 0.25
+    assert (picture.color[..., 0] - red).abs().max() < sigma * step
+    assert picture.normals is None
+
+
+def test_normals_of_a_ball_point_outwards(backend, generator):
+    positions = 0.6 * normalize(torch.randn(100, 3, generator=generator), dim=-1)
+    assert_close(normals_of(Ball(soft=0.1), positions), normalize(positions, dim=-1), atol=1e-5, rtol=0)
+
+
+def test_a_picture_has_the_normals_of_what_it_shows(backend):
+    field, rays = Ball(500.0, 0.7, soft=0.02), parallel_rays(16, 16)
+    picture = render_picture(field, sampler(), rays, (16, 16), 1.0, Culling(), with_normals=True)
+    x, y = (rays.origins[:, axis].view(16, 16) for axis in (0, 1))
+    middle = x.square() + y.square() < 0.3**2
+    expected = torch.stack([x, y, (0.7**2 - x * x - y * y).clamp_min(0).sqrt()], -1)
+    found = normalize(picture.normals, dim=-1)
+    assert ((found * normalize(expected, dim=-1)).sum(-1)[middle] > 0.99).all()
+    assert (picture.opacity[middle] > 0.99).all()
+    outside = x.square() + y.square() > 0.95**2
+    assert picture.normals[outside].abs().max() < 1e-3
+    plain = render_picture(field, sampler(), rays, (16, 16), 1.0, Culling())
+    assert_close(picture.color, plain.color)
+
+
+@pytest.mark.parametrize("budget", [1, 100, 3000, 10**6])
+@pytest.mark.parametrize("n_rays_at_once", [64, 10**4])
+def test_portions_cover_every_ray_once_whatever_the_budget(backend, monkeypatch, budget, n_rays_at_once):
+    monkeypatch.setattr(rendering, "SAMPLES_AT_ONCE", budget)
+    monkeypatch.setattr(rendering, "RAYS_AT_ONCE", n_rays_at_once)
+    rays, march = random_rays(150), sampler(0.05)
+    rays.directions[::7] = normalize(rays.origins[::7], dim=-1)  # these see nothing
+    rays.directions[-20:] = normalize(rays.origins[-20:], dim=-1)
+    whole, longest = march(rays, None), int(march(rays, None).spans[:, 1].max())
+    seen, starts, counts = [], [], []
+    for some, samples in portions(rays, march):
+        seen.append(some.origins)
+        starts.append(samples.t_starts)
+        counts.append(samples.spans[:, 1])
+        assert len(samples.t_starts) <= budget + longest
+        assert samples.spans.sum(-1).max() <= len(samples.t_starts) == samples.spans[:, 1].sum()
+        indices = torch.arange(len(some.origins), dtype=torch.int32).repeat_interleave(samples.spans[:, 1])
+        assert torch.equal(indices, samples.ray_indices)
+    assert torch.equal(torch.cat(seen), rays.origins)
+    assert torch.equal(torch.cat(starts), whole.t_starts)
+    assert torch.equal(torch.cat(counts), whole.spans[:, 1])
+
+
+def test_a_picture_does_not_depend_on_how_it_was_cut(backend, monkeypatch):
+    field, rays = hash_field(), parallel_rays(20, 15)
+    found = []
+    for budget, n_rays in ((2**18, 2**15), (500, 2**15), (1000, 17)):
+        monkeypatch.setattr(rendering, "SAMPLES_AT_ONCE", budget)
+        monkeypatch.setattr(rendering, "RAYS_AT_ONCE", n_rays)
+        found.append(render_picture(field, sampler(0.05), rays, (20, 15), 1.0))
+    for other in found[1:]:
+        for ours, expected in zip(other[:3], found[0][:3], strict=True):
+            assert_close(ours, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_rays_that_meet_nothing_show_the_background(backend):
+    rays = random_rays(5)._replace(directions=normalize(random_rays(5).origins, dim=-1))
+    picture = render_picture(hash_field(), sampler(), rays, (5, 1), 0.75, with_normals=True)
+    assert (picture.color == 0.75).all()
+    assert not picture.opacity.any()
+    assert not picture.normals.any()
+
+
+def test_a_full_look_happens_only_where_light_ends(backend):
+    """Behind the front of an opaque ball nothing is looked at."""
+    field, rays = Ball(1e4), random_rays(100)
+    marched = sampler()(rays, None)
+    batch = look(field, rays, marched, None, Culling())
+    hit = batch.rendered.opacity > 0.5
+    assert batch.samples.spans[:, 1].max() == 1
+    assert torch.equal(batch.samples.spans[:, 1].bool(), hit)
+    assert field.n_looked_at == hit.sum() < batch.n_marched / 20

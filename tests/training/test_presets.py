@@ -1,0 +1,90 @@
+"""Presets follow the scene, and are settings like any others."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from ball_scene import views_of_ball
+
+from taichi_nerf.training.config import Config, RunSettings, SceneSettings
+from taichi_nerf.training.presets import STEPS, choose, pixel_angle, pixel_footprint
+from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
+
+CPU = torch.device("cpu")
+
+
+def chosen(scene, **run):
+    return choose(scene, SceneSettings("ball"), RunSettings(**run), CPU)
+
+
+def around(scene):
+    return replace(scene, bounds=replace(scene.bounds, unbounded=True))
+
+
+def test_a_pixel_covers_its_angle_times_the_distance():
+    """Focal length 1.4 sizes, from 2.5 · sqrt(1 + 0.4²) away."""
+    scene, _ = views_of_ball(4, 50)
+    assert pixel_angle(scene) == pytest.approx(1 / 70)
+    assert pixel_footprint(scene) == pytest.approx(2.5 * np.sqrt(1.16) / 70)
+
+
+def test_larger_pictures_get_finer_steps_finer_grids_and_larger_tables():
+    scene, _ = views_of_ball(8, 16)
+    configs = [chosen(replace(scene, cameras=scene.cameras.resized((n, n))))[0] for n in (512, 1024, 2048)]
+    for coarse, fine in pairwise(configs):
+        assert fine.occupancy.step_size == pytest.approx(coarse.occupancy.step_size / 2)
+        assert fine.field.max_resolution > coarse.field.max_resolution
+        assert fine.field.log2_table_size > coarse.field.log2_table_size
+
+
+@pytest.mark.parametrize("size", [4, 20_000])
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_choices_stay_within_reason(size, unbounded):
+    scene, _ = views_of_ball(4, 16)
+    scene = replace(scene, cameras=scene.cameras.resized((size, size)))
+    field = chosen(around(scene) if unbounded else scene)[0].field
+    assert 128 <= field.max_resolution <= 4096
+    assert 15 <= field.log2_table_size <= 19
+
+
+def test_only_what_has_a_surrounding_gets_growing_steps():
+    scene, _ = views_of_ball(4, 50)
+    assert chosen(scene)[0].occupancy.cone_angle == 0
+    assert chosen(around(scene))[0].occupancy.cone_angle > 0
+
+
+def test_outside_a_mask_is_nothing_around_objects_and_unknown_elsewhere():
+    scene, _ = views_of_ball(4, 16)
+    assert chosen(scene)[0].batch.masks == "alpha"
+    assert chosen(around(scene))[0].batch.masks == "ignore"
+    assert any("masks" in note for note in chosen(scene)[1])
+    assert not any("masks" in note for note in chosen(replace(scene, masks=None))[1])
+
+
+@pytest.mark.parametrize("preset", STEPS)
+def test_without_a_budget_a_preset_has_its_own(preset):
+    scene, _ = views_of_ball(4, 16)
+    config, notes = chosen(scene, preset=preset)
+    assert (config.run.steps, config.run.time_budget) == (STEPS[preset], None)
+    assert f"preset {preset}: {STEPS[preset]} steps" in notes
+    given, notes = chosen(scene, preset=preset, time_budget=60.0)
+    assert (given.run.steps, given.run.time_budget) == (None, 60.0)
+    assert f"preset {preset}: 60 s" in notes
+    assert list(STEPS.values()) == sorted(STEPS.values())
+
+
+@pytest.mark.parametrize("preset", STEPS)
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
+    scene, _ = views_of_ball(4, 16)
+    config, _ = chosen(around(scene) if unbounded else scene, preset=preset)
+    assert from_json_dict(Config, to_json_dict(config)) == config
+
+
+def test_a_setting_is_changed_by_its_name_and_others_stay():
+    config, _ = chosen(views_of_ball(4, 16)[0])
+    changed = apply_settings(config, ["field.n_levels=5", "poses.refine=true"])
+    assert (changed.field.n_levels, changed.poses.refine) == (5, True)
+    assert replace(changed, field=config.field, poses=config.poses) == config
