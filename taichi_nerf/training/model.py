@@ -1,5 +1,7 @@
 """A radiance field with all that rendering it takes: field, sampler, cameras."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,9 @@ class Model(nn.Module):
         box = torch.tensor(scene.bounds.box, dtype=torch.float32)
         contraction: Contraction = "sphere" if scene.bounds.unbounded and config.occupancy.n_cascades == 1 else "none"
         self.config = config
-        self.field = HashGridField(config.field, box, contraction, len(scene.cameras), generator)
+        appearance = config.appearance
+        field = replace(config.field, n_appearance=appearance.n_numbers) if appearance.enabled else config.field
+        self.field = HashGridField(field, box, contraction, len(scene.cameras), generator)
         near, far = scene.bounds.near, scene.bounds.far
         self.sampler = OccupancyGridSampler(config.occupancy, box, contraction, near, far)
         self.rig = CameraRig(scene.cameras, config.poses.refine, config.poses.intrinsics)

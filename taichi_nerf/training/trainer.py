@@ -195,11 +195,11 @@ class Trainer:
 
 def _optimiser(config: Config, model: Model) -> torch.optim.Optimizer:
     """Adam. The groups' first learning rates are what the schedule scales."""
-    rate, field = config.optimiser.learning_rate, model.field
+    rate, network_rate, field = config.optimiser.learning_rate, config.optimiser.network_rate, model.field
     networks = [*field.density_mlp.parameters(), *field.color_mlp.parameters()]
     groups = [
         {"name": "table", "params": [field.table], "first_lr": rate, "weight_decay": config.optimiser.table_decay},
-        {"name": "networks", "params": networks, "first_lr": config.optimiser.network_rate, "weight_decay": config.optimiser.mlp_decay},
+        {"name": "networks", "params": networks, "first_lr": network_rate, "weight_decay": config.optimiser.mlp_decay},
     ]
     if field.appearance.numel():
         groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
