@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    import torch
-
     from taichi_nerf.scenes import SceneData
     from taichi_nerf.training.config import Config
     from taichi_nerf.training.distributed import World
@@ -20,7 +18,7 @@ MAY_CHANGE = {"scene", "out", "arch", "steps", "time_budget", "resume", "overwri
 
 
 def configuration(
-    context: click.Context, scene: Path, out: Path, options: dict[str, Any], device: "torch.device"
+    context: click.Context, scene: Path, out: Path, options: dict[str, Any], device: Any
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a new run, its scene, and what was decided."""
     from taichi_nerf.apps.scene_options import overrides_of
@@ -49,7 +47,7 @@ def configuration(
 
 
 def configuration_to_resume(
-    context: click.Context, scene: Path | None, out: Path, options: dict[str, Any], device: "torch.device"
+    context: click.Context, scene: Path | None, out: Path, options: dict[str, Any], device: Any
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a run that exists, with another budget if one is given."""
     from taichi_nerf.training.run import read_settings, scene_of_run
