@@ -19,6 +19,7 @@ from taichi_nerf.training.budget import Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.config import Config
 from taichi_nerf.training.distributed import World
+from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.preview import save_previews
@@ -70,6 +71,7 @@ def train(
     `resume` goes on from the folder's checkpoint as if it had never been interrupted; without one yet, from the beginning.
     """
     report(0.0, "compiling")
+    keep_freed_memory()
     trainer = Trainer(config, scene, device, world)
     world.broadcast(trainer.model)
     trainer.warm_up()
