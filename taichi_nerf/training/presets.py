@@ -62,7 +62,7 @@ def fitted(
     extent = 4.0 if unbounded else 2.0  # of the grid's cube, in scene units near its middle
     finest = extent / footprint  # cells an axis, one a pixel
     max_resolution = int(min(max(2 ** round(math.log2(finest)), 128), 4096))
-    log2_size = int(min(max(round(math.log2(n_rows(scene))) - 6, 15), 19))
+    log2_size = int(min(max(round(math.log2(n_rows(scene))) - (5 if unbounded else 6), 15), 19))
     field = HashGridSettings(
         n_levels=12 if max_resolution <= 512 else 14,
         max_resolution=max_resolution,
