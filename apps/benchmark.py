@@ -8,24 +8,27 @@ from taichi_nerf.apps.command import Command, arch_option
 
 
 @click.command(cls=Command)
-@click.argument("name", type=click.Choice(["kernels", "scenes"]), default="kernels")
+@click.argument("name", type=click.Choice(["kernels", "scenes", "training"]), default="kernels")
 @arch_option
 @click.option("--only", multiple=True, help="A kernel family, such as hash_grid; may be repeated.")
 @click.option("--n", type=click.IntRange(min=1), help="Samples a call; without it, training size.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")
 def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_file: Path | None) -> None:
-    """Time the parts of the system: `kernels`, every one forward and backward against its plain-torch reference, or `scenes`,
-    reading 100 pictures of 800 x 800 and building batches of rays from them.
+    """Time the parts of the system.
+
+    `kernels`: every one forward and backward against its plain-torch reference. `scenes`: reading 100 pictures of 800 x 800 and
+    building batches of rays from them. `training`: the stages of a step, over 20 seconds on a procedural scene.
 
     \b
     Example:
       taichi-nerf benchmark kernels --only hash_grid --json hash_grid.json
     """
-    if name == "scenes" and (only or n):
-        raise click.UsageError("--only and --n choose kernels; `benchmark scenes` takes neither")
+    if name != "kernels" and (only or n):
+        raise click.UsageError(f"--only and --n choose kernels; `benchmark {name}` takes neither")
     if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
         raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
-    text, figures = (measure_scenes if name == "scenes" else measure_kernels)(arch, only, n)
+    measured = {"kernels": measure_kernels, "scenes": measure_scenes, "training": measure_training}
+    text, figures = measured[name](arch, only, n)
     click.echo(text)
     if json_file:
         json_file.write_text(figures)
@@ -54,3 +57,14 @@ def measure_scenes(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str
 
     found = scenes.run(arch=arch)
     return scenes.as_text(found), json.dumps(asdict(found), indent=1)
+
+
+def measure_training(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+    """A table and JSON."""
+    from taichi_nerf.benchmarks import training
+    from taichi_nerf.runtime import start
+
+    backend = start(arch)
+    click.echo("making a scene of 100 views, training for 20 s", err=True)
+    result = training.run(None, 20.0, [], backend)
+    return training.table(result, backend), training.as_json(result, backend)

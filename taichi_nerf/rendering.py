@@ -4,7 +4,7 @@ A field is asked twice. The glance tells the density of every sample, without gr
 reaches and that have weight are looked at in full, color and gradients included: of eight on a ray, two.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,9 +15,10 @@ from taichi_nerf.fields.field import Field
 from taichi_nerf.ops import compositing, ray_marching
 from taichi_nerf.rays import Rays, RenderedRays, Samples
 
-Sampler = Callable[[Rays, Tensor | None], Samples]
-RAYS_AT_ONCE = 2**15
-SAMPLES_AT_ONCE = 2**18  # in a picture: about 100 MB
+# Rays, jitter [n_rays], where they begin [n_rays], how many samples each has at most; all but the first may be None.
+Sampler = Callable[[Rays, Tensor | None, Tensor | None, int | None], Samples]
+# Of a picture: 2^18 samples are about 100 MB. Few samples a stage look at little behind a surface, many cost fewer calls.
+RAYS_AT_ONCE, SAMPLES_OF_STAGE = 2**14, 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def render_rays(
     image_ids: Tensor | None = None,  # [n_rays] int32
 ) -> RenderedBatch:
     """Render rays over a background. Gradients flow to the field and to the rays."""
-    return look(field, rays, sampler(rays, jitter), background, culling, draws=draws, image_ids=image_ids)
+    return look(field, rays, sampler(rays, jitter, None, None), background, culling, draws=draws, image_ids=image_ids)
 
 
 def look(
@@ -121,13 +122,11 @@ def render_picture(
 ) -> Picture:
     """Render all pixels of a picture, as many at once as memory allows."""
     parts = []
-    for some, samples in portions(rays, sampler):
-        n = len(some.origins)
-        over = some.origins.new_full((n, 3), background)
-        ids = None if image_id is None else torch.full((n,), image_id, dtype=torch.int32, device=over.device)
-        batch = look(field, some, samples, over, culling, image_ids=ids, with_normals=with_normals)
-        parts.append(batch.rendered[:3])
+    for start in range(0, len(rays.origins), RAYS_AT_ONCE):
+        some = Rays(*(x[start : start + RAYS_AT_ONCE] for x in rays))
+        parts.append(_in_stages(field, sampler, some, culling, image_id, with_normals))
     color, opacity, depth = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+    color[:, :3] += (1 - opacity)[:, None] * background
     width, height = size
     seen = torch.where(opacity > 0.01, depth / opacity.clamp_min(1e-6), 0.0)
     return Picture(
@@ -138,26 +137,24 @@ def render_picture(
     )
 
 
-def portions(rays: Rays, sampler: Sampler) -> Iterator[tuple[Rays, Samples]]:
-    """Rays with their samples, cut where there would be too many samples at once."""
-    for start in range(0, len(rays.origins), RAYS_AT_ONCE):
-        some = Rays(*(x[start : start + RAYS_AT_ONCE] for x in rays))
-        samples = sampler(some, None)
-        n_samples = len(samples.t_starts)
-        n_parts = -(-n_samples // SAMPLES_AT_ONCE)
-        if n_parts <= 1:
-            yield some, samples
-            continue
-        ends = samples.spans.long().sum(-1)
-        cuts = torch.searchsorted(ends, torch.arange(1, n_parts, device=ends.device) * SAMPLES_AT_ONCE, right=True).tolist()
-        for first, end in zip([0, *cuts], [*cuts, len(ends)], strict=True):
-            if first < end:
-                yield Rays(*(x[first:end] for x in some)), _between(samples, first, end)
-
-
-def _between(samples: Samples, first: int, end: int) -> Samples:
-    """The samples of the rays `first` to `end` - 1, as if there were no others."""
-    spans = samples.spans[first:end]
-    start, stop = int(spans[0, 0]), int(spans[-1].sum())
-    shifted = torch.stack([spans[:, 0] - start, spans[:, 1]], -1)
-    return Samples(samples.t_starts[start:stop], samples.t_ends[start:stop], samples.ray_indices[start:stop] - first, shifted)
+def _in_stages(
+    field: Field, sampler: Sampler, rays: Rays, culling: Culling, image_id: int | None, with_normals: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Color over black, opacity and depth of rays, a few samples at a time: those that met something opaque go no further."""
+    n, device = len(rays.origins), rays.origins.device
+    color = torch.zeros(n, 6 if with_normals else 3, device=device)
+    opacity, depth = torch.zeros(n, device=device), torch.zeros(n, device=device)
+    going, begin = torch.arange(n, device=device), None
+    while len(going):
+        some = Rays(*(x[going] for x in rays))
+        samples = sampler(some, None, begin, SAMPLES_OF_STAGE)
+        ids = None if image_id is None else torch.full((len(going),), image_id, dtype=torch.int32, device=device)
+        stage = look(field, some, samples, None, culling, image_ids=ids, with_normals=with_normals).rendered
+        light = 1 - opacity[going]
+        color[going] += light[:, None] * stage.color
+        opacity[going] += light * stage.opacity
+        depth[going] += light * stage.depth
+        goes_on = (samples.spans[:, 1] == SAMPLES_OF_STAGE) & (opacity[going] <= 1 - culling.early_stop)
+        begin = samples.t_ends[samples.spans.long().sum(-1)[goes_on] - 1]
+        going = going[goes_on]
+    return color, opacity, depth

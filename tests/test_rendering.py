@@ -13,7 +13,7 @@ from taichi_nerf.fields.hash_grid_field import HashGridField, HashGridSettings
 from taichi_nerf.ops.compositing import visible_samples
 from taichi_nerf.ops.ray_marching import sample_positions
 from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import Culling, look, normals_of, portions, render_picture, render_rays
+from taichi_nerf.rendering import Culling, look, normals_of, render_picture, render_rays
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler, OccupancySettings
 
 BOX = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -207,36 +207,29 @@ def test_a_picture_has_the_normals_of_what_it_shows(backend):
     assert_close(picture.color, plain.color)
 
 
-@pytest.mark.parametrize("budget", [1, 100, 3000, 10**6])
-@pytest.mark.parametrize("n_rays_at_once", [64, 10**4])
-def test_portions_cover_every_ray_once_whatever_the_budget(backend, monkeypatch, budget, n_rays_at_once):
-    monkeypatch.setattr(rendering, "SAMPLES_AT_ONCE", budget)
-    monkeypatch.setattr(rendering, "RAYS_AT_ONCE", n_rays_at_once)
+@pytest.mark.parametrize("most", [1, 5, 16])
+def test_stages_cover_every_sample_once(backend, most):
     rays, march = random_rays(150), sampler(0.05)
     rays.directions[::7] = normalize(rays.origins[::7], dim=-1)  # these see nothing
-    rays.directions[-20:] = normalize(rays.origins[-20:], dim=-1)
-    whole, longest = march(rays, None), int(march(rays, None).spans[:, 1].max())
-    seen, starts, counts = [], [], []
-    for some, samples in portions(rays, march):
-        seen.append(some.origins)
-        starts.append(samples.t_starts)
-        counts.append(samples.spans[:, 1])
-        assert len(samples.t_starts) <= budget + longest
-        assert samples.spans.sum(-1).max() <= len(samples.t_starts) == samples.spans[:, 1].sum()
-        indices = torch.arange(len(some.origins), dtype=torch.int32).repeat_interleave(samples.spans[:, 1])
-        assert torch.equal(indices, samples.ray_indices)
-    assert torch.equal(torch.cat(seen), rays.origins)
-    assert torch.equal(torch.cat(starts), whole.t_starts)
-    assert torch.equal(torch.cat(counts), whole.spans[:, 1])
+    whole = march(rays, None)
+    going, begin, starts = torch.arange(150), None, [[] for _ in range(150)]
+    while len(going):
+        samples = march(Rays(*(x[going] for x in rays)), None, begin, most)
+        for ray, (first, count) in zip(going.tolist(), samples.spans.tolist(), strict=True):
+            starts[ray] += samples.t_starts[first : first + count].tolist()
+        goes_on = samples.spans[:, 1] == most
+        begin, going = samples.t_ends[samples.spans.long().sum(-1)[goes_on] - 1], going[goes_on]
+    for ray, (first, count) in enumerate(whole.spans.tolist()):
+        assert starts[ray] == whole.t_starts[first : first + count].tolist()
 
 
 def test_a_picture_does_not_depend_on_how_it_was_cut(backend, monkeypatch):
     field, rays = hash_field(), parallel_rays(20, 15)
     found = []
-    for budget, n_rays in ((2**18, 2**15), (500, 2**15), (1000, 17)):
-        monkeypatch.setattr(rendering, "SAMPLES_AT_ONCE", budget)
+    for most, n_rays in ((10**4, 2**15), (3, 2**15), (16, 17)):
+        monkeypatch.setattr(rendering, "SAMPLES_OF_STAGE", most)
         monkeypatch.setattr(rendering, "RAYS_AT_ONCE", n_rays)
-        found.append(render_picture(field, sampler(0.05), rays, (20, 15), 1.0))
+        found.append(render_picture(field, sampler(0.05), rays, (20, 15), 1.0, EVERYTHING))
     for other in found[1:]:
         for ours, expected in zip(other[:3], found[0][:3], strict=True):
             assert_close(ours, expected, atol=1e-6, rtol=1e-5)

@@ -50,8 +50,11 @@ class OccupancyGridSampler(nn.Module):
         self.stretch = state["stretch"]
 
     @torch.no_grad()
-    def forward(self, rays: Rays, jitter: Tensor | None = None) -> Samples:
-        """The samples of rays; `jitter` [n_rays] in [0, 1) shifts them, None leaves them where they are."""
+    def forward(self, rays: Rays, jitter: Tensor | None = None, begin: Tensor | None = None, most: int | None = None) -> Samples:
+        """The samples of rays: `jitter` [n_rays] in [0, 1) shifts them, None leaves them where they are.
+
+        `begin` [n_rays] leaves out what lies before, `most` all but so many: where a ray's last samples ended, it can go on.
+        """
         origins, directions = rays.origins.detach(), rays.directions.detach()
         if self.contraction == "none":
             half = (self.box[1] - self.box[0]) / 2 * 2 ** (self.settings.n_cascades - 1)
@@ -61,12 +64,14 @@ class OccupancyGridSampler(nn.Module):
         else:
             t_near = torch.full_like(origins[:, 0], self.near)
             t_far = torch.full_like(t_near, self.far)
+        if begin is not None:
+            t_near = torch.maximum(t_near, begin)
         return ray_marching.march_rays(
             origins, directions, t_near, t_far, self.bits, self.box,
             step_size=self.stretch * self.settings.step_size, cone_angle=min(self.stretch * self.settings.cone_angle, 0.5),
             max_step=self.settings.max_step,
             jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
-            contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
+            contraction=self.contraction, max_samples_per_ray=most or self.settings.max_samples_per_ray,
         )  # fmt: skip
 
     @torch.no_grad()

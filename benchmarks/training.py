@@ -1,0 +1,159 @@
+"""Train on a procedural scene and tell where the time of a step goes.
+
+    python benchmarks/training.py [--scene DIR] [--seconds 20] [--set field.log2_table_size=19] [--json FILE]
+    taichi-nerf benchmark training
+
+Each stage is timed where the trainer calls it, medians over the second half of the run; "the rest" is what lies between.
+The first line of the table is throughput over that half.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from taichi_nerf.benchmarks.kernels import now
+from taichi_nerf.ops import compositing
+from taichi_nerf.procedural import make_scene
+from taichi_nerf.runtime import Backend, start
+from taichi_nerf.scenes import load_scene
+from taichi_nerf.training.config import Config, RunSettings, SceneSettings
+from taichi_nerf.training.memory import keep_freed_memory
+from taichi_nerf.training.presets import choose
+from taichi_nerf.training.settings import apply_settings
+from taichi_nerf.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Result:
+    rays_per_second: float
+    samples_per_second: float
+    samples_per_ray: float
+    shaded_per_ray: float  # looked at in full
+    step: float  # milliseconds
+    stages: dict[str, float]  # milliseconds of a step
+
+
+class Clock:
+    """Milliseconds by stage, of one step after another."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = defaultdict(float)
+        self.steps: list[dict[str, float]] = []
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            before = now()
+            result = function(*arguments, **options)
+            self.stages[stage] += 1e3 * (now() - before)
+            return result
+
+        return call
+
+    def end_step(self, milliseconds: float) -> None:
+        self.stages["the rest"] = milliseconds - sum(self.stages.values())
+        self.steps.append({**self.stages, "step": milliseconds})
+        self.stages.clear()
+
+
+def measure(config: Config, scene: Any, device: torch.device) -> Result:
+    trainer, clock = Trainer(config, scene, device), Clock()
+    trainer.warm_up()
+    model, rows = trainer.model, []
+    looked_at: list[int] = []
+    composite = compositing.composite_rays
+
+    def counted(density: torch.Tensor, *others: Any) -> Any:
+        looked_at.append(len(density))
+        return composite(density, *others)
+
+    parts = (
+        ("occupancy grid, every 16th step", trainer, "_update_grid"),
+        ("pixels", trainer, "draw"),
+        ("rays", model.rig, "rays"),
+        ("march", model.sampler, "forward"),
+        ("glance: encode, density network", model.field, "glance"),
+        ("choose what is visible", compositing, "visible_samples"),
+        ("look: both networks", model.field, "forward"),
+        ("backward", torch.Tensor, "backward"),
+        ("Adam", trainer.optimiser, "step"),
+        ("guard", trainer.guard, "accepts"),
+    )
+    with ExitStack() as stack:
+        for stage, owner, name in parts:
+            stack.enter_context(patch.object(owner, name, clock.timed(stage, getattr(owner, name))))
+        stack.enter_context(patch.object(compositing, "composite_rays", clock.timed("composite", counted)))
+        while not trainer.is_done:
+            before = time.perf_counter()
+            rows.append(trainer.step())
+            clock.end_step(1e3 * (time.perf_counter() - before))
+    half = len(rows) // 2
+    seconds = rows[-1].seconds - rows[half - 1].seconds
+    n_rays, n_samples = sum(row.n_rays for row in rows[half:]), sum(row.n_samples for row in rows[half:])
+    stages = {
+        name: statistics.fmean(step.get(name, 0.0) for step in clock.steps[half:])
+        for name in [*(part[0] for part in parts), "composite", "the rest"]
+    }
+    step = statistics.fmean(step["step"] for step in clock.steps[half:])
+    looked = sum(looked_at[half:]) / n_rays
+    return Result(n_rays / seconds, n_samples / seconds, n_samples / n_rays, looked, step, stages)
+
+
+def table(result: Result, backend: Backend) -> str:
+    lines = [
+        f"{backend.arch} on {backend.device_name}, {torch.get_num_threads()} torch threads; means over the last half",
+        "",
+        f"{result.samples_per_second / 1e6:.2f} M samples/s, {result.rays_per_second / 1e3:.0f} k rays/s; "
+        f"{result.samples_per_ray:.1f} samples a ray, {result.shaded_per_ray:.1f} of them looked at in full",
+        "",
+        "| stage | ms of a step | share |",
+        "|---|--:|--:|",
+    ]
+    lines += [f"| {name} | {ms:.2f} | {100 * ms / result.step:.0f} % |" for name, ms in result.stages.items()]
+    return "\n".join([*lines, f"| all | {result.step:.2f} | |"])
+
+
+def run(scene_folder: Path | None, seconds: float, settings: list[str], backend: Backend) -> Result:
+    """Measure on a scene, or on a procedural one that is made for it."""
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = scene_folder
+        if folder is None:
+            folder = Path(temporary) / "objects"
+            make_scene("objects", folder, n_views=100, n_val=1, n_test=1, size=200)
+        scene = load_scene(folder)
+        config, _ = choose(scene, SceneSettings(str(folder)), RunSettings(time_budget=seconds), backend.torch_device)
+        return measure(apply_settings(config, settings), scene, backend.torch_device)
+
+
+def as_json(result: Result, backend: Backend) -> str:
+    return json.dumps({"backend": asdict(backend), "torch": torch.__version__, "training": asdict(result)}, indent=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="auto")
+    parser.add_argument("--scene", type=Path)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    backend = start(options.arch)
+    result = run(options.scene, options.seconds, options.settings, backend)
+    print(table(result, backend))
+    if options.json:
+        options.json.write_text(as_json(result, backend))
+
+
+if __name__ == "__main__":
+    main()
