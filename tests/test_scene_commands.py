@@ -369,7 +369,7 @@ def test_a_place_that_is_no_folder_is_an_error_of_what_is_written(sample, tmp_pa
     assert status == 1
     assert err.count("\n") == 1
     assert f"{out}" in err
-    assert "Not a directory" in err
+    assert "Not a directory" in err or "is a file, not a folder" in err
     assert f".{os.getpid()}" not in err
 
 
