@@ -13,7 +13,7 @@ from taichi_nerf.fields.hash_grid_field import HashGridField, HashGridSettings
 from taichi_nerf.ops.compositing import visible_samples
 from taichi_nerf.ops.ray_marching import sample_positions
 from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import Culling, look, normals_of, render_picture, render_rays
+from taichi_nerf.rendering import Culling, normals_of, render_picture, render_rays
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler, OccupancySettings
 
 BOX = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -246,8 +246,7 @@ def test_rays_that_meet_nothing_show_the_background(backend):
 def test_a_full_look_happens_only_where_light_ends(backend):
     """Behind the front of an opaque ball nothing is looked at."""
     field, rays = Ball(1e4), random_rays(100)
-    marched = sampler()(rays, None)
-    batch = look(field, rays, marched, None, Culling())
+    batch = render_rays(field, sampler(), rays, None, Culling())
     hit = batch.rendered.opacity > 0.5
     assert batch.samples.spans[:, 1].max() == 1
     assert torch.equal(batch.samples.spans[:, 1].bool(), hit)

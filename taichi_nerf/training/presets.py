@@ -28,7 +28,8 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     field, occupancy = fitted(scene, run, device, footprint)
     bounded = not scene.bounds.unbounded
     batch = BatchSettings(
-        n_samples=2**16 if device.type == "cpu" else 2**18,
+        # More steps are worth more than larger ones, until rays take so many samples that a batch has too few rays.
+        n_samples=2**18 if device.type == "cuda" else 2**15 if bounded else 2**16,
         n_samples_per_ray=1024 if bounded else 64,  # an object's grid empties within a second, that of a room does not
         masks="alpha" if bounded else "ignore",
     )
@@ -62,7 +63,7 @@ def fitted(
     extent = 4.0 if unbounded else 2.0  # of the grid's cube, in scene units near its middle
     finest = extent / footprint  # cells an axis, one a pixel
     max_resolution = int(min(max(2 ** round(math.log2(finest)), 128), 4096))
-    log2_size = int(min(max(round(math.log2(n_rows(scene))) - (5 if unbounded else 6), 15), 19))
+    log2_size = int(min(max(round(math.log2(n_rows(scene))) - 5, 15), 19))
     field = HashGridSettings(
         n_levels=12 if max_resolution <= 512 else 14,
         max_resolution=max_resolution,
