@@ -3,7 +3,7 @@
     python benchmarks/training.py [--scene DIR] [--seconds 20] [--set field.log2_table_size=19] [--json FILE]
     taichi-nerf benchmark training
 
-Each stage is timed where the trainer calls it, medians over the second half of the run; "the rest" is what lies between.
+Each stage is timed where the trainer calls it, means over the second half of the run; "the rest" is what lies between.
 The first line of the table is throughput over that half.
 """
 
