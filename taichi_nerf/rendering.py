@@ -102,7 +102,7 @@ def find_visible(
     """
     n_rays, device = len(rays.origins), rays.origins.device
     some = Rays(*(x.detach() for x in rays))
-    going, light, begin = torch.arange(n_rays, device=device), torch.ones(n_rays, device=device), None
+    going, light, begin = torch.arange(n_rays, dtype=torch.int32, device=device), torch.ones(n_rays, device=device), None
     most, n_marched, stages = samples_of_stage, 0, []
     while True:
         marched = sampler(some, jitter, begin, most)
@@ -115,7 +115,7 @@ def find_visible(
             early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,
         )  # fmt: skip
         t_starts, t_ends, own = (x.index_select(0, kept) for x in marched[:3])
-        ray_indices = going.index_select(0, own).int()
+        ray_indices = going.index_select(0, own)
         features = None if features is None else features.index_select(0, kept)
         stages.append((Samples(t_starts, t_ends, ray_indices, spans), positions.index_select(0, kept), features))
         n_marched += n

@@ -4,6 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+from numpy.typing import NDArray
 
 
 class ExportError(ValueError):
@@ -17,6 +21,11 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     """`data` as the file `path`. What the system refuses (no space, no permission) becomes one line that names it."""
     with whole_file(path) as unfinished, os_errors_named(path), unfinished.open("wb") as opened:
         opened.write(data)
+
+
+def write_png(path: Path, picture: NDArray[Any]) -> None:  # [height, width, 3] uint8
+    """A picture as a PNG, whole or not at all."""
+    write_whole(path, imageio.imwrite("<bytes>", picture, extension=".png", plugin="pillow"))
 
 
 @contextmanager

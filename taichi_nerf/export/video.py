@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from taichi_nerf.export.colors import pad_to_even
 from taichi_nerf.export.encoder import Encoder
-from taichi_nerf.export.files import ExportError, os_errors_named, whole_file, write_whole
+from taichi_nerf.export.files import ExportError, os_errors_named, whole_file, write_png
 
 Array = NDArray[Any]
 FASTEST_GIF = 50.0  # frames a second: viewers slow down delays of less than two hundredths
@@ -103,7 +103,7 @@ class FrameFolder(Frames):
     def _add(self, picture: Array, number: int | None) -> None:
         if number is None:
             number = next(i for i in range(10**6) if not self._file(i).is_file())
-        write_whole(self._file(number), imageio.imwrite("<bytes>", picture, extension=".png", plugin="pillow"))
+        write_png(self._file(number), picture)
 
 
 class Stream(Frames):

@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
 from torch import Tensor
 
 from taichi_nerf.export.colors import to_bytes
-from taichi_nerf.export.files import write_whole
+from taichi_nerf.export.files import write_png, write_whole
 from taichi_nerf.metrics import Lpips, psnr, ssim
 from taichi_nerf.training.pictures import background_of, file_name, over, picture_by, picture_of_view, truth_of_view
 from taichi_nerf.training.run import Report, Run
@@ -53,8 +52,7 @@ def evaluate(
         total_seconds += compared.seconds
         images.append({"name": run.scene.names[view], "view": view, **figures(compared, lpips)})
         if save_images:
-            png = imageio.imwrite("<bytes>", to_bytes(compared.render), extension=".png", plugin="pillow")
-            write_whole(folder / file_name(run.scene, view), png)
+            write_png(folder / file_name(run.scene, view), to_bytes(compared.render))
         report((done + 1) / len(chosen), f"{split} view {done + 1} of {len(chosen)}")
     found = {
         "split": split,

@@ -9,7 +9,7 @@ from taichi_nerf.export.mesh import extract_mesh
 from taichi_nerf.export.points import ColoredPoints, colored_points
 from taichi_nerf.fields.space import unit_positions
 from taichi_nerf.training.model import Model
-from taichi_nerf.training.pictures import picture_by
+from taichi_nerf.training.pictures import picture_by, pixel_centers
 from taichi_nerf.training.run import Report, Run
 
 LARGEST_STEP = 0.05  # of the distance, between neighbours: more is an edge, where points would hang in the air
@@ -74,8 +74,7 @@ def points_of_run(run: Run, resolution: int = 256, report: Report = lambda done,
 def within(cameras: Cameras, number: int, depth: Tensor, box: Tensor) -> Tensor:
     """[h, w] whether what is seen at this distance lies in the box."""
     height, width = depth.shape
-    row, column = torch.arange(height), torch.arange(width)
-    pixels = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).view(-1, 2) + 0.5
-    origins, directions = (torch.from_numpy(part).to(box) for part in cameras.rays(number, pixels.numpy()))
+    pixels = pixel_centers(width, height).numpy()
+    origins, directions = (torch.from_numpy(part).to(box) for part in cameras.rays(number, pixels))
     at = origins + directions * depth.reshape(-1, 1)
     return ((at >= box[0]) & (at <= box[1])).all(-1).view(height, width)

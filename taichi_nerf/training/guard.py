@@ -5,6 +5,7 @@ remembered; when it has stayed several times higher for a hundred steps, that st
 """
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -42,12 +43,12 @@ class Guard:
         self.n_bad = self.n_bad + 1 if self.smoothed > BAD * self.lowest or not math.isfinite(loss) else 0
         if self.n_bad >= PATIENCE and self._good is not None:
             model.load_state_dict(self._good[0])
-            optimiser.load_state_dict(copied(self._good[1]))  # it would step on the very tensors it is given
+            optimiser.load_state_dict(deepcopy(self._good[1]))  # it would step on the very tensors it is given
             self.smoothed, self.n_bad = self.lowest, 0
             self.n_returns += 1
             return True
         if self.n_seen % EVERY == 0 and self.smoothed <= NEARLY_BEST * self.lowest:
-            self._good = copied(model.state_dict()), copied(optimiser.state_dict())
+            self._good = deepcopy(model.state_dict()), deepcopy(optimiser.state_dict())
         return False
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,12 +57,3 @@ class Guard:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _good=None)
-
-
-def copied(state: Any) -> Any:
-    """A nested state whose tensors are copies."""
-    if isinstance(state, torch.Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: copied(value) for key, value in state.items()}
-    return [copied(value) for value in state] if isinstance(state, list | tuple) else state

@@ -37,9 +37,13 @@ def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: b
 def rays_of_all_pixels(rig: CameraRig, view: int, width: int, height: int) -> Rays:
     """Through the centres of all pixels, row by row."""
     device = rig.models.device
-    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
-    pixels = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).view(-1, 2) + 0.5
+    pixels = pixel_centers(width, height).to(device)
     return rig.rays(pixels, torch.full((len(pixels),), view, dtype=torch.int32, device=device))
+
+
+def pixel_centers(width: int, height: int) -> Tensor:
+    """[width * height, 2] x, y, row by row."""
+    return torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1).view(-1, 2) + 0.5
 
 
 def truth_of_view(scene: SceneData, view: int, masks_are_alpha: bool) -> tuple[Tensor, Tensor, Tensor | None]:

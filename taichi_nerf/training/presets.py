@@ -1,7 +1,7 @@
-"""Settings fitted to a scene, a budget and a machine. Every choice is told in words.
+"""Settings fitted to a scene and a machine. Every choice is told in words.
 
 What they are fitted by: the footprint of a pixel where the scene is (how fine a picture can show anything), how many pixels there
-are, whether there is something behind the box, and how long training may take.
+are, and whether there is something behind the box. A preset says how many steps to make where no budget does.
 """
 
 import math
@@ -25,7 +25,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     if run.steps is None and run.time_budget is None:
         config = replace(config, run=replace(run, steps=STEPS[run.preset]))
     footprint = pixel_footprint(scene)
-    field, occupancy = fitted(scene, run, device, footprint)
+    field, occupancy = fitted(scene, device, footprint)
     bounded = not scene.bounds.unbounded
     batch = BatchSettings(
         # More steps are worth more than larger ones, until rays take so many samples that a batch has too few rays.
@@ -55,9 +55,7 @@ def budget_of(config: Config) -> str:
     return " or ".join(parts)
 
 
-def fitted(
-    scene: SceneData, run: RunSettings, device: torch.device, footprint: float
-) -> tuple[HashGridSettings, OccupancySettings]:
+def fitted(scene: SceneData, device: torch.device, footprint: float) -> tuple[HashGridSettings, OccupancySettings]:
     """Field and sampler for what the pictures can show."""
     unbounded = scene.bounds.unbounded
     extent = 4.0 if unbounded else 2.0  # of the grid's cube, in scene units near its middle

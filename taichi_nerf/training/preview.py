@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import imageio.v3 as imageio
 import torch
 
 from taichi_nerf.export.colors import color_depth, to_bytes
-from taichi_nerf.export.files import write_whole
+from taichi_nerf.export.files import write_png
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.pictures import background_of, file_name, over, picture_of_view, truth_of_view
@@ -21,7 +20,7 @@ def save_previews(model: Model, scene: SceneData, folder: Path) -> list[Path]:
     chosen = views[:: max(1, len(views) // MOST_VIEWS)][:MOST_VIEWS]
     files = [folder / f"{split}_{file_name(scene, view)}" for view in chosen]
     for view, file in zip(chosen, files, strict=True):
-        write_whole(file, imageio.imwrite("<bytes>", preview(model, scene, view), extension=".png", plugin="pillow"))
+        write_png(file, preview(model, scene, view))
     return files
 
 

@@ -9,6 +9,7 @@ The number of rays of a step follows the number of samples that the last one too
 """
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,12 @@ from torch import Tensor
 from taichi_nerf import losses
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import RenderedBatch
-from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.budget import Budget, Stopwatch
 from taichi_nerf.training.config import Config
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.error_map import ErrorMap
 from taichi_nerf.training.guard import Guard
-from taichi_nerf.training.guard import copied as copy_of
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.schedules import late_decay
 from taichi_nerf.training.targets import Batch, Targets
@@ -145,7 +144,7 @@ class Trainer:
             "n_steps": self.n_steps,
             "n_rays": self.n_rays,
         }
-        return copy_of(state) if copied else state
+        return deepcopy(state) if copied else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -205,5 +204,4 @@ def _optimiser(config: Config, model: Model) -> torch.optim.Optimizer:
         groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
     if model.rig.is_refined:
         groups.append({"name": "poses", "params": list(model.rig.parameters()), "first_lr": config.poses.learning_rate})
-    fused = current().arch in ("cpu", "cuda", "vulkan", "metal")
-    return torch.optim.Adam(groups, lr=rate, betas=(0.9, config.optimiser.beta2), eps=config.optimiser.epsilon, fused=fused)
+    return torch.optim.Adam(groups, lr=rate, betas=(0.9, config.optimiser.beta2), eps=config.optimiser.epsilon, fused=True)

@@ -1,13 +1,14 @@
 """The guard: what is not a number is skipped, what goes bad returns, what goes well is left alone."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
 from taichi_nerf.training import guard as module
-from taichi_nerf.training.guard import Guard, copied
+from taichi_nerf.training.guard import Guard
 
 
 def training(rate=0.01):
@@ -66,7 +67,7 @@ def test_noise_of_three_decibels_is_no_reason_to_return():
 def test_a_training_that_blows_up_returns_to_the_state_it_remembers():
     guard, (model, optimiser) = Guard(), training()
     steps(guard, model, optimiser, 2 * module.EVERY)  # the last of which is remembered
-    good, moments = copied(model.state_dict()), copied(optimiser.state_dict()["state"])
+    good, moments = deepcopy(model.state_dict()), deepcopy(optimiser.state_dict()["state"])
     returns = []
     for _ in range(500):
         returns += steps(guard, model, optimiser, 1, push=0)
@@ -85,7 +86,7 @@ def test_it_returns_a_second_time_to_the_same_state():
     states = []
     while len(states) < 2:
         if steps(guard, model, optimiser, 1, push=0):
-            states.append((copied(model.state_dict()), copied(optimiser.state_dict()["state"])))
+            states.append((deepcopy(model.state_dict()), deepcopy(optimiser.state_dict()["state"])))
     (model_a, moments_a), (model_b, moments_b) = states
     assert all(torch.equal(model_a[name], model_b[name]) for name in model_a)
     assert all(torch.equal(moments_a[p][key], moments_b[p][key]) for p in moments_a for key in moments_a[p])
