@@ -11,7 +11,7 @@ over all points: a thread writes the sums of its chunk, for torch to add. Nothin
 
 import taichi as ti
 
-from taichi_nerf.kernels.device_functions import real
+from taichi_nerf.kernels.device_functions import lanes_of, real
 
 NEAREST = 1e-6
 BEHIND = -1e4
@@ -99,36 +99,52 @@ def project_points_adjoint(
 
 @ti.kernel
 def project_depth(
-    depth: ti.types.ndarray(ndim=2),  # [n_views, height * width] of the target
+    depth: ti.types.ndarray(ndim=1),  # [n_views * n_pixels] of the target
     source_from_target: ti.types.ndarray(ndim=3),  # [n_views, 3, 4]
     intrinsics: ti.types.ndarray(ndim=2),  # [n_views, 4] of both cameras
     height: ti.i32,
     width: ti.i32,
     chunk: ti.i32,
     n_chunks: ti.i32,
-    out_pixels: ti.types.ndarray(ndim=3),  # [n_views, height * width, 2] in the source
-    out_valid: ti.types.ndarray(ndim=2),  # [n_views, height * width] uint8: seen, and inside the source image
+    n_lanes: ti.template(),
+    out_pixels: ti.types.ndarray(ndim=1),  # [n_views * n_pixels * 2] in the source
+    out_valid: ti.types.ndarray(ndim=1),  # [n_views * n_pixels] uint8: seen, and inside the source image
 ):
     """Lift every pixel of the target to its depth and project it into the source."""
-    for q in range(depth.shape[0] * n_chunks):
+    n_pixels = height * width
+    for q in range(source_from_target.shape[0] * n_chunks):
         view = q // n_chunks
-        first = (q - view * n_chunks) * chunk
+        begin = (q - view * n_chunks) * chunk
+        end = ti.min(begin + chunk, n_pixels)
         to_x, to_y = row_of(source_from_target, view, 0), row_of(source_from_target, view, 1)
         to_z = row_of(source_from_target, view, 2)
         fx, fy, cx, cy = intrinsics[view, 0], intrinsics[view, 1], intrinsics[view, 2], intrinsics[view, 3]
-        for i in range(first, ti.min(first + chunk, depth.shape[1])):
-            row = i // width
-            z = depth[view, i]
-            x = z * ((i - row * width + real(depth, 0.5) - cx) / fx)
-            y = z * ((row + real(depth, 0.5) - cy) / fy)
-            distance = moved(to_z, x, y, z)
-            seen = distance > real(depth, NEAREST)
-            near = real(depth, 1) / ti.select(seen, distance, real(depth, 1))
-            u = ti.select(seen, fx * (moved(to_x, x, y, z) * near) + cx, real(depth, BEHIND))
-            v = ti.select(seen, fy * (moved(to_y, x, y, z) * near) + cy, real(depth, BEHIND))
-            out_pixels[view, i, 0] = u
-            out_pixels[view, i, 1] = v
-            out_valid[view, i] = ti.cast(seen & (u >= 0) & (u <= width) & (v >= 0) & (v <= height), ti.u8)
+        for block in range((end - begin + n_lanes - 1) // n_lanes):
+            first = begin + block * n_lanes
+            z = lanes_of(real(depth, 0), n_lanes)
+            if first + n_lanes <= end:  # without a minimum in the index the loads are vectors, too
+                for lane in range(n_lanes):
+                    z[lane] = depth[view * n_pixels + first + lane]
+            else:
+                for lane in range(n_lanes):
+                    z[lane] = depth[view * n_pixels + ti.min(first + lane, end - 1)]
+            u, v = lanes_of(real(depth, 0), n_lanes), lanes_of(real(depth, 0), n_lanes)
+            valid = lanes_of(0, n_lanes)
+            for lane in range(n_lanes):
+                row = (first + lane) // width
+                x = z[lane] * ((first + lane - row * width + real(depth, 0.5) - cx) / fx)
+                y = z[lane] * ((row + real(depth, 0.5) - cy) / fy)
+                distance = moved(to_z, x, y, z[lane])
+                seen = distance > real(depth, NEAREST)
+                near = real(depth, 1) / ti.select(seen, distance, real(depth, 1))
+                u[lane] = ti.select(seen, fx * (moved(to_x, x, y, z[lane]) * near) + cx, real(depth, BEHIND))
+                v[lane] = ti.select(seen, fy * (moved(to_y, x, y, z[lane]) * near) + cy, real(depth, BEHIND))
+                valid[lane] = ti.cast(seen & (u[lane] >= 0) & (u[lane] <= width) & (v[lane] >= 0) & (v[lane] <= height), ti.i32)
+            for lane in range(ti.min(n_lanes, end - first)):
+                i = view * n_pixels + first + lane
+                out_pixels[2 * i] = u[lane]
+                out_pixels[2 * i + 1] = v[lane]
+                out_valid[i] = ti.cast(valid[lane], ti.u8)
 
 
 @ti.kernel

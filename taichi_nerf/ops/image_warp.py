@@ -133,7 +133,8 @@ class _ProjectDepth(torch.autograd.Function):
         valid = torch.empty(n_views, height * width, dtype=torch.uint8, device=depth.device)
         check("inverse_warp", pixels=(pixels, "n_views n_pixels 2"))
         if valid.numel():
-            image_projection.project_depth(*inputs, height, width, *_chunks(height * width, n_views), pixels, valid)
+            split = (height, width, *_chunks(height * width, n_views), 16 if current().arch == "cpu" else 1)
+            image_projection.project_depth(inputs[0].view(-1), *inputs[1:], *split, pixels.view(-1), valid.view(-1))
         valid = valid.view(torch.bool)
         ctx.save_for_backward(*inputs)
         ctx.mark_non_differentiable(valid)
