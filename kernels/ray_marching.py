@@ -13,6 +13,10 @@ centre; the finest cascade around a point is asked. Under contraction one grid c
 (Barron et al. 2022, equation 10) maps all space to. A cell, or an empty block of 8^3 cells, answers for all midpoints
 before the ray leaves it: that is merely faster, the samples are those of asking for every lattice index.
 
+A ray may also end where no light is left: with `dimming`, every sample adds its length times the least density of its cell to
+an optical thickness, and the ray ends with the sample that takes it past `most_thickness`. What lies behind an opaque surface
+is never marched through, which is four of five samples of a solid object.
+
 One loop serves twice: first it counts, then (`write`) it fills the span that the count got. Should two compilations
 round differently, the second never leaves its span and fills what is missing with empty intervals.
 """
@@ -133,7 +137,7 @@ def look_up(
     resolution: ti.template(),
     contracted: ti.template(),
 ):
-    """Whether the cell at t is occupied, and until which t the answer holds for certain."""
+    """Whether the cell at t is occupied, until which t the answer holds for certain, and the cell's number."""
     position = origin + direction * t  # half-sizes of the box away from its centre
     scale, shrink, cascade = real(t, 1), real(t, 1), 0
     norm = real(t, 0)
@@ -147,7 +151,7 @@ def look_up(
             scale *= 2
             shrink /= 2
             cascade += 1
-    occupied, leave = 0, t
+    occupied, leave, number = 0, t, 0
     if reach < scale:
         place = (mapped * shrink + 1) * (resolution // 2)
         cell = ti.min(ti.cast(ti.floor(place), ti.i32), resolution - 1)
@@ -159,11 +163,12 @@ def look_up(
         if (blocks[column + resolution // 32 * block_row] >> (cell[0] & 24)) & 255 != 0:
             size = 1
             occupied = (occupancy[column + resolution // 32 * row] >> (cell[0] & 31)) & 1
+            number = cell[0] + resolution * row
         if ti.static(contracted):
             leave = leave_contracted(cell, size, place, t, position, norm, direction, resolution)
         else:
             leave = leave_box(cell, size, scale, origin, direction, inverse, resolution)
-    return occupied, leave
+    return occupied, leave, number
 
 
 @ti.kernel
@@ -191,11 +196,14 @@ def march_rays(
     blocks: ti.types.ndarray(ndim=1),  # [n_words / 64]
     aabb: ti.types.ndarray(ndim=2),  # [2, 3]
     lattice_numbers: ti.types.ndarray(ndim=1),  # [8]
+    least_density: ti.types.ndarray(ndim=1),  # [n_cells], if dimming
+    most_thickness: ti.f32,
     max_samples_per_ray: ti.i32,
     n_cascades: ti.i32,
     resolution: ti.template(),
     growing: ti.template(),
     contracted: ti.template(),
+    dimming: ti.template(),
     write: ti.template(),
     beginnings: ti.types.ndarray(ndim=1),  # [n_rays] each ray's first index, written by the count, read by the write
     spans: ti.types.ndarray(ndim=2),  # [n_rays, 2] likewise: first (0 in the count), count
@@ -232,11 +240,12 @@ def march_rays(
         found, most, first, beginning = 0, max_samples_per_ray, 0, k
         if ti.static(write):
             first, most, k = spans[ray, 0], spans[ray, 1], beginnings[ray]
-        while k <= last and found < most:
+        thickness = real(shift, 0)
+        while k <= last and found < most and not thickness > most_thickness:
             middle = (t_of_index(k + shift, lattice, growing) + t_of_index(k + 1 + shift, lattice, growing)) / 2
             until = k
             if middle >= t_near[ray] and middle < t_far[ray]:
-                occupied, leave = look_up(
+                occupied, leave, cell = look_up(
                     middle, origin, direction, inverse, occupancy, blocks, n_cascades, resolution, contracted
                 )
                 until = ti.max(k, ti.min(last, last_index_before(ti.min(leave, far), shift, lattice, growing)))
@@ -244,15 +253,19 @@ def march_rays(
                     if found == 0:
                         beginning = k
                     t_end = t_of_index(k + shift, lattice, growing)
+                    density = real(shift, 0)
+                    if ti.static(dimming and not write):  # the write stops where the count did
+                        density = least_density[cell]
                     for i in range(k, ti.min(until, k + most - found - 1) + 1):
                         t_start = t_end
                         t_end = t_of_index(i + 1 + shift, lattice, growing)
-                        if (t_start + t_end) / 2 < t_far[ray]:
+                        if (t_start + t_end) / 2 < t_far[ray] and not thickness > most_thickness:
                             if ti.static(write):
                                 out_t_starts[first + found] = t_start
                                 out_t_ends[first + found] = t_end
                                 out_ray_indices[first + found] = ray
                             found += 1
+                            thickness += density * (t_end - t_start)
             k = until + 1
         if ti.static(write):
             for i in range(first + found, first + most):

@@ -207,27 +207,38 @@ def test_a_picture_has_the_normals_of_what_it_shows(backend):
     assert_close(picture.color, plain.color)
 
 
-@pytest.mark.parametrize("most", [1, 5, 16])
-def test_stages_cover_every_sample_once(backend, most):
-    rays, march = random_rays(150), sampler(0.05)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_what_a_grid_wrongly_takes_for_dark_is_marched_through_all_the_same(backend, generator, share):
+    """Rays end at random cells that are said to be opaque, and go on from there: with every sample once."""
+    rays, march, field = random_rays(150), sampler(0.05), Ball(1.0)  # no light is lost
     rays.directions[::7] = normalize(rays.origins[::7], dim=-1)  # these see nothing
     whole = march(rays, None)
-    going, begin, starts = torch.arange(150), None, [[] for _ in range(150)]
-    while len(going):
-        samples = march(Rays(*(x[going] for x in rays)), None, begin, most)
-        for ray, (first, count) in zip(going.tolist(), samples.spans.tolist(), strict=True):
-            starts[ray] += samples.t_starts[first : first + count].tolist()
-        goes_on = samples.spans[:, 1] == most
-        begin, going = samples.t_ends[samples.spans.long().sum(-1)[goes_on] - 1], going[goes_on]
-    for ray, (first, count) in enumerate(whole.spans.tolist()):
-        assert starts[ray] == whole.t_starts[first : first + count].tolist()
+    opaque = torch.rand(len(march.least_density), generator=generator) < share
+    march.least_density.copy_(1e9 * opaque)
+    first = march(rays, None, until_dark=True)
+    assert len(first.t_starts) < len(whole.t_starts) if share else len(first.t_starts) == len(whole.t_starts)
+    found = rendering.find_visible(field, march, rays, EVERYTHING, None, None)
+    assert found.n_marched == len(whole.t_starts)
+    assert torch.equal(found.samples.spans, whole.spans)
+    assert torch.equal(found.samples.t_starts, whole.t_starts)
+
+
+def test_what_lies_behind_the_dark_is_not_marched_through(backend):
+    """A ball whose inside the grid knows to be opaque: all of its occupied cells hold more than twice the samples."""
+    field, rays, march = Ball(1e3), random_rays(150), sampler(0.02)
+    for _ in range(40):
+        march.update(lambda at: field.glance(at).density, 1.0, torch.Generator().manual_seed(1))
+    knowing = rendering.find_visible(field, march, rays, Culling(), None, None)
+    march.least_density.zero_()
+    ignorant = rendering.find_visible(field, march, rays, Culling(), None, None)
+    assert torch.equal(knowing.samples.t_starts, ignorant.samples.t_starts)
+    assert 2 * knowing.n_marched < ignorant.n_marched
 
 
 def test_a_picture_does_not_depend_on_how_it_was_cut(backend, monkeypatch):
     field, rays = hash_field(), parallel_rays(20, 15)
     found = []
-    for most, n_rays in ((10**4, 2**15), (3, 2**15), (16, 17)):
-        monkeypatch.setattr(rendering, "SAMPLES_OF_STAGE", most)
+    for n_rays in (2**15, 17):
         monkeypatch.setattr(rendering, "RAYS_AT_ONCE", n_rays)
         found.append(render_picture(field, sampler(0.05), rays, (20, 15), 1.0, EVERYTHING))
     for other in found[1:]:

@@ -205,3 +205,12 @@ def test_memory_decays_until_something_is_seen_again(cpu):
         seen.append(found.thickness[0].item() / 0.02)
     assert seen == pytest.approx([8, 4, 2, 3])
     assert np.ptp(found.thickness.numpy()) == 0
+
+
+def test_the_least_density_of_a_cell_rises_slowly_and_falls_at_once(cpu):
+    march, generator = sampler(rise=2.0), torch.Generator().manual_seed(0)
+    known = []
+    for density in (100.0, 100.0, 100.0, 1.25, 100.0, 0.0):
+        march.update(lambda at, density=density: torch.full_like(at[:, 0], density), 1.0, generator)
+        known.append(march.least_density.unique().tolist())
+    assert known == [[0.5], [1.5], [3.5], [1.25], [3.0], [0.0]]

@@ -36,6 +36,8 @@ def march_rays(
     contraction: str = "none",
     max_samples_per_ray: int = 1024,
     max_samples: int | None = None,
+    least_density: Tensor | None = None,  # [n_cells] that light meets everywhere in a cell
+    most_thickness: float = math.inf,
 ) -> Samples:
     """The intervals of a ray's lattice whose midpoints lie in [t_near, t_far) and in an occupied cell. No gradients.
 
@@ -45,11 +47,16 @@ def march_rays(
     be infinite. `contraction="sphere"` reads one grid in mip-NeRF 360's contracted space, in half-sizes of the box, and
     there a ray tries 65,536 steps at most. A ray keeps its first `max_samples_per_ray` samples; one that holds a NaN has none.
 
+    With `least_density` a ray ends where its light does: with the sample that takes the sum of least density times length past
+    `most_thickness`, of which e^-most_thickness of the light is left at most.
+
     Without `max_samples` the host waits once, to learn how many samples there are. With it, the buffers have that length
     at once: rays past the end are cut short or left empty, and what is left over holds empty intervals of ray 0 that
     no span covers.
     """
     _check_options(step_size, cone_angle, max_step, resolution, n_cascades, contraction, max_samples_per_ray, max_samples)
+    if math.isnan(most_thickness):
+        raise ValueError("march_rays: most_thickness is not a number")
     n_words = n_cascades * resolution**3 // 32
     sizes = check(
         "march_rays",
@@ -61,6 +68,7 @@ def march_rays(
         jitter=(jitter, "n_rays"),
         aabb=(aabb, "2 3"),
         occupancy=(occupancy, str(n_words), torch.int32),
+        least_density=(least_density, str(n_words * 32)),
     )
     n_rays = sizes["n_rays"]
     spans = torch.zeros(n_rays, 2, dtype=torch.int32, device=origins.device)
@@ -75,8 +83,10 @@ def march_rays(
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
     rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]
     lattice = torch.tensor(_lattice(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
-    grid = (bits, blocks, plain(aabb), lattice, max_samples_per_ray, n_cascades, resolution)
-    kind = (cone_angle > 0, contraction == "sphere")
+    dimming = least_density is not None and most_thickness < math.inf
+    light = (plain(least_density) if least_density is not None else lattice, most_thickness)
+    grid = (bits, blocks, plain(aabb), lattice, *light, max_samples_per_ray, n_cascades, resolution)
+    kind = (cone_angle > 0, contraction == "sphere", dimming)
     beginnings = spans.new_empty(n_rays)
     out = _empty_samples(1, origins, spans)
     ray_marching.march_rays(*rays, *grid, *kind, False, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)

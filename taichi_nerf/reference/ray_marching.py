@@ -36,8 +36,10 @@ def march_rays(
     contraction: str = "none",
     max_samples_per_ray: int = 1024,
     max_samples: int | None = None,
+    least_density: Tensor | None = None,  # [n_cells] that light meets everywhere in a cell
+    most_thickness: float = math.inf,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The intervals whose midpoints lie in occupied cells: t_starts, t_ends, ray_indices, spans."""
+    """The intervals whose midpoints lie in occupied cells, as far as light gets: t_starts, t_ends, ray_indices, spans."""
     if len(origins) == 0:
         nothing = torch.zeros(0, dtype=torch.int32, device=origins.device)
         return t_near.new_empty(0), t_near.new_empty(0), nothing, nothing.view(0, 2)
@@ -52,7 +54,11 @@ def march_rays(
         t_start, t_end = _lattice(near, far, shift, step_size, cone_angle, max_step)
         middle = (t_start + t_end) / 2
         place, cascade = _place(o[:, None] + d[:, None] * middle[..., None], resolution, n_cascades, contraction)
-        kept = (middle >= near[:, None]) & (middle < far[:, None]) & _is_occupied(place, cascade, occupancy, resolution)
+        cell, inside = _cell_of(place, cascade, resolution, len(occupancy) * 32)
+        kept = (middle >= near[:, None]) & (middle < far[:, None]) & inside & _is_set(occupancy, cell)
+        if least_density is not None:
+            thickness = torch.where(kept, least_density[cell] * (t_end - t_start), 0)
+            kept &= thickness.cumsum(-1) - thickness <= most_thickness
         kept &= kept.cumsum(-1) <= max_samples_per_ray
         row, column = kept.nonzero(as_tuple=True)
         rows.append(rays[row])
@@ -125,12 +131,15 @@ def _place(positions: Tensor, resolution: int, n_cascades: int, contraction: str
     return (positions / (2.0**cascade)[..., None] + 1) * (resolution // 2), cascade
 
 
-def _is_occupied(place: Tensor, cascade: Tensor, occupancy: Tensor, resolution: int) -> Tensor:
-    inside = cascade < len(occupancy) * 32 // resolution**3
+def _cell_of(place: Tensor, cascade: Tensor, resolution: int, n_cells: int) -> tuple[Tensor, Tensor]:
+    """The number of each place's cell (0 outside of the grid), and whether it is inside."""
+    inside = cascade < n_cells // resolution**3
     x, y, z = place.nan_to_num(0).floor().clamp(0, resolution - 1).long().unbind(-1)
-    cell = x + resolution * (y + resolution * (z + resolution * cascade))
-    cell = torch.where(inside, cell, 0)
-    return inside & ((occupancy[cell >> 5] >> (cell & 31)) & 1).bool()
+    return torch.where(inside, x + resolution * (y + resolution * (z + resolution * cascade)), 0), inside
+
+
+def _is_set(occupancy: Tensor, cell: Tensor) -> Tensor:
+    return ((occupancy[cell >> 5] >> (cell & 31)) & 1).bool()
 
 
 def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -> list[Example]:
@@ -154,8 +163,10 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
     cone = {**small, "cone_angle": 1 / 64, "max_step": 0.05, "max_samples_per_ray": 12}
     contracted = {**arguments, "aabb": arguments["aabb"] / 2, "contraction": "sphere", "jitter": None}
     growing = {**contracted, "cone_angle": 1 / 32, "step_size": 0.03, "t_far": 1000 * arguments["t_far"]}
+    opaque = 100.0 * (uniform(generator, (resolution**3,), 0, 1, like) < 0.1)  # after one sample of it no light is left
     calls = {
         "one box": arguments,
+        "as far as light gets": {**arguments, "least_density": opaque.to(dtype), "most_thickness": 0.5},
         "four cascades, room for fewer": {**small, "max_samples": 3 * n // 4},
         "one box, room for more": {**arguments, "max_samples": 3 * n},
         "growing steps": cone,

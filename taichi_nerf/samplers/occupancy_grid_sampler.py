@@ -2,6 +2,9 @@
 
 The grid keeps, for every cell, a decaying maximum of the optical thickness of one step there: the density that was seen times the
 step's length. A cell is occupied if a step would dim light noticeably; empty cells are skipped without looking at the field.
+
+It also keeps a slowly rising minimum of the density of each cell, what light meets there wherever it passes: a ray ends where
+such minima have taken its light, instead of going through the inside of things, where four of five occupied cells are.
 """
 
 import math
@@ -26,11 +29,14 @@ class OccupancySettings:
     least_alpha: float = 0.01  # of a cell that counts as occupied, over a step
     decay: float = 0.95  # of the remembered density at each visit
     max_samples_per_ray: int = 1024
+    most_thickness: float = 10.0  # of what lies on a ray for certain, before it ends
+    rise: float = 1.5  # by which the least density of a cell grows at most, from visit to visit
 
 
 class OccupancyGridSampler(nn.Module):
     box: Tensor  # [2, 3]
     thickness: Tensor  # [n_cells] remembered; -1 where no camera sees
+    least_density: Tensor  # [n_cells] that is met everywhere in a cell
     bits: Tensor  # [n_cells / 32] int32
 
     def __init__(self, settings: OccupancySettings, box: Tensor, contraction: Contraction, near: float, far: float):
@@ -41,6 +47,7 @@ class OccupancyGridSampler(nn.Module):
         n_cells = settings.n_cascades * settings.resolution**3
         self.register_buffer("box", box)
         self.register_buffer("thickness", torch.zeros(n_cells, device=box.device))
+        self.register_buffer("least_density", torch.zeros(n_cells, device=box.device))
         self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
 
     def get_extra_state(self) -> dict[str, float]:
@@ -50,10 +57,11 @@ class OccupancyGridSampler(nn.Module):
         self.stretch = state["stretch"]
 
     @torch.no_grad()
-    def forward(self, rays: Rays, jitter: Tensor | None = None, begin: Tensor | None = None, most: int | None = None) -> Samples:
+    def forward(self, rays: Rays, jitter: Tensor | None = None, begin: Tensor | None = None, until_dark: bool = False) -> Samples:
         """The samples of rays: `jitter` [n_rays] in [0, 1) shifts them, None leaves them where they are.
 
-        `begin` [n_rays] leaves out what lies before, `most` all but so many: where a ray's last samples ended, it can go on.
+        `until_dark` ends rays where, as far as the grid knows, no light is left; `begin` [n_rays] leaves out what lies before:
+        where a ray's last sample ended, it can go on.
         """
         origins, directions = rays.origins.detach(), rays.directions.detach()
         if self.contraction == "none":
@@ -71,7 +79,8 @@ class OccupancyGridSampler(nn.Module):
             step_size=self.stretch * self.settings.step_size, cone_angle=min(self.stretch * self.settings.cone_angle, 0.5),
             max_step=self.settings.max_step,
             jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
-            contraction=self.contraction, max_samples_per_ray=most or self.settings.max_samples_per_ray,
+            contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
+            least_density=self.least_density if until_dark else None, most_thickness=self.settings.most_thickness,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -90,8 +99,10 @@ class OccupancyGridSampler(nn.Module):
             chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
             shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
             positions = self._positions(chosen, shift)
-            thickness = density(positions) * self._step()
-            occupancy_grid.update_density_(self.thickness, chosen, thickness, decay=self.settings.decay)
+            met = density(positions)
+            occupancy_grid.update_density_(self.thickness, chosen, met * self._step(), decay=self.settings.decay)
+            least = self.least_density.index_select(0, chosen)
+            self.least_density.index_copy_(0, chosen.long(), torch.minimum(met, self.settings.rise * least + 0.5))
         self.pack()
 
     @torch.no_grad()

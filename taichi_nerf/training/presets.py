@@ -29,7 +29,8 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     bounded = not scene.bounds.unbounded
     batch = BatchSettings(
         # More steps are worth more than larger ones, until rays take so many samples that a batch has too few rays.
-        n_samples=2**18 if device.type == "cuda" else 2**15 if bounded else 2**16,
+        n_samples=2**18 if device.type == "cuda" else 3 * 2**14 if bounded else 2**16,
+        n_rays_most=5000 if device.type == "cpu" and bounded else 2**15,
         n_samples_per_ray=1024 if bounded else 64,  # an object's grid empties within a second, that of a room does not
         masks="alpha" if bounded else "ignore",
     )
@@ -68,7 +69,8 @@ def fitted(scene: SceneData, device: torch.device, footprint: float) -> tuple[Ha
         log2_table_size=log2_size,
         precision=best_precision(device),
     )
-    occupancy = OccupancySettings(resolution=64, step_size=footprint, decay=0.7)
+    # Shorter steps than a quarter of a cell of the grid cost rays, which were worth more.
+    occupancy = OccupancySettings(resolution=64, step_size=max(footprint, 2 / 256), decay=0.7)
     if unbounded:
         occupancy = replace(occupancy, cone_angle=4 * pixel_angle(scene), least_alpha=0.03)
     return field, occupancy

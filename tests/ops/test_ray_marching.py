@@ -274,7 +274,7 @@ def test_should_the_passes_disagree_the_second_stays_in_its_span(backend):
     lattice = torch.tensor([0.1, 10.0, 0, 0, 0, 0, 0, 0])
     t_starts, t_ends, rays = torch.full((60,), 7.0), torch.full((60,), 7.0), torch.full((60,), 7, dtype=torch.int32)
     near, far, beginnings = torch.zeros(3), torch.full((3,), 9.0), torch.full((3,), 8, dtype=torch.int32)
-    grid = (full(), full()[: R**3 // 2048], BOX, lattice, 1024, 1, R, False, False, True)
+    grid = (full(), full()[: R**3 // 2048], BOX, lattice, lattice, math.inf, 1024, 1, R, False, False, False, True)
     kernels.march_rays(origins, directions, near, far, torch.zeros(3), *grid, beginnings, spans, t_starts, t_ends, rays)
     assert (t_starts < t_ends).tolist() == [True] * 20 + [False] * 3 + [True] * 20 + [True] * 15 + [False] * 2
     assert rays.tolist() == [0] * 23 + [1] * 20 + [2] * 15 + [0] * 2
