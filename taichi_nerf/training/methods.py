@@ -1,0 +1,55 @@
+"""The methods, in one place: the settings, the presets and the model of each.
+
+config, notes = methods.choose(scene, scene_settings, run_settings, device)
+model = methods.make_model(config, scene, device)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training import presets
+from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.model import Model
+from taichi_nerf.training.ngp_model import NgpModel
+from taichi_nerf.training.setting_values import SettingsError
+
+
+class Method(NamedTuple):
+    config: type[Config]
+    presets: tuple[str, ...]
+    choose: Callable[[SceneData, SceneSettings, RunSettings, torch.device], tuple[Config, list[str]]]
+    model: Callable[[Any, SceneData, torch.device], Model]
+
+
+METHODS = {
+    "ngp": Method(NgpConfig, tuple(presets.STEPS), presets.choose, NgpModel),
+}
+
+
+def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[Config, list[str]]:
+    """The configuration of a run's method and preset for this scene, and what was decided."""
+    return checked(run).choose(scene, settings, run, device)
+
+
+def checked(run: RunSettings) -> Method:
+    """The run's method, if it has the run's preset."""
+    method = METHODS[run.method]
+    if run.preset not in method.presets:
+        valid = "; ".join(f"{name}: {', '.join(other.presets)}" for name, other in METHODS.items())
+        raise SettingsError(f"--preset {run.preset}: method {run.method} has no such preset. There are {valid}")
+    return method
+
+
+def config_class(settings: Any) -> type[Config]:
+    """Of settings as a run's config.json has them."""
+    try:
+        return METHODS[settings["run"]["method"]].config
+    except (KeyError, TypeError):
+        return Config  # whose reader tells what is wrong
+
+
+def make_model(config: Config, scene: SceneData, device: torch.device) -> Model:
+    return METHODS[config.run.method].model(config, scene, device)
