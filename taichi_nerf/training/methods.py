@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training import presets
+from taichi_nerf.training import nerf_config, presets
 from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.model import Model
+from taichi_nerf.training.nerf_model import NerfModel
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.setting_values import SettingsError
 
@@ -26,6 +27,7 @@ class Method(NamedTuple):
 
 METHODS = {
     "ngp": Method(NgpConfig, tuple(presets.STEPS), presets.choose, NgpModel),
+    "nerf": Method(nerf_config.NerfConfig, nerf_config.PRESETS, nerf_config.choose, NerfModel),
 }
 
 
