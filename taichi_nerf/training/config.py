@@ -13,7 +13,7 @@ from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 
 Background = Literal["white", "black", "random"]
-Method = Literal["ngp", "nerf"]
+Method = Literal["ngp", "nerf", "mipnerf"]
 Axes = Literal["auto", "file", "upright", "recentred", "spherified"]
 
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training import nerf_config, presets
+from taichi_nerf.training import mipnerf_config, nerf_config, presets
 from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.mipnerf_model import MipNerfModel
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.nerf_model import NerfModel
 from taichi_nerf.training.ngp_model import NgpModel
@@ -28,6 +29,7 @@ class Method(NamedTuple):
 METHODS = {
     "ngp": Method(NgpConfig, tuple(presets.STEPS), presets.choose, NgpModel),
     "nerf": Method(nerf_config.NerfConfig, nerf_config.PRESETS, nerf_config.choose, NerfModel),
+    "mipnerf": Method(mipnerf_config.MipNerfConfig, mipnerf_config.PRESETS, mipnerf_config.choose, MipNerfModel),
 }
 
 

@@ -12,14 +12,13 @@ from taichi_nerf import losses
 from taichi_nerf.fields.nerf_field import NerfField
 from taichi_nerf.ops import compositing
 from taichi_nerf.rays import Rays, RenderedRays
-from taichi_nerf.rendering import Picture
 from taichi_nerf.samplers.hierarchical_sampler import coarse_points, fine_points, from_points
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import Cast, cast, distances, to_field
-from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts, normals_at
-from taichi_nerf.training.model import Compared, Model, Shown
+from taichi_nerf.training.dense_model import DenseModel, draws
+from taichi_nerf.training.dense_picture import Seen, normals_at
+from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.nerf_config import NerfConfig
-from taichi_nerf.training.schedules import log_linear
 
 
 class Level(NamedTuple):
@@ -29,7 +28,7 @@ class Level(NamedTuple):
     weights: Tensor  # [n, n_samples]
 
 
-class NerfModel(Model):
+class NerfModel(DenseModel):
     config: NerfConfig
 
     def __init__(self, config: NerfConfig, scene: SceneData, device: torch.device):
@@ -43,21 +42,7 @@ class NerfModel(Model):
         self.frustum = scene.ndc if config.nerf.ndc else None
         self.coarse = NerfField(config.encoding, config.field, generator)
         self.fine = NerfField(config.encoding, config.field, generator) if config.nerf.n_samples_fine else self.coarse
-        self.first_n_rays = config.batch.n_rays
         self.to(device)
-
-    def optimiser(self) -> torch.optim.Adam:
-        config = self.config.optimiser
-        networks = [parameter for name, parameter in self.named_parameters() if not name.startswith("rig.")]
-        groups = [{"name": "networks", "params": networks, "first_lr": config.first_rate}]
-        return torch.optim.Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
-
-    def rate(self, progress: float) -> float:
-        config = self.config.optimiser
-        return log_linear(progress, 1.0, config.final_rate / config.first_rate, config.delay, config.delay_factor)
-
-    def next_n_rays(self, n_rays: int, n_samples: int, n_ranks: int) -> int:
-        return max(1, self.config.batch.n_rays // n_ranks)
 
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         found = self._cast(shown.rays)
@@ -66,9 +51,9 @@ class NerfModel(Model):
         loss = sum((losses.photometric("mse", color, shown.truth, shown.weight) for color in out), torch.zeros(()))
         return Compared(loss, (out[-1].detach() - shown.truth).square().mean(-1), n_samples)
 
-    def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
-        n_samples = 2 * self.config.nerf.n_samples + self.config.nerf.n_samples_fine
-        return in_parts(lambda some: self._see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // n_samples))
+    @property
+    def samples_of_ray(self) -> int:
+        return 2 * self.config.nerf.n_samples + self.config.nerf.n_samples_fine
 
     @torch.no_grad()
     def density(self, positions: Tensor) -> Tensor:
@@ -90,12 +75,12 @@ class NerfModel(Model):
         config, n = self.config.nerf, len(found.which)
         t = coarse_points(
             found.t_near, found.t_far, config.n_samples,
-            uniforms=_draws(n, config.n_samples, generator, background), disparity=config.disparity,
+            uniforms=draws(n, config.n_samples, generator, background), disparity=config.disparity,
         )  # fmt: skip
         coarse = self._level(self.coarse, found, t, background, generator)
         if not config.n_samples_fine:
             return coarse, None, t.numel()
-        uniforms = _draws(n, config.n_samples_fine, generator, background)
+        uniforms = draws(n, config.n_samples_fine, generator, background)
         both = fine_points(t, coarse.weights, config.n_samples_fine, uniforms=uniforms)
         return coarse, self._level(self.fine, found, both, background, generator), t.numel() + both.numel()
 
@@ -122,7 +107,7 @@ class NerfModel(Model):
         )
         return Level(rendered, rendered.weights.detach().view(n, n_samples))
 
-    def _see(self, rays: Rays, with_normals: bool) -> Seen:
+    def see(self, rays: Rays, with_normals: bool) -> Seen:
         """[n] rays, over black."""
         n = len(rays.origins)
         found = self._cast(rays)
@@ -137,7 +122,3 @@ class NerfModel(Model):
             seen = torch.cat([seen, normals_at(self._density, at) * out.opacity[:, None]], -1)
         all_of = torch.zeros(n, seen.shape[1], device=seen.device).index_copy_(0, found.which, seen)
         return Seen(all_of[:, :3], all_of[:, 3], all_of[:, 4], all_of[:, 5:] if with_normals else None)
-
-
-def _draws(n_rays: int, n: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:
-    return None if generator is None else torch.rand(n_rays, n, generator=generator).to(like.device)
