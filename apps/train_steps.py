@@ -44,7 +44,7 @@ def configuration(
     methods.checked(first.run)
     found = open_scene(first.scene)
     config, notes = methods.choose(found, first.scene, first.run, device)
-    return apply_settings(config, options["settings"]), found, [*found.notes, *notes]
+    return methods.changed(config, options["settings"]), found, [*found.notes, *notes]
 
 
 def configuration_to_resume(

@@ -7,10 +7,12 @@ setting of another method is no setting at all.
 from dataclasses import dataclass
 from typing import Literal
 
+from taichi_nerf.fields.density_field import DensitySettings
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.losses import Photometric
 from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
+from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 
 Background = Literal["white", "black", "random"]
 Method = Literal["ngp", "nerf", "mipnerf"]
@@ -79,6 +81,11 @@ class Config:
     batch: PixelSettings = PixelSettings()
     poses: PoseSettings = PoseSettings()
 
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Sections that the other settings make idle."""
+        return ()
+
 
 @dataclass(frozen=True)
 class BatchSettings(PixelSettings):
@@ -125,14 +132,27 @@ class AppearanceSettings:
 
 
 @dataclass(frozen=True)
+class SamplerSettings:
+    kind: Literal["occupancy", "proposal"] = "occupancy"
+
+
+@dataclass(frozen=True)
 class NgpConfig(Config):
-    """Of `--method ngp`: a hash grid, and an occupancy grid that tells where to look."""
+    """Of `--method ngp`: a hash grid, and an occupancy grid or two small hash grids that tell where to look."""
 
     batch: BatchSettings = BatchSettings()
     field: HashGridSettings = HashGridSettings()
+    sampler: SamplerSettings = SamplerSettings()
+    proposal: ProposalSettings = ProposalSettings()
+    density: DensitySettings = DensitySettings()
     occupancy: OccupancySettings = OccupancySettings()
     grid: GridSettings = GridSettings()
     culling: Culling = Culling()
     optimiser: OptimiserSettings = OptimiserSettings()
     loss: LossSettings = LossSettings()
     appearance: AppearanceSettings = AppearanceSettings()
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Sections that the chosen sampler does not look at."""
+        return ("occupancy", "grid", "culling") if self.sampler.kind == "proposal" else ("proposal", "density")

@@ -4,7 +4,7 @@ config, notes = methods.choose(scene, scene_settings, run_settings, device)
 model = methods.make_model(config, scene, device)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,9 @@ from taichi_nerf.training.mipnerf_model import MipNerfModel
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.nerf_model import NerfModel
 from taichi_nerf.training.ngp_model import NgpModel
+from taichi_nerf.training.ngp_proposal_model import NgpProposalModel
 from taichi_nerf.training.setting_values import SettingsError
+from taichi_nerf.training.settings import apply_settings
 
 
 class Method(NamedTuple):
@@ -26,8 +28,13 @@ class Method(NamedTuple):
     model: Callable[[Any, SceneData, torch.device], Model]
 
 
+def _ngp_model(config: NgpConfig, scene: SceneData, device: torch.device) -> Model:
+    made = NgpProposalModel if config.sampler.kind == "proposal" else NgpModel
+    return made(config, scene, device)
+
+
 METHODS = {
-    "ngp": Method(NgpConfig, tuple(presets.STEPS), presets.choose, NgpModel),
+    "ngp": Method(NgpConfig, tuple(presets.STEPS), presets.choose, _ngp_model),
     "nerf": Method(nerf_config.NerfConfig, nerf_config.PRESETS, nerf_config.choose, NerfModel),
     "mipnerf": Method(mipnerf_config.MipNerfConfig, mipnerf_config.PRESETS, mipnerf_config.choose, MipNerfModel),
 }
@@ -45,6 +52,16 @@ def checked(run: RunSettings) -> Method:
         valid = "; ".join(f"{name}: {', '.join(other.presets)}" for name, other in METHODS.items())
         raise SettingsError(f"--preset {run.preset}: method {run.method} has no such preset. There are {valid}")
     return method
+
+
+def changed(config: Config, settings: Sequence[str]) -> Config:
+    """With each `section.key=value` applied; one that would have no effect is an error."""
+    found = apply_settings(config, settings)
+    for setting in settings:
+        section = setting.strip().partition(".")[0]
+        if section in found.without_effect:
+            raise SettingsError(f"{setting}: has no effect with the chosen sampler (sampler.kind)")
+    return found
 
 
 def config_class(settings: Any) -> type[Config]:

@@ -30,12 +30,9 @@ class NgpModel(Model):
     def __init__(self, config: NgpConfig, scene: SceneData, device: torch.device):
         super().__init__(config, scene)
         generator = torch.Generator().manual_seed(config.run.seed)
-        contraction: Contraction = "sphere" if scene.bounds.unbounded and config.occupancy.n_cascades == 1 else "none"
-        appearance = config.appearance
-        field = replace(config.field, n_appearance=appearance.n_numbers) if appearance.enabled else config.field
-        self.field = HashGridField(field, self.box.clone(), contraction, len(scene.cameras), generator)
+        self.field = field_of(config, scene, self.box.clone(), generator)
         near, far = scene.bounds.near, scene.bounds.far
-        self.sampler = OccupancyGridSampler(config.occupancy, self.box.clone(), contraction, near, far)
+        self.sampler = OccupancyGridSampler(config.occupancy, self.box.clone(), contraction_of(config, scene), near, far)
         self.needs_depth = config.loss.depth > 0
         self.to(device)
 
@@ -49,19 +46,10 @@ class NgpModel(Model):
         self.sampler.stretch = value
 
     def optimiser(self) -> torch.optim.Adam:
-        config, field = self.config.optimiser, self.field
-        networks = [*field.density_mlp.parameters(), *field.color_mlp.parameters()]
-        rate, network_rate = config.learning_rate, config.network_rate
-        groups = [
-            {"name": "table", "params": [field.table], "first_lr": rate, "weight_decay": config.table_decay},
-            {"name": "networks", "params": networks, "first_lr": network_rate, "weight_decay": config.mlp_decay},
-        ]
-        if field.appearance.numel():
-            groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
-        return torch.optim.Adam(groups, lr=rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
+        return optimiser_of(self.config, self.field)
 
     def rate(self, progress: float) -> float:
-        return late_decay(progress, self.config.optimiser.decay_from, self.config.optimiser.final_share)
+        return rate_at(self.config, progress)
 
     def prepare(self, scene: SceneData, views: list[int]) -> None:
         """Take the space that none of these views shows for empty."""
@@ -119,3 +107,29 @@ class NgpModel(Model):
 
     def color(self, positions: Tensor, directions: Tensor) -> Tensor:
         return self.field(positions, directions)[1]
+
+
+def contraction_of(config: NgpConfig, scene: SceneData) -> Contraction:
+    return "sphere" if scene.bounds.unbounded and config.occupancy.n_cascades == 1 else "none"
+
+
+def field_of(config: NgpConfig, scene: SceneData, box: Tensor, generator: torch.Generator) -> HashGridField:
+    appearance = config.appearance
+    field = replace(config.field, n_appearance=appearance.n_numbers) if appearance.enabled else config.field
+    return HashGridField(field, box, contraction_of(config, scene), len(scene.cameras), generator)
+
+
+def optimiser_of(config: NgpConfig, field: HashGridField) -> torch.optim.Adam:
+    settings, networks = config.optimiser, [*field.density_mlp.parameters(), *field.color_mlp.parameters()]
+    rate, network_rate = settings.learning_rate, settings.network_rate
+    groups = [
+        {"name": "table", "params": [field.table], "first_lr": rate, "weight_decay": settings.table_decay},
+        {"name": "networks", "params": networks, "first_lr": network_rate, "weight_decay": settings.mlp_decay},
+    ]
+    if field.appearance.numel():
+        groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
+    return torch.optim.Adam(groups, lr=rate, betas=(0.9, settings.beta2), eps=settings.epsilon, fused=True)
+
+
+def rate_at(config: NgpConfig, progress: float) -> float:
+    return late_decay(progress, config.optimiser.decay_from, config.optimiser.final_share)
