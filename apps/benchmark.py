@@ -8,7 +8,7 @@ from taichi_nerf.apps.command import Command, arch_option
 
 
 @click.command(cls=Command)
-@click.argument("name", type=click.Choice(["kernels", "scenes", "training"]), default="kernels")
+@click.argument("name", type=click.Choice(["kernels", "scenes", "training", "nerf"]), default="kernels")
 @arch_option
 @click.option("--only", multiple=True, help="A kernel family, such as hash_grid; may be repeated.")
 @click.option("--n", type=click.IntRange(min=1), help="Samples a call; without it, training size.")
@@ -18,6 +18,7 @@ def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_f
 
     `kernels`: every one forward and backward against its plain-torch reference. `scenes`: reading 100 pictures of 800 x 800 and
     building batches of rays from them. `training`: the stages of a step, over 20 seconds on a procedural scene.
+    `nerf`: a step of NeRF against the same network written plainly in torch.
 
     \b
     Example:
@@ -27,7 +28,7 @@ def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_f
         raise click.UsageError(f"--only and --n choose kernels; `benchmark {name}` takes neither")
     if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
         raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
-    measured = {"kernels": measure_kernels, "scenes": measure_scenes, "training": measure_training}
+    measured = {"kernels": measure_kernels, "scenes": measure_scenes, "training": measure_training, "nerf": measure_nerf}
     text, figures = measured[name](arch, only, n)
     click.echo(text)
     if json_file:
@@ -68,3 +69,17 @@ def measure_training(arch: str, only: tuple[str, ...], n: int | None) -> tuple[s
     click.echo("making a scene of 100 views, training for 20 s", err=True)
     result = training.run(None, 20.0, [], backend)
     return training.table(result, backend), training.as_json(result, backend)
+
+
+def measure_nerf(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+    """A table and JSON."""
+    import json
+    from dataclasses import asdict
+
+    from taichi_nerf.benchmarks import nerf
+    from taichi_nerf.runtime import start
+
+    backend = start(arch)
+    click.echo("making a scene of 20 views, 20 s of steps", err=True)
+    result = nerf.run("small", 20.0, 1024, 0, backend)
+    return nerf.table(result, backend), json.dumps(asdict(result), indent=1)

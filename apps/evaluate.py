@@ -29,7 +29,7 @@ def evaluate(
     from taichi_nerf.training.evaluate import evaluate as evaluate_run
 
     loaded = open_run(run, scene, arch)
-    network = None if lpips is None else Lpips(lpips, device=loaded.model.field.box.device)
+    network = None if lpips is None else Lpips(lpips, device=loaded.model.box.device)
     with progress() as report:
         found = evaluate_run(loaded, split, views, network, save_images, report)
     where = f"{found['n_images']} {split} views" + (", inside their masks" if found["inside_mask"] else "")

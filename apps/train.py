@@ -10,14 +10,14 @@ from taichi_nerf.apps.command import Command, arch_option
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, open_folder
 
-PRESETS = ("fast", "default", "quality")
+METHODS = ("ngp", "nerf", "mipnerf")
 
 
 @click.command(cls=Command)
 @click.argument("scene", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
-@click.option("--method", type=click.Choice(["ngp"]), default="ngp", show_default=True)
-@click.option("--preset", type=click.Choice(PRESETS), default="default", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default="ngp", show_default=True)
+@click.option("--preset", default="default", show_default=True, help="Settings to begin with: one of the method's.")
 @arch_option
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")

@@ -22,7 +22,7 @@ def configuration(
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a new run, its scene, and what was decided."""
     from taichi_nerf.apps.scene_options import overrides_of
-    from taichi_nerf.training import presets
+    from taichi_nerf.training import methods
     from taichi_nerf.training.config import Config, RunSettings, SceneSettings
     from taichi_nerf.training.run_folder import RunError, RunFolder
     from taichi_nerf.training.scene_files import open_scene
@@ -41,9 +41,10 @@ def configuration(
     # What --set says about run and scene comes before the preset, which is fitted to both; what it says about the rest, after.
     early = [text for text in options["settings"] if text.strip().startswith(("run.", "scene."))]
     first = apply_settings(Config(settings, run), early)
+    methods.checked(first.run)
     found = open_scene(first.scene)
-    config, notes = presets.choose(found, first.scene, first.run, device)
-    return apply_settings(config, options["settings"]), found, [*found.notes, *notes]
+    config, notes = methods.choose(found, first.scene, first.run, device)
+    return methods.changed(config, options["settings"]), found, [*found.notes, *notes]
 
 
 def configuration_to_resume(

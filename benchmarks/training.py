@@ -78,7 +78,7 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
         return composite(density, *others)
 
     parts = (
-        ("occupancy grid, every 16th step", trainer, "_update_grid"),
+        ("occupancy grid, every 16th step", model, "before_step"),
         ("pixels", trainer, "draw"),
         ("rays", model.rig, "rays"),
         ("march", model.sampler, "forward"),

@@ -37,3 +37,18 @@ def depth_error(depth: Tensor, opacity: Tensor, truth: Tensor, is_known: Tensor)
     """Relative error of the depth along rays [n], where it is known: |Σ w t - opacity·truth| / truth, plus what light passes."""
     errors = (depth - opacity * truth).abs() / truth.clamp_min(1e-6) + (1 - opacity)
     return torch.where(is_known, errors, 0.0).mean()
+
+
+def interlevel(edges: Tensor, weights: Tensor, proposed_edges: Tensor, proposed_weights: Tensor) -> Tensor:
+    """mip-NeRF 360's (Barron et al. 2022, equation 13): Σ max(0, w - bound)² / w, mean over rays.
+
+    The bound of an interval is the weight of all proposed intervals that overlap with it. Gradients flow to the proposed weights
+    alone. Edges [n, k + 1] ascend within 0 to 1; weights [n, k].
+    """
+    weights, zero = weights.detach(), torch.zeros_like(proposed_weights[:, :1])
+    sums = torch.cat([zero, proposed_weights.cumsum(-1)], -1)
+    last, inner = proposed_edges.shape[1] - 1, proposed_edges.detach().contiguous()
+    begin = (torch.searchsorted(inner, edges[:, :-1].contiguous(), right=True) - 1).clamp(0, last)
+    end = torch.searchsorted(inner, edges[:, 1:].contiguous()).clamp(0, last)
+    bound = sums.gather(1, end) - sums.gather(1, begin)
+    return ((weights - bound).clamp_min(0).square() / (weights + 1e-7)).sum(-1).mean()

@@ -21,10 +21,11 @@ RULES = {
     "ndc": ({"scenes.scene_data"}, {"torch"}),
     "fields": ({"fields", "ops"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
+    "weights": ({"weights", "fields"}, {"torch", "numpy"}),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
-        | {"runtime", "cameras", "scenes", "export", "trajectories", "camera_path"},
+        | {"runtime", "cameras", "scenes", "export", "trajectories", "camera_path", "ndc"},
         {"torch", "numpy", "imageio", "trimesh"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),

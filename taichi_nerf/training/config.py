@@ -1,14 +1,21 @@
-"""Everything that decides how a training goes. `presets.choose` fills it in for a scene; `--set section.key=value` changes it."""
+"""Everything that decides how a training goes. `methods.choose` fills it in for a scene; `--set section.key=value` changes it.
+
+`Config` is what every method has; each method has a config of its own kind with the sections that it needs besides, so that a
+setting of another method is no setting at all.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from taichi_nerf.fields.density_field import DensitySettings
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.losses import Photometric
 from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
+from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 
 Background = Literal["white", "black", "random"]
+Method = Literal["ngp", "nerf", "mipnerf"]
 Axes = Literal["auto", "file", "upright", "recentred", "spherified"]
 
 
@@ -30,8 +37,8 @@ class SceneSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    method: Literal["ngp"] = "ngp"
-    preset: Literal["fast", "default", "quality"] = "default"
+    method: Method = "ngp"
+    preset: str = "default"  # one of the method's
     seed: int = 0
     steps: int | None = None  # None: as long as the time lasts
     time_budget: float | None = None  # seconds of training
@@ -40,13 +47,51 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class BatchSettings:
-    n_samples: int = 2**16  # that rays of a step are marched through; the number of rays follows
-    n_rays_most: int = 2**15
-    n_samples_per_ray: int = 64  # beyond which steps are stretched, while the grid knows little
+class PixelSettings:
+    """Which pixels a step looks at, and over what."""
+
     background: Background = "random"  # that training composites over
     masks: Literal["alpha", "ignore"] = "ignore"  # pixels outside a mask: nothing is there, or nobody knows what is
     importance: float = 0.0  # share of the pixels that are drawn where errors are large
+    one_view: bool = False  # all pixels of a step from one picture
+    crop_steps: int = 0  # first steps, which only see the middle of pictures
+    crop_share: float = 0.5  # of their width and height
+
+    def __post_init__(self) -> None:
+        if self.importance and (self.one_view or self.crop_steps):
+            raise ValueError("importance draws from whole pictures, all of them: not with one_view or crop_steps")
+        if not 0 < self.crop_share <= 1:
+            raise ValueError(f"crop_share: expected more than 0 and at most 1, got {self.crop_share:g}")
+
+
+@dataclass(frozen=True)
+class PoseSettings:
+    refine: bool = False
+    intrinsics: bool = False  # one focal length factor for all
+    learning_rate: float = 2e-3
+    from_step: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every method has."""
+
+    scene: SceneSettings
+    run: RunSettings = RunSettings()
+    batch: PixelSettings = PixelSettings()
+    poses: PoseSettings = PoseSettings()
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Sections that the other settings make idle."""
+        return ()
+
+
+@dataclass(frozen=True)
+class BatchSettings(PixelSettings):
+    n_samples: int = 2**16  # that rays of a step are marched through; the number of rays follows
+    n_rays_most: int = 2**15
+    n_samples_per_ray: int = 64  # beyond which steps are stretched, while the grid knows little
 
 
 @dataclass(frozen=True)
@@ -87,23 +132,27 @@ class AppearanceSettings:
 
 
 @dataclass(frozen=True)
-class PoseSettings:
-    refine: bool = False
-    intrinsics: bool = False  # one focal length factor for all
-    learning_rate: float = 2e-3
-    from_step: int = 0
+class SamplerSettings:
+    kind: Literal["occupancy", "proposal"] = "occupancy"
 
 
 @dataclass(frozen=True)
-class Config:
-    scene: SceneSettings
-    run: RunSettings = RunSettings()
+class NgpConfig(Config):
+    """Of `--method ngp`: a hash grid, and an occupancy grid or two small hash grids that tell where to look."""
+
+    batch: BatchSettings = BatchSettings()
     field: HashGridSettings = HashGridSettings()
+    sampler: SamplerSettings = SamplerSettings()
+    proposal: ProposalSettings = ProposalSettings()
+    density: DensitySettings = DensitySettings()
     occupancy: OccupancySettings = OccupancySettings()
     grid: GridSettings = GridSettings()
     culling: Culling = Culling()
-    batch: BatchSettings = BatchSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     loss: LossSettings = LossSettings()
     appearance: AppearanceSettings = AppearanceSettings()
-    poses: PoseSettings = PoseSettings()
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Sections that the chosen sampler does not look at."""
+        return ("occupancy", "grid", "culling") if self.sampler.kind == "proposal" else ("proposal", "density")

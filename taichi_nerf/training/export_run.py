@@ -7,8 +7,6 @@ from torch import Tensor
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.export.mesh import extract_mesh
 from taichi_nerf.export.points import ColoredPoints, colored_points
-from taichi_nerf.fields.space import unit_positions
-from taichi_nerf.training.model import Model
 from taichi_nerf.training.pictures import picture_by, pixel_centers
 from taichi_nerf.training.run import Report, Run
 
@@ -20,15 +18,10 @@ def mesh_of_run(
     run: Run, resolution: int = 256, threshold: float | None = None, report: Report = lambda done, text: None
 ) -> trimesh.Trimesh:
     """The surface within the scene's box: all of a bounded scene, of others what the cameras stand around."""
-    model, box = run.model, run.model.field.box
-
-    def color(positions: Tensor, directions: Tensor) -> Tensor:
-        found: Tensor = model.field(positions.float(), directions.float())[1]
-        return found
-
+    model, box = run.model, run.model.box
     return extract_mesh(
-        lambda positions: rendered_density(model, positions),
-        color,
+        model.density,
+        lambda positions, directions: model.color(positions.float(), directions.float()),
         box,
         resolution,
         threshold,
@@ -37,26 +30,11 @@ def mesh_of_run(
     )
 
 
-@torch.no_grad()
-def rendered_density(model: Model, positions: Tensor) -> Tensor:  # [n, 3] within the box → [n]
-    """Density as renders see it: none in cells that the occupancy grid passes over, where nothing ever taught the field."""
-    sampler, n = model.sampler, model.sampler.settings.resolution
-    unit = unit_positions(positions, sampler.box, sampler.contraction)
-    x, y, z = (unit * n).long().clamp(0, n - 1).unbind(-1)
-    cell = x + n * (y + n * z)
-    occupied = (sampler.bits[cell // 32] >> (cell % 32)) & 1
-    density = torch.zeros_like(positions[:, 0])
-    there = occupied.nonzero()[:, 0]
-    if len(there):
-        density[there] = model.field.glance(positions[there]).density
-    return density
-
-
 def points_of_run(run: Run, resolution: int = 256, report: Report = lambda done, text: None) -> ColoredPoints:
     """What the training views see within the box, as points no closer than box / resolution."""
     views = run.scene.splits["train"]
     views = views[:: -(-len(views) // MOST_VIEWS)]
-    cameras, box = run.scene.cameras[views], run.model.field.box
+    cameras, box = run.scene.cameras[views], run.model.box
     spacing = float((box[1] - box[0]).max()) / resolution
 
     def pictures():  # type: ignore[no-untyped-def]

@@ -1,41 +1,89 @@
-"""A radiance field with all that rendering it takes: field, sampler, cameras."""
+"""What training, evaluation, rendering and export ask of a method's model. Each method is one file that answers."""
 
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from taichi_nerf.camera_rig import CameraRig
-from taichi_nerf.fields.hash_grid_field import HashGridField
-from taichi_nerf.fields.space import Contraction
 from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import RenderedBatch, render_rays
-from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
+from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Config
 
 
-class Model(nn.Module):
-    def __init__(self, config: Config, scene: SceneData, device: torch.device):
+class Shown(NamedTuple):
+    """What a step compares the model with: n pixels, and what they show."""
+
+    rays: Rays
+    views: Tensor  # [n] int32
+    truth: Tensor  # [n, 3] over the background
+    background: Tensor  # [n, 3]
+    weight: Tensor | None  # [n] of its error in the loss; None: one
+    depth: Tensor | None  # [n] along the ray, 0 where unknown
+
+
+class Compared(NamedTuple):
+    """How far the model is from it."""
+
+    loss: Tensor
+    squared: Tensor  # [n] squared errors of colors, without gradients
+    n_samples: int  # that were looked at
+
+
+class Model(nn.Module, ABC):
+    """A radiance field with all that rendering it takes, and how it is trained."""
+
+    box: Tensor  # [2, 3] what a bounded scene fills, in scene units
+    first_n_rays: int  # of the first step
+    needs_depth = False  # whether the loss looks at depth
+
+    def __init__(self, config: Config, scene: SceneData):
         super().__init__()
-        generator = torch.Generator().manual_seed(config.run.seed)
-        box = torch.tensor(scene.bounds.box, dtype=torch.float32)
-        contraction: Contraction = "sphere" if scene.bounds.unbounded and config.occupancy.n_cascades == 1 else "none"
         self.config = config
-        appearance = config.appearance
-        field = replace(config.field, n_appearance=appearance.n_numbers) if appearance.enabled else config.field
-        self.field = HashGridField(field, box, contraction, len(scene.cameras), generator)
-        near, far = scene.bounds.near, scene.bounds.far
-        self.sampler = OccupancyGridSampler(config.occupancy, box, contraction, near, far)
+        self.register_buffer("box", torch.tensor(scene.bounds.box, dtype=torch.float32), persistent=False)
         self.rig = CameraRig(scene.cameras, config.poses.refine, config.poses.intrinsics)
-        self.to(device)
 
-    def leave_out_unseen(self, scene: SceneData, views: list[int]) -> None:
-        """Take the space that none of these views shows for empty."""
-        chosen = torch.tensor(views, device=self.rig.models.device)
-        sizes = torch.tensor(np.asarray(scene.cameras.sizes), dtype=torch.int32, device=chosen.device)
-        self.sampler.leave_out_unseen(self.rig.camera_to_worlds[chosen], self.rig.intrinsics[chosen], sizes[chosen])
+    @property
+    def pace(self) -> float:
+        """A number that training adapts beside the parameters; of ranks that train together, each takes the mean."""
+        return 1.0
 
-    def render(self, rays: Rays, background: Tensor | None, **options: object) -> RenderedBatch:
-        return render_rays(self.field, self.sampler, rays, background, self.config.culling, **options)  # type: ignore[arg-type]
+    @pace.setter
+    def pace(self, value: float) -> None:
+        pass
+
+    @abstractmethod
+    def optimiser(self) -> torch.optim.Adam:
+        """Over all parameters but the cameras'. Each group has a `name` and a `first_lr`, which `rate` scales."""
+
+    @abstractmethod
+    def rate(self, progress: float) -> float:
+        """The factor of all first learning rates at this share of the training."""
+
+    def prepare(self, scene: SceneData, views: list[int]) -> None:
+        """Before the first step: what these views tell beforehand."""
+
+    def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
+        """What changes with time. The generator is the same on all ranks."""
+
+    @abstractmethod
+    def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
+        """Render with gradients, and compare."""
+
+    def next_n_rays(self, n_rays: int, n_samples: int, n_ranks: int) -> int:
+        """How many rays the next step has, after one of `n_rays` that took `n_samples`."""
+        return n_rays
+
+    @abstractmethod
+    def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
+        """What all pixels (width × height, row by row) see, over black. No gradients."""
+
+    @abstractmethod
+    def density(self, positions: Tensor) -> Tensor:  # [n, 3] → [n]
+        """Density within the box as pictures see it. No gradients."""
+
+    @abstractmethod
+    def color(self, positions: Tensor, directions: Tensor) -> Tensor:  # [n, 3], [n, 3] → [n, 3]
+        """Color as seen along unit directions."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import Picture, render_picture
+from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Background
 from taichi_nerf.training.model import Model
@@ -18,7 +18,7 @@ from taichi_nerf.training.pixel_batches import FULL
 
 def picture_by(model: Model, cameras: Cameras, number: int, *, with_normals: bool = False) -> Picture:
     """What one of these cameras, in scene units, sees of the model, over black."""
-    rig = CameraRig(cameras[[number]]).to(model.field.box.device)
+    rig = CameraRig(cameras[[number]]).to(model.box.device)
     return _picture(model, rig, 0, cameras.sizes[number], with_normals)
 
 
@@ -31,7 +31,7 @@ def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: b
     width, height = (int(side) for side in size)
     with torch.no_grad():
         rays = rays_of_all_pixels(rig, view, width, height)
-    return render_picture(model.field, model.sampler, rays, (width, height), 0.0, model.config.culling, with_normals=with_normals)
+    return model.picture(rays, (width, height), with_normals)
 
 
 def rays_of_all_pixels(rig: CameraRig, view: int, width: int, height: int) -> Rays:

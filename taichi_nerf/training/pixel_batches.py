@@ -88,6 +88,32 @@ def draw_pixels(table: PixelTable, n: int, generator: torch.Generator | None = N
     return pixels_at(table, torch.randint(len(table.values), (n,), generator=generator, device=device, dtype=index_type))
 
 
+def draw_rows(
+    table: PixelTable, n: int, generator: torch.Generator, one_view: bool = False, share: float = 1.0
+) -> Tensor:  # [n] on the generator's device
+    """Rows of n pixels, drawn with replacement: all equally likely, or `one_view`: of one picture, all equally likely.
+
+    `share`: only pixels in the middle of pictures, in that share of their width and height.
+    """
+    starts, device = table.starts.to(generator.device, torch.int64), generator.device
+    if one_view:
+        view = torch.randint(len(starts) - 1, (1,), generator=generator, device=device)
+        first, count = int(starts[view]), int(starts[view + 1] - starts[view])
+        rows = first + torch.randint(count, (n,), generator=generator, device=device)
+    else:
+        rows = torch.randint(int(starts[-1]), (n,), generator=generator, device=device)
+    if share == 1:
+        return rows
+    # Pressed towards the middle: a pixel of the whole picture stands for one of its middle.
+    view = torch.searchsorted(starts, rows, right=True) - 1
+    width = table.widths.to(device, torch.int64)[view]
+    height = (starts[view + 1] - starts[view]) // width
+    inside = rows - starts[view]
+    x, y = inside % width, inside // width
+    x, y = (((at + 0.5 - side / 2) * share + side / 2).long() for at, side in ((x, width), (y, height)))
+    return starts[view] + y * width + x
+
+
 def pixels_at(table: PixelTable, index: Tensor) -> Pixels:  # [n]
     """The pixels in these rows of the table."""
     n, device = len(index), index.device

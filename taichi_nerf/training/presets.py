@@ -1,4 +1,4 @@
-"""Settings fitted to a scene and a machine. Every choice is told in words.
+"""Settings of `--method ngp` fitted to a scene and a machine. Every choice is told in words.
 
 What they are fitted by: the footprint of a pixel where the scene is (how fine a picture can show anything), how many pixels there
 are, and whether there is something behind the box. A preset says how many steps to make where no budget does.
@@ -14,14 +14,14 @@ from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import BatchSettings, Config, LossSettings, RunSettings, SceneSettings
+from taichi_nerf.training.config import BatchSettings, Config, LossSettings, NgpConfig, RunSettings, SceneSettings
 
 STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither steps nor time are given
 
 
-def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[Config, list[str]]:
+def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[NgpConfig, list[str]]:
     """The configuration, and what was decided."""
-    config = Config(settings, run)
+    config = NgpConfig(settings, run)
     if run.steps is None and run.time_budget is None:
         config = replace(config, run=replace(run, steps=STEPS[run.preset]))
     footprint = pixel_footprint(scene)

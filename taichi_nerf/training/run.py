@@ -21,6 +21,7 @@ from taichi_nerf.training.config import Config
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.meter import Meter
+from taichi_nerf.training.methods import config_class, make_model
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.preview import save_previews
 from taichi_nerf.training.run_folder import RunError, RunFolder
@@ -115,14 +116,14 @@ def _train(trainer: Trainer, folder: RunFolder, about: dict[str, object], report
 
 
 def _agree(trainer: Trainer, wish: bool) -> bool:
-    """Whether any rank wishes to stop. Ranks that train together also share the clock and the length of steps along rays:
-    the schedule, the occupancy grid and the end follow from these."""
-    world, sampler = trainer.world, trainer.model.sampler
+    """Whether any rank wishes to stop. Ranks that train together also share the clock and the model's pace:
+    the schedule and the end follow from these."""
+    world, model = trainer.world, trainer.model
     if world.size == 1:
         return wish
-    own = torch.tensor([trainer.stopwatch.seconds, sampler.stretch, float(wish)], dtype=torch.float64)
-    seconds, stretch, wishes = (world.sum_over_ranks(own) / world.size).tolist()
-    trainer.stopwatch, sampler.stretch = Stopwatch(seconds), stretch
+    own = torch.tensor([trainer.stopwatch.seconds, model.pace, float(wish)], dtype=torch.float64)
+    seconds, pace, wishes = (world.sum_over_ranks(own) / world.size).tolist()
+    trainer.stopwatch, model.pace = Stopwatch(seconds), pace
     return wishes > 0
 
 
@@ -145,7 +146,8 @@ def describe_run(config: Config, scene: SceneData) -> dict[str, object]:
 
 def read_settings(folder: RunFolder) -> Config:
     """The configuration of a run."""
-    return from_json_dict(Config, folder.read_config()["settings"], str(folder.config))
+    settings = folder.read_config()["settings"]
+    return from_json_dict(config_class(settings), settings, str(folder.config))
 
 
 def scene_of_run(folder: RunFolder, config: Config) -> tuple[SceneData, list[str]]:
@@ -169,7 +171,7 @@ def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run
     if not folder.checkpoint.exists():
         raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {path}` goes on with it")
     state, _ = load_checkpoint(folder.checkpoint)
-    model = Model(config, found, device)
+    model = make_model(config, found, device)
     try:
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError) as error:

@@ -30,13 +30,15 @@ class Targets:
     masks: PixelTable | None
     depths: Tensor | None  # [n_pixels]
     masks_are_alpha: bool
+    weights: Tensor | None = None  # [n_views of the scene] of a pixel's error, 1 on average over the pixels
 
     @staticmethod
     def of(scene: SceneData, views: list[int], masks_are_alpha: bool, with_depth: bool, device: torch.device) -> "Targets":
         sizes = scene.cameras.sizes
         masks = None if scene.masks is None else pack_pictures(scene.masks, sizes, views, device)
         depths = torch.from_numpy(_depths(scene, views)).to(device) if with_depth and scene.depths is not None else None
-        return Targets(pack_pictures(scene.images, sizes, views, device), masks, depths, masks_are_alpha)
+        weights = _weights(scene, views).to(device) if scene.weights is not None else None
+        return Targets(pack_pictures(scene.images, sizes, views, device), masks, depths, masks_are_alpha, weights)
 
     def __len__(self) -> int:
         return len(self.colors.values)
@@ -48,6 +50,9 @@ class Targets:
         color = pixels.colors if pixels.colors.shape[1] >= 3 else pixels.colors.expand(-1, 3)
         alpha = color[:, 3] if color.shape[1] == 4 else None
         weight = None if chances is None else 1 / chances
+        if self.weights is not None:
+            of_view = self.weights.index_select(0, pixels.views)
+            weight = of_view if weight is None else weight * of_view
         if self.masks is not None:
             inside = pixels_at(self.masks, index).colors[:, 0]
             if self.masks_are_alpha:
@@ -56,6 +61,13 @@ class Targets:
                 weight = inside if weight is None else weight * inside
         depth = None if self.depths is None else self.depths[index]
         return Batch(index, pixels.positions, pixels.views, color[:, :3], alpha, weight, depth)
+
+
+def _weights(scene: SceneData, views: list[int]) -> Tensor:
+    """What the scene says that a pixel of each view counts [n_views of the scene], over its mean among the pixels of these."""
+    assert scene.weights is not None
+    n_pixels = scene.cameras.sizes[views].prod(-1)
+    return torch.from_numpy(scene.weights * n_pixels.sum() / (scene.weights[views] * n_pixels).sum()).float()
 
 
 def _depths(scene: SceneData, views: list[int]) -> np.ndarray:

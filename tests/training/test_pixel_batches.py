@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from taichi_nerf.training.pixel_batches import draw_pixels, pack_pictures, pixels_at
+from taichi_nerf.training.pixel_batches import draw_pixels, draw_rows, pack_pictures, pixels_at
 
 SIZES = {"same": [(7, 5)] * 4, "mixed": [(7, 5), (3, 8), (1, 1), (10, 2)]}
 FULL = {np.uint8: 255, np.uint16: 65535, np.float16: 1, np.float32: 1}
@@ -74,3 +74,29 @@ def test_pictures_that_do_not_fit_together_are_named():
             pack_pictures(shown, np.array(sizes), [0, 1])
     with pytest.raises(ValueError, match="no views"):
         pack_pictures([color], np.array([(7, 5)]), [])
+
+
+def drawn(sizes, n, **options):
+    table = pack_pictures(pictures(sizes, 3, np.uint8), np.array(sizes), range(len(sizes)))
+    return table, draw_rows(table, n, torch.Generator().manual_seed(3), **options)
+
+
+def test_rows_are_even_over_all_pixels_or_all_of_one_picture():
+    table, rows = drawn(SIZES["mixed"], 40_000)
+    counts = torch.bincount(rows, minlength=len(table.values)).double()
+    mean = 40_000 / len(table.values)
+    assert ((counts - mean) ** 2 / mean).sum() < len(counts) + 4 * (2 * len(counts)) ** 0.5  # χ², four sigma
+    views = {pixels_at(table, drawn(SIZES["mixed"], 50, one_view=True)[1]).views.unique().item() for _ in range(3)}
+    assert len(views) == 1  # of one seed
+    table, rows = drawn([(40, 30)] * 3, 300, one_view=True)
+    assert len(pixels_at(table, rows).views.unique()) == 1
+    assert len(rows.unique()) > 200
+
+
+@pytest.mark.parametrize("one_view", [False, True])
+def test_a_crop_keeps_to_the_middle_and_reaches_all_of_it(one_view):
+    table, rows = drawn([(40, 20)] * 2, 20_000, one_view=one_view, share=0.5)
+    found = pixels_at(table, rows)
+    assert (found.positions.amin(0), found.positions.amax(0)) == (pytest.approx([10.5, 5.5]), pytest.approx([29.5, 14.5]))
+    n_reached = len(rows.unique())
+    assert n_reached == (200 if one_view else 400)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ball_scene import views_of_ball
 
-from taichi_nerf.training.config import Config, RunSettings, SceneSettings
+from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.presets import STEPS, choose, pixel_angle, pixel_footprint
 from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
 
@@ -80,7 +80,7 @@ def test_without_a_budget_a_preset_has_its_own(preset):
 def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
     scene, _ = views_of_ball(4, 16)
     config, _ = chosen(around(scene) if unbounded else scene, preset=preset)
-    assert from_json_dict(Config, to_json_dict(config)) == config
+    assert from_json_dict(NgpConfig, to_json_dict(config)) == config
 
 
 def test_a_setting_is_changed_by_its_name_and_others_stay():

@@ -115,3 +115,11 @@ def test_a_map_of_another_size_is_read_at_the_nearest_pixel(scene):
 def test_depth_is_read_only_when_it_is_wanted(scene):
     assert Targets.of(scene, VIEWS, False, False, CPU).depths is None
     assert Targets.of(replace(scene, depths=None), VIEWS, False, True, CPU).depths is None
+
+
+def test_weights_of_views_keep_their_ratio_and_are_one_on_average(scene):
+    """mip-NeRF's lossmult: a pixel of a smaller picture counts for those that it stands for."""
+    batch = all_of(replace(scene, masks=None, weights=np.array([4.0, 9.0, 1.0])))
+    assert_close(batch.weight, torch.tensor([0.4] * 64 + [1.6] * 64))
+    both = all_of(replace(scene, weights=np.array([4.0, 9.0, 1.0])))
+    assert_close(both.weight, batch.weight * all_of(scene).weight)

@@ -13,9 +13,9 @@ from taichi_nerf.rendering import render_picture
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.training.config import (
     BatchSettings,
-    Config,
     GridSettings,
     LossSettings,
+    NgpConfig,
     PoseSettings,
     RunSettings,
     SceneSettings,
@@ -23,12 +23,12 @@ from taichi_nerf.training.config import (
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-CONFIG = Config(
+CONFIG = NgpConfig(
     SceneSettings("ball"),
     RunSettings(steps=400),
-    HashGridSettings(n_levels=6, log2_table_size=12, base_resolution=8, max_resolution=64, n_hidden=16),
-    OccupancySettings(resolution=32, step_size=0.03, decay=0.7),
-    GridSettings(every=8, full_until=24),
+    field=HashGridSettings(n_levels=6, log2_table_size=12, base_resolution=8, max_resolution=64, n_hidden=16),
+    occupancy=OccupancySettings(resolution=32, step_size=0.03, decay=0.7),
+    grid=GridSettings(every=8, full_until=24),
     batch=BatchSettings(n_samples=2**12, masks="alpha"),
 )
 

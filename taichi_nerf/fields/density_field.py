@@ -1,0 +1,45 @@
+"""A small hash grid that knows density alone: what proposes where to look."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from taichi_nerf.fields.hash_grid_field import LARGEST_LOG_DENSITY
+from taichi_nerf.fields.mlp import Mlp, Precision
+from taichi_nerf.fields.space import Contraction, unit_positions
+from taichi_nerf.ops import hash_grid
+
+
+@dataclass(frozen=True)
+class DensitySettings:
+    n_levels: int = 5
+    n_features: int = 2  # of a level
+    log2_table_size: int = 16  # rows of a level
+    base_resolution: int = 16
+    max_resolution: int = 128
+    n_hidden: int = 16
+    precision: Precision = "float32"
+
+
+class DensityField(nn.Module):
+    box: Tensor  # [2, 3]
+
+    def __init__(self, settings: DensitySettings, box: Tensor, contraction: Contraction, generator: torch.Generator):
+        super().__init__()
+        self.contraction = contraction
+        self.register_buffer("box", box)
+        self.layout: dict[str, Any] = {
+            "n_levels": settings.n_levels,
+            "base_resolution": settings.base_resolution,
+            "max_resolution": settings.max_resolution,
+            "log2_table_size": settings.log2_table_size,
+        }
+        table = hash_grid.initialise_table(**self.layout, n_features=settings.n_features, generator=generator)
+        self.table = nn.Parameter(table)
+        self.mlp = Mlp((settings.n_levels * settings.n_features, settings.n_hidden, 1), generator, settings.precision)
+
+    def forward(self, positions: Tensor) -> Tensor:  # [n, 3] in scene units → [n]
+        features = hash_grid.hash_grid(unit_positions(positions, self.box, self.contraction), self.table, **self.layout)
+        return self.mlp(features)[:, 0].float().clamp(max=LARGEST_LOG_DENSITY).exp()

@@ -1,0 +1,53 @@
+"""What the methods share that look at equally many samples on every ray, with one kind of network: batches, rates, pictures."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taichi_nerf.rays import Rays
+from taichi_nerf.rendering import Picture
+from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
+from taichi_nerf.training.model import Model
+from taichi_nerf.training.schedules import log_linear
+
+
+class DenseModel(Model):
+    """`config` has the sections `batch: RayBatchSettings` and `optimiser: LogLinearSettings`."""
+
+    config: Any
+
+    @property
+    def first_n_rays(self) -> int:  # type: ignore[override]
+        return int(self.config.batch.n_rays)
+
+    def optimiser(self) -> torch.optim.Adam:
+        config = self.config.optimiser
+        networks = [parameter for name, parameter in self.named_parameters() if not name.startswith("rig.")]
+        groups = [{"name": "networks", "params": networks, "first_lr": config.first_rate}]
+        return torch.optim.Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
+
+    def rate(self, progress: float) -> float:
+        config = self.config.optimiser
+        return log_linear(progress, 1.0, config.final_rate / config.first_rate, config.delay, config.delay_factor)
+
+    def next_n_rays(self, n_rays: int, n_samples: int, n_ranks: int) -> int:
+        return max(1, self.config.batch.n_rays // n_ranks)
+
+    def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
+        return in_parts(lambda some: self.see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // self.samples_of_ray))
+
+    @property
+    @abstractmethod
+    def samples_of_ray(self) -> int:
+        """That a picture looks at."""
+
+    @abstractmethod
+    def see(self, rays: Rays, with_normals: bool) -> Seen:
+        """What rays see, without gradients."""
+
+
+def draws(n_rays: int, n: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:
+    """Uniform numbers [n_rays, n]; without a generator none, which is evenly."""
+    return None if generator is None else torch.rand(n_rays, n, generator=generator).to(like.device)

@@ -1,0 +1,76 @@
+"""The methods, in one place: the settings, the presets and the model of each.
+
+config, notes = methods.choose(scene, scene_settings, run_settings, device)
+model = methods.make_model(config, scene, device)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training import mipnerf_config, nerf_config, presets
+from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.mipnerf_model import MipNerfModel
+from taichi_nerf.training.model import Model
+from taichi_nerf.training.nerf_model import NerfModel
+from taichi_nerf.training.ngp_model import NgpModel
+from taichi_nerf.training.ngp_proposal_model import NgpProposalModel
+from taichi_nerf.training.setting_values import SettingsError
+from taichi_nerf.training.settings import apply_settings
+
+
+class Method(NamedTuple):
+    config: type[Config]
+    presets: tuple[str, ...]
+    choose: Callable[[SceneData, SceneSettings, RunSettings, torch.device], tuple[Config, list[str]]]
+    model: Callable[[Any, SceneData, torch.device], Model]
+
+
+def _ngp_model(config: NgpConfig, scene: SceneData, device: torch.device) -> Model:
+    made = NgpProposalModel if config.sampler.kind == "proposal" else NgpModel
+    return made(config, scene, device)
+
+
+METHODS = {
+    "ngp": Method(NgpConfig, tuple(presets.STEPS), presets.choose, _ngp_model),
+    "nerf": Method(nerf_config.NerfConfig, nerf_config.PRESETS, nerf_config.choose, NerfModel),
+    "mipnerf": Method(mipnerf_config.MipNerfConfig, mipnerf_config.PRESETS, mipnerf_config.choose, MipNerfModel),
+}
+
+
+def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[Config, list[str]]:
+    """The configuration of a run's method and preset for this scene, and what was decided."""
+    return checked(run).choose(scene, settings, run, device)
+
+
+def checked(run: RunSettings) -> Method:
+    """The run's method, if it has the run's preset."""
+    method = METHODS[run.method]
+    if run.preset not in method.presets:
+        valid = "; ".join(f"{name}: {', '.join(other.presets)}" for name, other in METHODS.items())
+        raise SettingsError(f"--preset {run.preset}: method {run.method} has no such preset. There are {valid}")
+    return method
+
+
+def changed(config: Config, settings: Sequence[str]) -> Config:
+    """With each `section.key=value` applied; one that would have no effect is an error."""
+    found = apply_settings(config, settings)
+    for setting in settings:
+        section = setting.strip().partition(".")[0]
+        if section in found.without_effect:
+            raise SettingsError(f"{setting}: has no effect with the chosen sampler (sampler.kind)")
+    return found
+
+
+def config_class(settings: Any) -> type[Config]:
+    """Of settings as a run's config.json has them."""
+    try:
+        return METHODS[settings["run"]["method"]].config
+    except (KeyError, TypeError):
+        return Config  # whose reader tells what is wrong
+
+
+def make_model(config: Config, scene: SceneData, device: torch.device) -> Model:
+    return METHODS[config.run.method].model(config, scene, device)

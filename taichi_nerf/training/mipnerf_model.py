@@ -1,0 +1,110 @@
+"""`--method mipnerf`: pieces of cones instead of points, and one network for both levels (Barron et al. 2021).
+
+loss = Σ w |C_fine - C|² / Σ w + 0.1 Σ w |C_coarse - C|² / Σ w over the rays of a batch; w is what a pixel stands for.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from taichi_nerf.fields.mip_nerf_field import MipNerfField
+from taichi_nerf.ops import compositing, importance_sampling, integrated_encoding
+from taichi_nerf.rays import Rays, RenderedRays
+from taichi_nerf.samplers.hierarchical_sampler import coarse_points, from_edges
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.cast import Cast, cast
+from taichi_nerf.training.dense_model import DenseModel, draws
+from taichi_nerf.training.dense_picture import Seen, normals_at
+from taichi_nerf.training.mipnerf_config import MipNerfConfig
+from taichi_nerf.training.model import Compared, Shown
+from taichi_nerf.training.presets import pixel_footprint
+
+
+class Level(NamedTuple):
+    """What the network makes of the intervals between some edges."""
+
+    edges: Tensor  # [n, n_samples + 1]
+    rendered: RenderedRays
+
+
+class MipNerfModel(DenseModel):
+    config: MipNerfConfig
+
+    def __init__(self, config: MipNerfConfig, scene: SceneData, device: torch.device):
+        super().__init__(config, scene)
+        self.bounds, self.footprint = scene.bounds, pixel_footprint(scene)
+        self.field = MipNerfField(config.field, torch.Generator().manual_seed(config.run.seed))
+        self.to(device)
+
+    def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
+        found = self._cast(shown.rays)
+        levels = self._levels(found, shown.background[found.which], generator)
+        weight = torch.ones_like(shown.truth[:, 0]) if shown.weight is None else shown.weight
+        colors = [shown.background.index_copy(0, found.which, level.rendered.color) for level in levels]
+        squared = [(color - shown.truth).square().mean(-1) for color in colors]
+        coarse, fine = ((weight * errors).sum() / weight.sum().clamp_min(1e-12) for errors in squared)
+        loss = fine + self.config.mipnerf.coarse_weight * coarse
+        return Compared(loss, squared[1].detach(), 2 * len(found.which) * self.config.mipnerf.n_samples)
+
+    @torch.no_grad()
+    def density(self, positions: Tensor) -> Tensor:
+        return self._near(positions, torch.zeros_like(positions))[0]
+
+    def color(self, positions: Tensor, directions: Tensor) -> Tensor:
+        return self._near(positions, directions)[1].clamp(0, 1)
+
+    def _near(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Density and color of Gaussians of a pixel's width: finer than those of pictures nothing was learnt."""
+        variances = torch.full_like(positions, self.footprint**2 / 4)
+        return self.field.look(positions, variances, self.field.encode_views(directions))
+
+    @property
+    def samples_of_ray(self) -> int:
+        return 2 * self.config.mipnerf.n_samples
+
+    def see(self, rays: Rays, with_normals: bool) -> Seen:
+        found = self._cast(rays)
+        black = torch.zeros(len(found.which), 3, device=rays.origins.device)
+        out = self._levels(found, black, None)[1].rendered
+        depth = out.depth / out.opacity.clamp_min(1e-6)
+        seen = torch.cat([out.color, out.opacity[:, None], depth[:, None]], -1)
+        if with_normals:
+            at = found.origins + depth[:, None] * found.directions
+            normals = normals_at(lambda positions: self._near(positions, torch.zeros_like(positions))[0], at)
+            seen = torch.cat([seen, normals * out.opacity[:, None]], -1)
+        all_of = torch.zeros(len(rays.origins), seen.shape[1], device=seen.device).index_copy_(0, found.which, seen)
+        return Seen(all_of[:, :3], all_of[:, 3], all_of[:, 4], all_of[:, 5:] if with_normals else None)
+
+    def _cast(self, rays: Rays) -> Cast:
+        return cast(rays, self.bounds, self.box if self.config.mipnerf.within_box else None, None)
+
+    def _levels(self, found: Cast, background: Tensor, generator: torch.Generator | None) -> tuple[Level, Level]:
+        """Coarse and fine; without a generator: at even places, and without noise."""
+        config, n = self.config.mipnerf, len(found.which)
+        uniforms = draws(n, config.n_samples + 1, generator, background)
+        coarse = self._level(
+            found, coarse_points(found.t_near, found.t_far, config.n_samples + 1, uniforms=uniforms), background, generator
+        )
+        edges = importance_sampling.importance_sample(
+            coarse.edges,
+            coarse.rendered.weights.detach().view(n, -1),
+            config.n_samples + 1,
+            uniforms=draws(n, config.n_samples + 1, generator, background),
+            stratified=generator is not None,
+            padding=config.padding,
+            blur=config.blur,
+        )
+        return coarse, self._level(found, edges, background, generator)
+
+    def _level(self, found: Cast, edges: Tensor, background: Tensor, generator: torch.Generator | None) -> Level:
+        samples = from_edges(edges)
+        shape = "cylinder" if self.config.mipnerf.cylinder else "cone"
+        means, variances = integrated_encoding.cast_frustums(
+            found.origins, found.directions, found.rays.radii, *samples, shape=shape
+        )
+        seen_from = self.field.encode_views(found.directions).index_select(0, samples.ray_indices)
+        std = self.config.mipnerf.noise if generator is not None else 0.0
+        noise = std * torch.randn(len(means), generator=generator).to(means.device) if std else None
+        density, color = self.field.look(means, variances, seen_from, noise)
+        return Level(edges, compositing.composite_rays(density, color, *samples[:2], samples.spans, background))

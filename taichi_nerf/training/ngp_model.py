@@ -1,0 +1,135 @@
+"""`--method ngp`: a hash grid, and an occupancy grid that knows where to look (Müller et al. 2022)."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taichi_nerf import losses
+from taichi_nerf.fields.hash_grid_field import HashGridField
+from taichi_nerf.fields.space import Contraction, unit_positions
+from taichi_nerf.rays import Rays
+from taichi_nerf.rendering import Picture, RenderedBatch, render_picture, render_rays
+from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.config import NgpConfig
+from taichi_nerf.training.model import Compared, Model, Shown
+from taichi_nerf.training.schedules import late_decay
+
+LONGEST_STRETCH = 5.0  # of the steps along rays
+FEWEST_RAYS, FIRST_RAYS = 256, 512  # few at first, when every cell is still taken for occupied
+
+
+class NgpModel(Model):
+    """The number of rays of a step follows the number of samples that the last one took, which keeps its work constant."""
+
+    config: NgpConfig
+    first_n_rays = FIRST_RAYS
+
+    def __init__(self, config: NgpConfig, scene: SceneData, device: torch.device):
+        super().__init__(config, scene)
+        generator = torch.Generator().manual_seed(config.run.seed)
+        self.field = field_of(config, scene, self.box.clone(), generator)
+        near, far = scene.bounds.near, scene.bounds.far
+        self.sampler = OccupancyGridSampler(config.occupancy, self.box.clone(), contraction_of(config, scene), near, far)
+        self.needs_depth = config.loss.depth > 0
+        self.to(device)
+
+    @property
+    def pace(self) -> float:
+        """How far the steps along rays are stretched: the grid's memory follows from it."""
+        return self.sampler.stretch
+
+    @pace.setter
+    def pace(self, value: float) -> None:
+        self.sampler.stretch = value
+
+    def optimiser(self) -> torch.optim.Adam:
+        return optimiser_of(self.config, self.field)
+
+    def rate(self, progress: float) -> float:
+        return rate_at(self.config, progress)
+
+    def prepare(self, scene: SceneData, views: list[int]) -> None:
+        """Take the space that none of these views shows for empty."""
+        chosen = torch.tensor(views, device=self.rig.models.device)
+        sizes = torch.tensor(np.asarray(scene.cameras.sizes), dtype=torch.int32, device=chosen.device)
+        self.sampler.leave_out_unseen(self.rig.camera_to_worlds[chosen], self.rig.intrinsics[chosen], sizes[chosen])
+
+    def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
+        """Look at the grid's cells again."""
+        config = self.config.grid
+        if n_steps % config.every == 0:
+            share = 1.0 if n_steps < config.full_until else config.share
+            self.sampler.update(lambda at: self.field.glance(at).density, share, generator)
+
+    def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
+        config, n = self.config.loss, len(shown.views)
+        jitter = torch.rand(n, generator=generator).to(shown.truth.device)
+        batch = self.render(shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=shown.views)
+        out, samples = batch.rendered, batch.samples
+        loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
+        if config.opacity_entropy:
+            loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
+        if config.spread:
+            loss = loss + config.spread * losses.spread(out.weights, samples)
+        if config.depth and shown.depth is not None:
+            loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
+        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), batch.n_marched)
+
+    def next_n_rays(self, n_rays: int, n_samples: int, n_ranks: int) -> int:
+        batch, sampler = self.config.batch, self.sampler
+        wanted = n_rays * batch.n_samples / n_ranks / max(n_samples, 1)
+        stretch = sampler.stretch * n_samples / n_rays / batch.n_samples_per_ray
+        sampler.stretch = min(max(stretch, 1.0), LONGEST_STRETCH)
+        return int(min(max(wanted, FEWEST_RAYS), 2 * n_rays, batch.n_rays_most))
+
+    def render(self, rays: Rays, background: Tensor | None, **options: object) -> RenderedBatch:
+        return render_rays(self.field, self.sampler, rays, background, self.config.culling, **options)  # type: ignore[arg-type]
+
+    def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
+        return render_picture(self.field, self.sampler, rays, size, 0.0, self.config.culling, with_normals=with_normals)
+
+    @torch.no_grad()
+    def density(self, positions: Tensor) -> Tensor:
+        """None in cells that the occupancy grid passes over, where nothing ever taught the field."""
+        sampler, n = self.sampler, self.sampler.settings.resolution
+        unit = unit_positions(positions, sampler.box, sampler.contraction)
+        x, y, z = (unit * n).long().clamp(0, n - 1).unbind(-1)
+        cell = x + n * (y + n * z)
+        occupied = (sampler.bits[cell // 32] >> (cell % 32)) & 1
+        density = torch.zeros_like(positions[:, 0])
+        there = occupied.nonzero()[:, 0]
+        if len(there):
+            density[there] = self.field.glance(positions[there]).density
+        return density
+
+    def color(self, positions: Tensor, directions: Tensor) -> Tensor:
+        return self.field(positions, directions)[1]
+
+
+def contraction_of(config: NgpConfig, scene: SceneData) -> Contraction:
+    return "sphere" if scene.bounds.unbounded and config.occupancy.n_cascades == 1 else "none"
+
+
+def field_of(config: NgpConfig, scene: SceneData, box: Tensor, generator: torch.Generator) -> HashGridField:
+    appearance = config.appearance
+    field = replace(config.field, n_appearance=appearance.n_numbers) if appearance.enabled else config.field
+    return HashGridField(field, box, contraction_of(config, scene), len(scene.cameras), generator)
+
+
+def optimiser_of(config: NgpConfig, field: HashGridField) -> torch.optim.Adam:
+    settings, networks = config.optimiser, [*field.density_mlp.parameters(), *field.color_mlp.parameters()]
+    rate, network_rate = settings.learning_rate, settings.network_rate
+    groups = [
+        {"name": "table", "params": [field.table], "first_lr": rate, "weight_decay": settings.table_decay},
+        {"name": "networks", "params": networks, "first_lr": network_rate, "weight_decay": settings.mlp_decay},
+    ]
+    if field.appearance.numel():
+        groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
+    return torch.optim.Adam(groups, lr=rate, betas=(0.9, settings.beta2), eps=settings.epsilon, fused=True)
+
+
+def rate_at(config: NgpConfig, progress: float) -> float:
+    return late_decay(progress, config.optimiser.decay_from, config.optimiser.final_share)

@@ -1,0 +1,1 @@
+"""Networks that others published, from and to their files."""
