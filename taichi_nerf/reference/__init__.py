@@ -19,6 +19,7 @@ FAMILIES = (
     "spherical_harmonics",
     "frequency_encoding",
     "integrated_encoding",
+    "fused_mlp",
     "compositing",
     "distortion",
     "image_warp",
