@@ -20,6 +20,7 @@ FAMILIES = (
     "frequency_encoding",
     "integrated_encoding",
     "fused_mlp",
+    "adam",
     "compositing",
     "distortion",
     "image_warp",
