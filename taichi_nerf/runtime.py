@@ -216,19 +216,27 @@ class DeviceArray:
     """
 
     def __init__(self, values: "torch.Tensor", requires_grad: bool = False):
+        self._allocate(tuple(values.shape), values.dtype, requires_grad)
+        self.copy_(values)
+        self.zero_grad()
+
+    @classmethod
+    def empty(cls, *shape: int, dtype: "torch.dtype", requires_grad: bool = False) -> "DeviceArray":
+        """An array for a kernel to fill: nothing is uploaded."""
+        array = cls.__new__(cls)
+        array._allocate(shape, dtype, requires_grad)
+        return array
+
+    def _allocate(self, shape: tuple[int, ...], dtype: "torch.dtype", requires_grad: bool) -> None:
         import torch
 
         current()
-        self.shape = tuple(values.shape)
-        self.dtype = values.dtype
-        self.requires_grad = requires_grad
+        self.shape, self.dtype, self.requires_grad = shape, dtype, requires_grad
         self._generation = _generation
-        self._data = _ndarray(values.dtype, self.shape)
-        self._grad = _ndarray(values.dtype, self.shape) if requires_grad else None
+        self._data = _ndarray(dtype, shape)
+        self._grad = _ndarray(dtype, shape) if requires_grad else None
         # What autograd sees of this array: a tensor without elements whose history leads backward to the op.
         self.anchor = torch.zeros(0, dtype=torch.float32, requires_grad=requires_grad)
-        self.copy_(values)
-        self.zero_grad()
 
     @property
     def data(self) -> Any:
@@ -267,9 +275,9 @@ class DeviceArray:
 def _ndarray(dtype: "torch.dtype", shape: tuple[int, ...]) -> Any:
     import torch
 
-    types = {torch.float32: ti.f32, torch.float64: ti.f64, torch.int32: ti.i32, torch.uint8: ti.u8}
+    types = {torch.float32: ti.f32, torch.float64: ti.f64, torch.float16: ti.f16, torch.int32: ti.i32, torch.uint8: ti.u8}
     if dtype not in types:
-        raise TypeError(f"a DeviceArray holds float32, float64, int32 or uint8, not {dtype}")
+        raise TypeError(f"a DeviceArray holds float16, float32, float64, int32 or uint8, not {dtype}")
     return ti.ndarray(types[dtype], shape=shape)
 
 

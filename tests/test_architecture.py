@@ -11,7 +11,10 @@ SOURCES += [("taichi_nerf.apps", ROOT / "apps"), ("taichi_nerf.benchmarks", ROOT
 
 # room: (our rooms it may import, packages of others it may import); the standard library is free to all.
 RULES = {
-    "kernels": ({"kernels.device_functions", "kernels.procedural_shapes", "kernels.procedural_textures"}, {"taichi"}),
+    "kernels": (
+        {"kernels.device_functions", "kernels.activations", "kernels.procedural_shapes", "kernels.procedural_textures"},
+        {"taichi"},
+    ),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
     "camera_path": ({"cameras"}, {"numpy"}),

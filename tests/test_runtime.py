@@ -118,3 +118,15 @@ def test_a_device_array_of_an_ended_backend_says_so(cpu):
     with pytest.raises(BackendError, match="ended by a later start"):
         array.to_torch()
     runtime.start("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int32, torch.uint8])
+def test_a_device_array_made_empty_takes_values_later(dtype, backend):
+    array = DeviceArray.empty(3, 5, dtype=dtype, requires_grad=dtype.is_floating_point)
+    values = torch.arange(15).view(3, 5).to(dtype)
+    array.copy_(values)
+    assert torch.equal(array.to_torch(), values)
+    assert array.shape == (3, 5)
+    if array.requires_grad:
+        array.zero_grad()
+        assert not array.grad_to_torch().any()

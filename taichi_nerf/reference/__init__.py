@@ -19,6 +19,8 @@ FAMILIES = (
     "spherical_harmonics",
     "frequency_encoding",
     "integrated_encoding",
+    "fused_mlp",
+    "adam",
     "compositing",
     "distortion",
     "image_warp",
