@@ -1,6 +1,8 @@
 """What all commands share: `--debug`, errors as one line, and an honest exit status when interrupted."""
 
+import atexit
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -44,6 +46,14 @@ class Group(click.Group):
     command_class = Command
     group_class = type
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                leave_at_once(end.code)
+            raise
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from difflib import get_close_matches
 
@@ -52,6 +62,16 @@ class Group(click.Group):
             hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(self.list_commands(ctx))}."
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def leave_at_once(code: str | int | None) -> NoReturn:
+    """End one of torchrun's processes: gloo's threads may still be running when C++ takes its globals apart, and abort it."""
+    if isinstance(code, str):
+        click.echo(code, err=True)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 @contextlib.contextmanager
