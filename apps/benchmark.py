@@ -1,35 +1,62 @@
 """`taichi-nerf benchmark`: the project's benchmarks, as a table and as JSON."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
 
 
+def budgets(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
+    """Numbers between commas."""
+    try:
+        found = None if value is None else [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"expected seconds such as 30,60, got {value!r}") from None
+    if found is not None and not all(0 < number < 1e6 for number in found):
+        raise click.BadParameter(f"expected seconds of more than 0, got {value!r}")
+    return found
+
+
 @click.command(cls=Command)
-@click.argument("name", type=click.Choice(["kernels", "scenes", "training", "nerf"]), default="kernels")
+@click.argument("name", type=click.Choice(["kernels", "scenes", "training", "quality", "nerf"]), default="kernels")
 @arch_option
 @click.option("--only", multiple=True, help="A kernel family, such as hash_grid; may be repeated.")
 @click.option("--n", type=click.IntRange(min=1), help="Samples a call; without it, training size.")
+@click.option("--scene", type=click.Path(path_type=Path), help="Train on this one, for training and quality.")
+@click.option("--seconds", callback=budgets, metavar="S[,S…]", help="Time budgets, for training and quality.")
+@click.option("--preset", type=click.Choice(["fast", "default", "quality"]), help="Settings to begin with, for the same.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")
-def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_file: Path | None) -> None:
+def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_file: Path | None, **training: Any) -> None:
     """Time the parts of the system.
 
     `kernels`: every one forward and backward against its plain-torch reference. `scenes`: reading 100 pictures of 800 x 800 and
     building batches of rays from them. `training`: the stages of a step, over 20 seconds on a procedural scene.
-    `nerf`: a step of NeRF against the same network written plainly in torch.
+    `nerf`: a step of NeRF against the same network written plainly in torch. `quality`: how good a scene's test views are after
+    each of some time budgets.
 
     \b
     Example:
       taichi-nerf benchmark kernels --only hash_grid --json hash_grid.json
+      taichi-nerf benchmark quality --scene scenes/chair --seconds 30,60,120
     """
     if name != "kernels" and (only or n):
         raise click.UsageError(f"--only and --n choose kernels; `benchmark {name}` takes neither")
+    given = [f"--{option}" for option, value in training.items() if value is not None]
+    if given and name not in ("training", "quality"):
+        raise click.UsageError(f"{given[0]} is for training and quality; `benchmark {name}` does not take it")
+    if name == "quality" and training["scene"] is None:
+        raise click.UsageError("benchmark quality trains on a scene of yours: give --scene")
     if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
         raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
-    measured = {"kernels": measure_kernels, "scenes": measure_scenes, "training": measure_training, "nerf": measure_nerf}
-    text, figures = measured[name](arch, only, n)
+    if name == "training":
+        text, figures = measure_training(arch, **training)
+    elif name == "quality":
+        text, figures = measure_quality(arch, **training)
+    else:
+        measured = {"kernels": measure_kernels, "scenes": measure_scenes, "nerf": measure_nerf}
+        text, figures = measured[name](arch, only, n)
     click.echo(text)
     if json_file:
         json_file.write_text(figures)
@@ -60,15 +87,28 @@ def measure_scenes(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str
     return scenes.as_text(found), json.dumps(asdict(found), indent=1)
 
 
-def measure_training(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+def measure_training(arch: str, scene: Path | None, seconds: list[float] | None, preset: str | None) -> tuple[str, str]:
     """A table and JSON."""
     from taichi_nerf.benchmarks import training
     from taichi_nerf.runtime import start
 
-    backend = start(arch)
-    click.echo("making a scene of 100 views, training for 20 s", err=True)
-    result = training.run(None, 20.0, [], backend)
+    backend, lasting = start(arch), max(seconds or [20.0])
+    click.echo(f"{'making a scene of 100 views, ' if scene is None else ''}training for {lasting:g} s", err=True)
+    result = training.run(scene, lasting, [], backend, preset or "default")
     return training.table(result, backend), training.as_json(result, backend)
+
+
+def measure_quality(arch: str, scene: Path, seconds: list[float] | None, preset: str | None) -> tuple[str, str]:
+    """A table and JSON."""
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.benchmarks import quality
+    from taichi_nerf.runtime import start
+
+    backend, rows = start(arch), []
+    for budget in seconds or [30.0, 60.0, 120.0]:
+        with progress() as report:
+            rows.append(quality.measure(scene, budget, preset or "default", backend.torch_device, report))
+    return quality.table(scene, rows, backend), quality.as_json(scene, rows, backend)
 
 
 def measure_nerf(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Train on a procedural scene and tell where the time of a step goes.
 
-    python benchmarks/training.py [--scene DIR] [--seconds 20] [--set field.log2_table_size=19] [--json FILE]
+    python benchmarks/training.py [--scene DIR] [--seconds 20] [--preset fast] [--set field.log2_table_size=19] [--json FILE]
     taichi-nerf benchmark training
 
 Each stage is timed where the trainer calls it, means over the second half of the run; "the rest" is what lies between.
@@ -123,7 +123,7 @@ def table(result: Result, backend: Backend) -> str:
     return "\n".join([*lines, f"| all | {result.step:.2f} | |"])
 
 
-def run(scene_folder: Path | None, seconds: float, settings: list[str], backend: Backend) -> Result:
+def run(scene_folder: Path | None, seconds: float, settings: list[str], backend: Backend, preset: str = "default") -> Result:
     """Measure on a scene, or on a procedural one that is made for it."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as temporary:
@@ -132,7 +132,9 @@ def run(scene_folder: Path | None, seconds: float, settings: list[str], backend:
             folder = Path(temporary) / "objects"
             make_scene("objects", folder, n_views=100, n_val=1, n_test=1, size=200)
         scene = load_scene(folder)
-        config, _ = choose(scene, SceneSettings(str(folder)), RunSettings(time_budget=seconds), backend.torch_device)
+        config, _ = choose(
+            scene, SceneSettings(str(folder)), RunSettings(preset=preset, time_budget=seconds), backend.torch_device
+        )
         return measure(apply_settings(config, settings), scene, backend.torch_device)
 
 
@@ -145,11 +147,12 @@ def main() -> None:
     parser.add_argument("--arch", default="auto")
     parser.add_argument("--scene", type=Path)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--preset", default="default")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     backend = start(options.arch)
-    result = run(options.scene, options.seconds, options.settings, backend)
+    result = run(options.scene, options.seconds, options.settings, backend, options.preset)
     print(table(result, backend))
     if options.json:
         options.json.write_text(as_json(result, backend))

@@ -23,52 +23,11 @@ What is left is not ours: a fresh 46 MB gradient is 11,000 page faults, 30 ms of
 
 import taichi as ti
 
+from taichi_nerf.kernels import hash_grid_cells as cells
 from taichi_nerf.kernels.device_functions import real
 
-# Taichi cuts an outermost loop into pieces of at least 512 iterations, one per thread. `n_slices * 512` iterations, all but
-# every 512th idle, therefore give each slice of the work a thread of its own.
-SLICE = 512
+TOUCHED = 64  # rows for each point up to which a level is read from end to end first
 BLOCK = 64  # points turned over at a time between the layouts: their rows stay in L1
-
-
-@ti.func
-def inside(x):
-    return ti.select(x >= 0, ti.min(x, 1), real(x, 0))  # a NaN fails the comparison
-
-
-@ti.func
-def cell_of(positions: ti.template(), i, scale):
-    """The cell that holds point i, and where in it: truncation is floor, as nothing is negative."""
-    scaled = ti.Vector([inside(positions[i, axis]) * scale + real(positions, 0.5) for axis in ti.static(range(3))])
-    cell = ti.cast(scaled, ti.i32)
-    return cell, scaled - cell
-
-
-@ti.func
-def row_of(cell, corner: ti.template(), grid, is_hashed: ti.template()):
-    """The table row of a corner; bit `axis` of `corner` tells its side. `grid` is (offset, size, resolution)."""
-    x, y, z = [ti.cast(cell[axis] + (corner >> axis & 1), ti.u32) for axis in ti.static(range(3))]
-    size, resolution = ti.cast(grid[1], ti.u32), ti.cast(grid[2], ti.u32)
-    row = ti.u32(0)
-    if ti.static(is_hashed):
-        row = (x ^ (y * ti.u32(2654435761)) ^ (z * ti.u32(805459861))) & (size - 1)  # size is a power of two
-    else:
-        row = x + resolution * (y + resolution * z)
-        row = ti.min(row, row - size)  # mod size, as row < 2 size: the difference wraps to something huge where row < size
-    return grid[0] + ti.cast(row, ti.i32)
-
-
-@ti.func
-def weight_of(fraction, corner: ti.template()):
-    weight = real(fraction[0], 1)
-    for axis in ti.static(range(3)):
-        weight *= fraction[axis] if ti.static(corner >> axis & 1) else 1 - fraction[axis]
-    return weight
-
-
-@ti.func
-def grid_of(levels: ti.template(), level):
-    return ti.Vector([levels[level, column] for column in ti.static(range(3))])
 
 
 @ti.func
@@ -88,11 +47,11 @@ def encode_point(
     positions: ti.template(), table: ti.template(), i, scale, grid, is_hashed: ti.template(), n_features: ti.template(),
     out: ti.template(), row, column,
 ):  # fmt: skip
-    cell, fraction = cell_of(positions, i, scale)
+    cell, fraction = cells.cell_of(positions, i, scale)
     features = ti.Vector([real(positions, 0) for _ in ti.static(range(n_features))])
     for corner in ti.static(range(8)):
-        entry = row_of(cell, corner, grid, is_hashed)
-        weight = weight_of(fraction, corner)
+        entry = cells.row_of(cell, corner, grid, is_hashed)
+        weight = cells.weight_of(fraction, corner)
         for f in ti.static(range(n_features)):
             features[f] += weight * table[entry, f]
     for f in ti.static(range(n_features)):
@@ -111,15 +70,15 @@ def encode(
     out: ti.types.ndarray(ndim=2),  # [n, n_levels * n_features]
 ):
     """For CPUs: each thread takes a slice of the points through level after level."""
-    for q in range(n_slices * SLICE):
-        if q % SLICE == 0:
+    for q in range(n_slices * cells.SLICE):
+        if q % cells.SLICE == 0:
             n = positions.shape[0]
             per_slice = (n + n_slices - 1) // n_slices
-            first = q // SLICE * per_slice
+            first = q // cells.SLICE * per_slice
             end = ti.min(first + per_slice, n)
             for level in range(scales.shape[0]):
-                scale, grid = scales[level], grid_of(levels, level)
-                if 8 * (end - first) >= grid[1]:  # most lines will be needed
+                scale, grid = scales[level], cells.grid_of(levels, level)
+                if TOUCHED * (end - first) >= grid[1]:  # many lines will be needed
                     scratch[level * n + first, 0] = touch(table, grid)  # overwritten next
                 for is_hashed in ti.static(range(2)):  # a loop for each kind, without a choice inside
                     if levels[level, 3] == is_hashed:
@@ -146,7 +105,7 @@ def encode_by_points(
     for task in range(positions.shape[0] * scales.shape[0]):
         level = task // positions.shape[0]
         i = task % positions.shape[0]
-        scale, grid, column = scales[level], grid_of(levels, level), level * n_features
+        scale, grid, column = scales[level], cells.grid_of(levels, level), level * n_features
         for is_hashed in ti.static(range(2)):
             if levels[level, 3] == is_hashed:
                 encode_point(positions, table, i, scale, grid, is_hashed, n_features, out, i, column)
@@ -171,51 +130,46 @@ def add_to_table(
     positions: ti.template(), grad: ti.template(), i, row, scale, grid, is_hashed: ti.template(),
     n_features: ti.template(), first, n_owned, out_table: ti.template(),
 ):  # fmt: skip
-    cell, fraction = cell_of(positions, i, scale)
-    gradient = ti.Vector([grad[row, f] for f in ti.static(range(n_features))])
+    cell, fraction = cells.cell_at([positions[3 * i], positions[3 * i + 1], positions[3 * i + 2]], scale)
+    steps = cells.row_steps(cell, grid, is_hashed)
+    gradient = ti.Vector([grad[row * n_features + f] for f in ti.static(range(n_features))])
     for corner in ti.static(range(8)):
-        entry = row_of(cell, corner, grid, is_hashed)
-        weight = weight_of(fraction, corner)
+        entry = cells.row_from(steps, corner, grid, is_hashed)
+        weight = cells.weight_of(fraction, corner)
         if ti.cast(entry - first, ti.u32) < n_owned:
             for f in ti.static(range(n_features)):
                 # Spelled out, because Taichi makes `+=` on an array atomic.
-                out_table[entry, f] = out_table[entry, f] + weight * gradient[f]
+                out_table[entry * n_features + f] = out_table[entry * n_features + f] + weight * gradient[f]
 
 
 @ti.kernel
 def table_adjoint(
-    positions: ti.types.ndarray(ndim=2),  # [n, 3]
-    grad: ti.types.ndarray(ndim=2),  # [n_levels * n, n_features], level-major
+    positions: ti.types.ndarray(ndim=1),  # [3 n]
+    grad: ti.types.ndarray(ndim=1),  # [n_levels * n * n_features], level-major
     levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]
     scales: ti.types.ndarray(ndim=1),  # [n_levels]
     n_features: ti.template(),
     n_threads: ti.i32,
     n_parts: ti.i32,
-    is_added: ti.template(),  # to what out_table holds
-    out_table: ti.types.ndarray(ndim=2),  # [n_entries, n_features]
+    out_table: ti.types.ndarray(ndim=1),  # [n_entries * n_features]
 ):
-    """For CPUs: every row has one owner, so nothing is atomic and every run gives the same bits.
+    """For CPUs: every row has one owner, so nothing is atomic and every run gives the same bits. Arrays are flat, for speed.
 
     Thread t owns the levels t, t + n_threads, …, which deals out the cheap coarse ones evenly. Where there are n_parts times
     as many threads as levels, each owns a part of a level's rows, and leaves out what falls into the others'.
     """
-    for q in range(n_threads * SLICE):
-        if q % SLICE == 0:
-            n, n_tasks = positions.shape[0], scales.shape[0] * n_parts
-            for turn in range((n_tasks - q // SLICE + n_threads - 1) // n_threads):
-                task = q // SLICE + turn * n_threads
+    for q in range(n_threads * cells.SLICE):
+        if q % cells.SLICE == 0:
+            n, n_tasks = positions.shape[0] // 3, scales.shape[0] * n_parts
+            for turn in range((n_tasks - q // cells.SLICE + n_threads - 1) // n_threads):
+                task = q // cells.SLICE + turn * n_threads
                 level, part = task // n_parts, task % n_parts
-                scale, grid = scales[level], grid_of(levels, level)
+                scale, grid = scales[level], cells.grid_of(levels, level)
                 n_rows = (grid[1] + n_parts - 1) // n_parts
                 first = grid[0] + part * n_rows
                 n_owned = ti.cast(ti.max(ti.min(n_rows, grid[1] - part * n_rows), 0), ti.u32)
-                if ti.static(is_added):
-                    if 8 * n >= grid[1] and touch(out_table, grid) < 0:
-                        out_table[first, 0] = 0  # never
-                else:
-                    for entry in range(first, first + ti.cast(n_owned, ti.i32)):
-                        for f in ti.static(range(n_features)):
-                            out_table[entry, f] = 0
+                for place in range(first * n_features, (first + ti.cast(n_owned, ti.i32)) * n_features):
+                    out_table[place] = 0
                 for is_hashed in ti.static(range(2)):
                     if levels[level, 3] == is_hashed:
                         for i in range(n):
@@ -236,12 +190,12 @@ def table_adjoint_atomic(
     for task in range(positions.shape[0] * scales.shape[0]):
         level = task // positions.shape[0]
         i = task % positions.shape[0]
-        grid = grid_of(levels, level)
-        cell, fraction = cell_of(positions, i, scales[level])
+        grid = cells.grid_of(levels, level)
+        cell, fraction = cells.cell_of(positions, i, scales[level])
         for corner in ti.static(range(8)):
-            dense, hashed = row_of(cell, corner, grid, False), row_of(cell, corner, grid, True)
+            dense, hashed = cells.row_of(cell, corner, grid, False), cells.row_of(cell, corner, grid, True)
             entry = ti.select(levels[level, 3] != 0, hashed, dense)
-            weight = weight_of(fraction, corner)
+            weight = cells.weight_of(fraction, corner)
             for f in ti.static(range(n_features)):
                 ti.atomic_add(out_table[entry, f], weight * grad[i, level * n_features + f])
 
@@ -256,10 +210,10 @@ def add_to_position(
     positions: ti.template(), table: ti.template(), grad: ti.template(), i, row, column, scale, grid,
     is_hashed: ti.template(), n_features: ti.template(), out_positions: ti.template(),
 ):  # fmt: skip
-    cell, fraction = cell_of(positions, i, scale)
+    cell, fraction = cells.cell_of(positions, i, scale)
     values = ti.Vector([real(positions, 0) for _ in ti.static(range(8))])
     for corner in ti.static(range(8)):
-        entry = row_of(cell, corner, grid, is_hashed)
+        entry = cells.row_of(cell, corner, grid, is_hashed)
         for f in ti.static(range(n_features)):
             values[corner] += table[entry, f] * grad[row, column + f]
     # Interpolate along one axis after another; along its own, take the difference.
@@ -298,7 +252,7 @@ def positions_adjoint(
                 for axis in ti.static(range(3)):
                     out_positions[i, axis] = 0
             for level in range(scales.shape[0]):
-                scale, grid = scales[level], grid_of(levels, level)
+                scale, grid = scales[level], cells.grid_of(levels, level)
                 if 8 * (end - first) >= grid[1] and touch(table, grid) < 0:
                     out_positions[first, 0] = 0  # never
                 row, column = 0, level * n_features

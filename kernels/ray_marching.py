@@ -17,8 +17,9 @@ A ray may also end where no light is left: with `dimming`, every sample adds its
 an optical thickness, and the ray ends with the sample that takes it past `most_thickness`. What lies behind an opaque surface
 is never marched through, which is four of five samples of a solid object.
 
-One loop serves twice: first it counts, then (`write`) it fills the span that the count got. Should two compilations
-round differently, the second never leaves its span and fills what is missing with empty intervals.
+One loop serves twice: on GPUs it first counts, then (`write`) fills the span that the count got. Should two compilations
+round differently, the second never leaves its span and fills what is missing with empty intervals. A thread of a CPU takes
+many rays, one after the other, and writes at once.
 """
 
 import taichi as ti
@@ -26,6 +27,7 @@ import taichi as ti
 from taichi_nerf.kernels.device_functions import real
 
 BLOCK = 8  # cells along the edge of a block
+SLICE = 512  # iterations of an outermost loop that Taichi gives to one thread
 MOST_INDICES = 1 << 24  # beyond, 32-bit floats cannot tell lattice indices apart
 MOST_CONTRACTED_STEPS = 1 << 16  # contracted space has no far end
 FACE_MARGIN = 0.01  # of a cell: more than rounding moves a point, unless its ray comes from 10^5 cells away
@@ -185,6 +187,71 @@ def merge_rows(occupancy: ti.types.ndarray(ndim=1), resolution: ti.template(), o
         out_blocks[i] = merged
 
 
+@ti.func
+def walk(
+    ray, origins: ti.template(), directions: ti.template(), t_near: ti.template(), t_far: ti.template(),
+    jitter: ti.template(), occupancy: ti.template(), blocks: ti.template(), aabb: ti.template(),
+    lattice_numbers: ti.template(), least_density: ti.template(), most_thickness, n_cascades, resolution: ti.template(),
+    growing: ti.template(), contracted: ti.template(), dimming: ti.template(), known: ti.template(), write: ti.template(),
+    beginning, first, most, out_t_starts: ti.template(), out_t_ends: ti.template(), out_ray_indices: ti.template(),
+):  # fmt: skip
+    """March along a ray until `most` samples are found; `write` them from place `first` on.
+
+    `known`: the first sample has the index `beginning`, from an earlier walk. Returns that index, the number found, and where
+    the march ends.
+    """
+    lattice = ti.Vector([lattice_numbers[i] for i in ti.static(range(8))])
+    low = ti.Vector([aabb[0, axis] for axis in ti.static(range(3))])
+    high = ti.Vector([aabb[1, axis] for axis in ti.static(range(3))])
+    center, half = (low + high) / 2, (high - low) / 2
+    origin = (ti.Vector([origins[ray, axis] for axis in ti.static(range(3))]) - center) / half
+    direction = ti.Vector([directions[ray, axis] for axis in ti.static(range(3))]) / half
+    inverse = 1 / direction
+    shift = jitter[ray]
+    farthest = t_of_index(real(lattice[0], MOST_INDICES), lattice, growing)
+    near, far = ti.max(t_near[ray], -lattice[STEP_SIZE] * MOST_INDICES), ti.min(t_far[ray], farthest)
+    if ti.static(not contracted):
+        near, far = clip_to_grid(near, far, origin, direction, n_cascades)
+    k, last = 1, 0
+    # A NaN fails every comparison, so a ray that holds one stops here.
+    if ti.abs(origin.sum() + direction.sum() + shift) < real(shift, 1e30) and t_near[ray] < t_far[ray] and near <= far:
+        k = last_index_before(near, shift, lattice, growing)
+        last = last_index_before(far, shift, lattice, growing) + 2
+        if ti.static(contracted):
+            last = ti.min(last, k + MOST_CONTRACTED_STEPS)
+    begins, found = k, 0
+    if ti.static(known):
+        k = beginning
+    thickness = real(shift, 0)
+    while k <= last and found < most and not thickness > most_thickness:
+        middle = (t_of_index(k + shift, lattice, growing) + t_of_index(k + 1 + shift, lattice, growing)) / 2
+        until = k
+        if middle >= t_near[ray] and middle < t_far[ray]:
+            occupied, leave, cell = look_up(
+                middle, origin, direction, inverse, occupancy, blocks, n_cascades, resolution, contracted
+            )
+            until = ti.max(k, ti.min(last, last_index_before(ti.min(leave, far), shift, lattice, growing)))
+            if occupied != 0:
+                if found == 0:
+                    begins = k
+                t_end = t_of_index(k + shift, lattice, growing)
+                density = real(shift, 0)
+                if ti.static(dimming):
+                    density = least_density[cell]
+                for i in range(k, ti.min(until, k + most - found - 1) + 1):
+                    t_start = t_end
+                    t_end = t_of_index(i + 1 + shift, lattice, growing)
+                    if (t_start + t_end) / 2 < t_far[ray] and not thickness > most_thickness:
+                        if ti.static(write):
+                            out_t_starts[first + found] = t_start
+                            out_t_ends[first + found] = t_end
+                            out_ray_indices[first + found] = ray
+                        found += 1
+                        thickness += density * (t_end - t_start)
+        k = until + 1
+    return begins, found, far
+
+
 @ti.kernel
 def march_rays(
     origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
@@ -211,6 +278,7 @@ def march_rays(
     out_t_ends: ti.types.ndarray(ndim=1),  # [n_samples]
     out_ray_indices: ti.types.ndarray(ndim=1),  # [n_samples]
 ):
+    """For GPUs, and where the room is given: count, then `write` what was counted; the write stops where the count did."""
     if ti.static(write):
         for i in range(out_t_starts.shape[0]):
             if i >= spans[spans.shape[0] - 1, 0] + spans[spans.shape[0] - 1, 1]:  # room that is left
@@ -218,64 +286,71 @@ def march_rays(
                 out_t_ends[i] = 0
                 out_ray_indices[i] = 0
     for ray in range(origins.shape[0]):
-        lattice = ti.Vector([lattice_numbers[i] for i in ti.static(range(8))])
-        low = ti.Vector([aabb[0, axis] for axis in ti.static(range(3))])
-        high = ti.Vector([aabb[1, axis] for axis in ti.static(range(3))])
-        center, half = (low + high) / 2, (high - low) / 2
-        origin = (ti.Vector([origins[ray, axis] for axis in ti.static(range(3))]) - center) / half
-        direction = ti.Vector([directions[ray, axis] for axis in ti.static(range(3))]) / half
-        inverse = 1 / direction
-        shift = jitter[ray]
-        farthest = t_of_index(real(lattice[0], MOST_INDICES), lattice, growing)
-        near, far = ti.max(t_near[ray], -lattice[STEP_SIZE] * MOST_INDICES), ti.min(t_far[ray], farthest)
-        if ti.static(not contracted):
-            near, far = clip_to_grid(near, far, origin, direction, n_cascades)
-        k, last = 1, 0
-        # A NaN fails every comparison, so a ray that holds one stops here.
-        if ti.abs(origin.sum() + direction.sum() + shift) < real(shift, 1e30) and t_near[ray] < t_far[ray] and near <= far:
-            k = last_index_before(near, shift, lattice, growing)
-            last = last_index_before(far, shift, lattice, growing) + 2
-            if ti.static(contracted):
-                last = ti.min(last, k + MOST_CONTRACTED_STEPS)
-        found, most, first, beginning = 0, max_samples_per_ray, 0, k
+        beginning, first, most = 0, 0, max_samples_per_ray
         if ti.static(write):
-            first, most, k = spans[ray, 0], spans[ray, 1], beginnings[ray]
-        thickness = real(shift, 0)
-        while k <= last and found < most and not thickness > most_thickness:
-            middle = (t_of_index(k + shift, lattice, growing) + t_of_index(k + 1 + shift, lattice, growing)) / 2
-            until = k
-            if middle >= t_near[ray] and middle < t_far[ray]:
-                occupied, leave, cell = look_up(
-                    middle, origin, direction, inverse, occupancy, blocks, n_cascades, resolution, contracted
-                )
-                until = ti.max(k, ti.min(last, last_index_before(ti.min(leave, far), shift, lattice, growing)))
-                if occupied != 0:
-                    if found == 0:
-                        beginning = k
-                    t_end = t_of_index(k + shift, lattice, growing)
-                    density = real(shift, 0)
-                    if ti.static(dimming and not write):  # the write stops where the count did
-                        density = least_density[cell]
-                    for i in range(k, ti.min(until, k + most - found - 1) + 1):
-                        t_start = t_end
-                        t_end = t_of_index(i + 1 + shift, lattice, growing)
-                        if (t_start + t_end) / 2 < t_far[ray] and not thickness > most_thickness:
-                            if ti.static(write):
-                                out_t_starts[first + found] = t_start
-                                out_t_ends[first + found] = t_end
-                                out_ray_indices[first + found] = ray
-                            found += 1
-                            thickness += density * (t_end - t_start)
-            k = until + 1
+            beginning, first, most = beginnings[ray], spans[ray, 0], spans[ray, 1]
+        begins, found, far = walk(
+            ray, origins, directions, t_near, t_far, jitter, occupancy, blocks, aabb, lattice_numbers, least_density,
+            most_thickness, n_cascades, resolution, growing, contracted, dimming and not write, write, write,
+            beginning, first, most, out_t_starts, out_t_ends, out_ray_indices,
+        )  # fmt: skip
         if ti.static(write):
             for i in range(first + found, first + most):
                 out_t_starts[i] = far
                 out_t_ends[i] = far
                 out_ray_indices[i] = ray
         else:
-            beginnings[ray] = beginning
+            beginnings[ray] = begins
             spans[ray, 0] = 0
             spans[ray, 1] = found
+
+
+@ti.kernel
+def march_slices(
+    origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]
+    t_near: ti.types.ndarray(ndim=1),  # [n_rays]
+    t_far: ti.types.ndarray(ndim=1),  # [n_rays]
+    jitter: ti.types.ndarray(ndim=1),  # [n_rays]
+    occupancy: ti.types.ndarray(ndim=1),  # [n_words]
+    blocks: ti.types.ndarray(ndim=1),  # [n_words / 64]
+    aabb: ti.types.ndarray(ndim=2),  # [2, 3]
+    lattice_numbers: ti.types.ndarray(ndim=1),  # [8]
+    least_density: ti.types.ndarray(ndim=1),  # [n_cells], if dimming
+    most_thickness: ti.f32,
+    max_samples_per_ray: ti.i32,
+    n_cascades: ti.i32,
+    resolution: ti.template(),
+    growing: ti.template(),
+    contracted: ti.template(),
+    dimming: ti.template(),
+    n_slices: ti.i32,
+    room: ti.i32,  # for the samples of a slice
+    counts: ti.types.ndarray(ndim=1),  # [n_rays] samples
+    totals: ti.types.ndarray(ndim=1),  # [n_slices]; room + 1 where a ray had no room for all that it may have
+    out_t_starts: ti.types.ndarray(ndim=1),  # [n_slices * room]
+    out_t_ends: ti.types.ndarray(ndim=1),  # [n_slices * room]
+    out_ray_indices: ti.types.ndarray(ndim=1),  # [n_slices * room]
+):
+    """For CPUs, which need not count first: a thread writes the samples of a slice of the rays one after the other."""
+    for q in range(n_slices * SLICE):
+        if q % SLICE == 0:
+            n_rays, slice_index = origins.shape[0], q // SLICE
+            per_slice = (n_rays + n_slices - 1) // n_slices
+            total = 0
+            for ray in range(slice_index * per_slice, ti.min((slice_index + 1) * per_slice, n_rays)):
+                found = 0
+                if total + max_samples_per_ray <= room:
+                    _, found, _ = walk(
+                        ray, origins, directions, t_near, t_far, jitter, occupancy, blocks, aabb, lattice_numbers, least_density,
+                        most_thickness, n_cascades, resolution, growing, contracted, dimming, False, True, 0,
+                        slice_index * room + total, max_samples_per_ray, out_t_starts, out_t_ends, out_ray_indices,
+                    )  # fmt: skip
+                    total += found
+                else:
+                    total = room + 1
+                counts[ray] = found
+            totals[slice_index] = total
 
 
 @ti.kernel

@@ -67,7 +67,7 @@ class Probe:
 
 
 _current: Backend | None = None
-_generation = 0  # counts the starts: a DeviceArray of an earlier one is gone
+_generation = 0
 
 
 def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
@@ -110,6 +110,11 @@ def current() -> Backend:
     if _current is None:
         raise BackendError('no backend is running: call taichi_nerf.start("auto") once, before the first op')
     return _current
+
+
+def generation() -> int:
+    """How often a backend was started: what was compiled for, or allocated on, an earlier one is gone."""
+    return _generation
 
 
 def choose() -> str:

@@ -12,7 +12,8 @@ SOURCES += [("taichi_nerf.apps", ROOT / "apps"), ("taichi_nerf.benchmarks", ROOT
 # room: (our rooms it may import, packages of others it may import); the standard library is free to all.
 RULES = {
     "kernels": (
-        {"kernels.device_functions", "kernels.activations", "kernels.procedural_shapes", "kernels.procedural_textures"},
+        {"kernels.device_functions", "kernels.activations", "kernels.hash_grid_cells"}
+        | {"kernels.procedural_shapes", "kernels.procedural_textures"},
         {"taichi"},
     ),
     "cameras": (set(), {"numpy"}),
@@ -42,7 +43,8 @@ RULES = {
     "rays": (set(), {"torch"}),
     "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
     "hotswap": ({"runtime", "ops", "reference", "kernels"}, {"torch"}),
-    "ops": ({"runtime", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
+    "launch": ({"runtime"}, {"taichi", "torch"}),
+    "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
     "demo": ({"training", "procedural", "export"}, {"torch"}),
     "benchmarks": (None, {"torch", "numpy", "imageio"}),
     "apps": (None, {"click", "rich"}),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from small_run import make
 
 from taichi_nerf.apps.command import Command, describe
 from taichi_nerf.apps.main import main
@@ -129,3 +130,26 @@ def test_ctrl_c_that_other_code_swallows_ends_the_command_at_its_next_report():
     os.kill(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
+
+
+def test_benchmark_quality_tells_how_good_test_views_are_after_each_budget(tmp_path):
+    file = tmp_path / "figures.json"
+    options = ("--scene", str(make(tmp_path / "scene")), "--seconds", "0.5,1", "--arch", "cpu", "--json", str(file))
+    status, out, err = invoke("benchmark", "quality", *options)
+    assert status == 0, err
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["budget"] for row in rows] == [0.5, 1.0]
+    assert all(10 < row["psnr"] < 60 and row["n_steps"] > 0 and row["rays_per_second"] > 0 for row in rows)
+    assert f"| 1 s | {rows[1]['psnr']:.2f} dB |" in out
+
+
+@pytest.mark.parametrize(("options", "complaint"), [
+    (("quality",), "give --scene"),
+    (("kernels", "--seconds", "3"), "--seconds is for training and quality"),
+    (("quality", "--scene", "x", "--seconds", "3,soon"), "expected seconds such as 30,60"),
+    (("quality", "--scene", "x", "--seconds", "0"), "more than 0"),
+])  # fmt: skip
+def test_benchmark_refuses_options_that_would_do_nothing(options, complaint):
+    status, _, err = invoke("benchmark", *options)
+    assert status == 2
+    assert complaint in " ".join(err.split())

@@ -15,7 +15,6 @@ from taichi_nerf.fields.mlp import Mlp, Precision
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid, spherical_harmonics
 
-N_HARMONICS = 16
 LARGEST_LOG_DENSITY = 12.0
 
 
@@ -29,6 +28,7 @@ class HashGridSettings:
     n_hidden: int = 64
     n_geometry: int = 16  # numbers that the density network gives
     n_color_layers: int = 2
+    harmonics: int = 3  # highest degree of those of directions: 16 numbers
     log_density: float = 0.0  # of a new field
     n_appearance: int = 0  # numbers of an image's embedding; 0: none
     precision: Precision = "float32"
@@ -51,9 +51,11 @@ class HashGridField(Field):
         }
         table = hash_grid.initialise_table(**self.layout, n_features=settings.n_features, generator=generator)
         self.table = nn.Parameter(table)
+        self._packed: Tensor | None = None
+        self._packed_version, self._is_watched = -1, False
         n_hidden, n_encoded = settings.n_hidden, settings.n_levels * settings.n_features
         self.density_mlp = Mlp((n_encoded, n_hidden, settings.n_geometry), generator, settings.precision)
-        n_seen = settings.n_geometry + N_HARMONICS + settings.n_appearance
+        n_seen = settings.n_geometry + (settings.harmonics + 1) ** 2 + settings.n_appearance
         self.color_mlp = Mlp((n_seen, *[n_hidden] * settings.n_color_layers, 3), generator, settings.precision)
         self.appearance = nn.Parameter(torch.zeros(n_images if settings.n_appearance else 0, settings.n_appearance))
 
@@ -61,7 +63,7 @@ class HashGridField(Field):
         self, positions: Tensor, directions: Tensor, image_ids: Tensor | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         geometry = self.density_mlp(self.encode(positions, features))
-        seen_from = spherical_harmonics.spherical_harmonics(directions, degree=3)
+        seen_from = spherical_harmonics.spherical_harmonics(directions, degree=self.settings.harmonics)
         inputs = [geometry, seen_from.to(geometry.dtype)]
         if self.settings.n_appearance:
             inputs.append(self.appearance_of(image_ids, len(positions)).to(geometry.dtype))
@@ -78,9 +80,29 @@ class HashGridField(Field):
 
     def encode(self, positions: Tensor, features: Tensor | None = None) -> Tensor:
         """The hash grid's features [n, n_levels * n_features]."""
-        return hash_grid.hash_grid(
-            unit_positions(positions, self.box, self.contraction), self.table, **self.layout, features=features
-        )
+        unit = unit_positions(positions, self.box, self.contraction)
+        return hash_grid.hash_grid(unit, self.table, **self.layout, features=features, packed=self.packed())
+
+    def packed(self) -> Tensor | None:
+        """The table in the networks' precision, where that is faster and known to be that of today."""
+        can_pack = self.settings.precision == "bfloat16" and hash_grid.can_pack(self.table)
+        if not can_pack or (self.training and not self._is_watched):
+            return None
+        if self._packed is None or self._packed_version != self.table._version:
+            self._packed, self._packed_version = hash_grid.pack(self.table.detach(), self._packed), self.table._version
+        return self._packed
+
+    def watch(self, optimiser: torch.optim.Optimizer) -> None:
+        """Learn of this optimiser's steps, the only ones to come: fused ones do not count as changes of a tensor."""
+        self._is_watched = True
+        optimiser.register_step_post_hook(self._forget)
+
+    def _forget(self, *_: Any) -> None:
+        self._packed_version = -1
+
+    def train(self, mode: bool = True) -> "HashGridField":
+        self._forget()
+        return super().train(mode)
 
     def appearance_of(self, image_ids: Tensor | None, n: int) -> Tensor:
         """The embeddings of images [n, n_appearance]; of none in particular: their mean."""

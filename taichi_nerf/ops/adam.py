@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.kernels import adam as kernels
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, plain
 from taichi_nerf.runtime import DeviceArray, current
 
@@ -157,7 +158,7 @@ def _dense(op: str, arrays: list[Any], clears: bool, dtype: torch.dtype, step: i
     n = math.prod(arrays[0].shape)
     flat = [array.view(-1) if isinstance(array, Tensor) else array for array in arrays]
     if n:
-        kernels.adam(settings, settings.new_tensor([now]), n, _lanes(), clears, *flat)
+        launch(kernels.adam, settings, settings.new_tensor([now]), n, _lanes(), clears, *flat)
 
 
 def _sparse(op: str, arrays: list[Any], clears: bool, dtype: torch.dtype, betas: Any, *others: float) -> None:
@@ -165,4 +166,4 @@ def _sparse(op: str, arrays: list[Any], clears: bool, dtype: torch.dtype, betas:
     n_rows, n_columns = arrays[0].shape
     if n_rows:
         corrections = _corrections(tuple(betas), dtype, settings.device)
-        kernels.sparse_adam(settings, corrections, n_columns, _lanes(), clears, *arrays)
+        launch(kernels.sparse_adam, settings, corrections, n_columns, _lanes(), clears, *arrays)

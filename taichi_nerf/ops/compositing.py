@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import compositing
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, check_spans, plain
 from taichi_nerf.rays import RenderedRays
 
@@ -71,7 +72,7 @@ def visible_samples(
     if sizes["n_rays"] and sizes["n_samples"]:
         limits = density.new_tensor([early_stop, least_weight, chance if draws is not None else 0.0])
         inputs = [plain(x) for x in (density, t_starts, t_ends, spans, density if draws is None else draws)]
-        compositing.visible_samples(*inputs, limits, is_visible, counts)
+        launch(compositing.visible_samples, *inputs, limits, is_visible, counts)
     ends = counts.cumsum(0)
     return is_visible.nonzero()[:, 0].int(), torch.stack([ends - counts, counts], -1).int()
 
@@ -86,7 +87,7 @@ class _CompositeRays(torch.autograd.Function):
         check("composite_rays", output=(out_color, "n_rays n_channels"))
         weights = torch.zeros_like(inputs[0])
         if n_rays:
-            compositing.composite_rays(*inputs, early_stop, out_color, opacity, depth, weights)
+            launch(compositing.composite_rays, *inputs, early_stop, out_color, opacity, depth, weights)
         ctx.save_for_backward(*inputs, weights)
         ctx.early_stop = early_stop
         return out_color, opacity, depth, weights
@@ -99,6 +100,6 @@ class _CompositeRays(torch.autograd.Function):
         gradients = [torch.zeros_like(x) for x in (density, color, t_starts, t_ends, background)]
         if spans.shape[0]:
             cotangents = [plain(g) for g in (grad_color, grad_opacity, grad_depth, grad_weights)]
-            compositing.composite_rays_adjoint(*inputs, weights, ctx.early_stop, *cotangents, *gradients)
+            launch(compositing.composite_rays_adjoint, *inputs, weights, ctx.early_stop, *cotangents, *gradients)
         of_density, of_color, of_t_starts, of_t_ends, of_background = gradients
         return of_density, of_color, of_t_starts, of_t_ends, None, of_background, None

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import distortion
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, check_spans, plain
 
 
@@ -39,7 +40,7 @@ class _DistortionLoss(torch.autograd.Function):
         inputs = [plain(x) for x in (weights, t_starts, t_ends, spans)]
         loss = weights.new_empty(spans.shape[0])
         if weights.shape[0] and spans.shape[0]:
-            distortion.distortion_loss(*inputs, loss)
+            launch(distortion.distortion_loss, *inputs, loss)
         else:
             loss.zero_()
         ctx.save_for_backward(*inputs)
@@ -53,5 +54,5 @@ class _DistortionLoss(torch.autograd.Function):
         if not (weights.shape[0] and spans.shape[0]):
             return torch.zeros_like(weights), torch.zeros_like(t_starts), torch.zeros_like(t_ends), None
         gradients = [torch.empty_like(x) for x in (weights, t_starts, t_ends)]
-        distortion.distortion_loss_adjoint(*inputs, plain(grad_loss), *gradients)
+        launch(distortion.distortion_loss_adjoint, *inputs, plain(grad_loss), *gradients)
         return *gradients, None

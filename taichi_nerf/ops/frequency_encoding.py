@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import frequency_encoding as kernels
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import current
 
@@ -65,7 +66,7 @@ class _FrequencyEncoding(torch.autograd.Function):
         if out.numel():
             n_lanes, n_parts = (8, 1) if current().arch == "cpu" else (1, n_frequencies)
             layout = (base_frequency, first_column, *strides, n_lanes, n_parts)
-            kernels.encode_frequencies(plain(x), plain(window), *layout, out)
+            launch(kernels.encode_frequencies, plain(x), plain(window), *layout, out)
         ctx.save_for_backward(out)
         ctx.layout = (n_frequencies, base_frequency, first_column, *strides)
         ctx.shape = x.shape
@@ -77,5 +78,5 @@ class _FrequencyEncoding(torch.autograd.Function):
         out = ctx.saved_tensors[0].detach()
         of_x = out.new_empty(ctx.shape)
         if of_x.numel():
-            kernels.encode_frequencies_adjoint(out, plain(grad_out), *ctx.layout, of_x)
+            launch(kernels.encode_frequencies_adjoint, out, plain(grad_out), *ctx.layout, of_x)
         return of_x, None, None, None, None

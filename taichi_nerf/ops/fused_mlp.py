@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from taichi_nerf.kernels import activations
 from taichi_nerf.kernels import fused_mlp as by_lanes
 from taichi_nerf.kernels import fused_mlp_by_rows as by_rows
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.reference.fused_mlp import initialise_weights, n_weights
 from taichi_nerf.runtime import DeviceArray, current
@@ -163,10 +164,10 @@ def _forward(n: int, rows: Any, weights: Any, widths: Any, output: str, room: Wo
     if not n:
         return
     if room.is_by_lanes:
-        by_lanes.forward_by_lanes(n, rows, weights, layers, kind, room.n_slices, room.n_work, room.work, out)
+        launch(by_lanes.forward_by_lanes, n, rows, weights, layers, kind, room.n_slices, room.n_work, room.work, out)
         return
     for start in room.starts(n):
-        by_rows.forward_by_rows(n, rows, weights, layers, kind, start, room.n_threads, room.hidden, out)
+        launch(by_rows.forward_by_rows, n, rows, weights, layers, kind, start, room.n_threads, room.hidden, out)
 
 
 def _backward(
@@ -180,18 +181,18 @@ def _backward(
     given = (n, rows, weights, layers, out, grad, kind)
     target = rows if of_rows is None else of_rows  # kernels need an array, also to leave alone
     if room.is_by_lanes:
-        by_lanes.forward_by_lanes_adjoint(*given, *map(int, asked), room.n_slices, room.n_work, room.work, target)
+        launch(by_lanes.forward_by_lanes_adjoint, *given, *map(int, asked), room.n_slices, room.n_work, room.work, target)
         if of_weights is not None:
-            by_lanes.weights_adjoint(layers, room.n_slices, room.n_work, room.work, of_weights)
+            launch(by_lanes.weights_adjoint, layers, room.n_slices, room.n_work, room.work, of_weights)
         return
     kept = (room.hidden, room.deltas)
     for start in room.starts(n):
-        by_rows.forward_by_rows_adjoint(*given, asked[0], start, room.n_threads, *kept, target)
+        launch(by_rows.forward_by_rows_adjoint, *given, asked[0], start, room.n_threads, *kept, target)
         if of_weights is not None:
             shares = (room.n_threads, room.n_blocks, room.n_shares, int(start == 0), room.partial)
-            by_rows.weights_by_blocks_adjoint(layers, *kept, *shares)
+            launch(by_rows.weights_by_blocks_adjoint, layers, *kept, *shares)
     if of_weights is not None:
-        by_rows.weights_adjoint(room.partial, of_weights)
+        launch(by_rows.weights_adjoint, room.partial, of_weights)
 
 
 class _FusedMlp(torch.autograd.Function):

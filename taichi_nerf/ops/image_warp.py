@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import image_projection, image_warp
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import current
 
@@ -102,7 +103,7 @@ class _ProjectPoints(torch.autograd.Function):
         pixels, depths = points.new_empty(n_views, n_points, 2), points.new_empty(n_views, n_points)
         check("project_points", pixels=(pixels, "n_views n_points 2"))
         if depths.numel():
-            image_projection.project_points(*inputs, *_chunks(n_points, n_views), pixels, depths)
+            launch(image_projection.project_points, *inputs, *_chunks(n_points, n_views), pixels, depths)
         ctx.save_for_backward(*inputs)
         return pixels, depths
 
@@ -115,8 +116,16 @@ class _ProjectPoints(torch.autograd.Function):
             return of_points, torch.zeros_like(world_to_cameras), torch.zeros_like(intrinsics)
         chunk, n_chunks = _chunks(len(points), 1, on_gpu=16)
         sums = points.new_empty(len(intrinsics), n_chunks, 16)
-        image_projection.project_points_adjoint(
-            points, world_to_cameras, intrinsics, plain(grad_pixels), plain(grad_depths), chunk, of_points, sums
+        launch(
+            image_projection.project_points_adjoint,
+            points,
+            world_to_cameras,
+            intrinsics,
+            plain(grad_pixels),
+            plain(grad_depths),
+            chunk,
+            of_points,
+            sums,
         )
         of_cameras = sums.sum(1)
         return of_points, of_cameras[:, :12].reshape(-1, 3, 4), of_cameras[:, 12:]
@@ -134,7 +143,7 @@ class _ProjectDepth(torch.autograd.Function):
         check("inverse_warp", pixels=(pixels, "n_views n_pixels 2"))
         if valid.numel():
             split = (height, width, *_chunks(height * width, n_views), 16 if current().arch == "cpu" else 1)
-            image_projection.project_depth(inputs[0].view(-1), *inputs[1:], *split, pixels.view(-1), valid.view(-1))
+            launch(image_projection.project_depth, inputs[0].view(-1), *inputs[1:], *split, pixels.view(-1), valid.view(-1))
         valid = valid.view(torch.bool)
         ctx.save_for_backward(*inputs)
         ctx.mark_non_differentiable(valid)
@@ -149,8 +158,16 @@ class _ProjectDepth(torch.autograd.Function):
             return of_depth.view(ctx.shape), torch.zeros_like(source_from_target), torch.zeros_like(intrinsics)
         chunk, n_chunks = _chunks(depth.shape[1], len(depth), on_gpu=16)
         sums = depth.new_empty(len(depth), n_chunks, 16)
-        image_projection.project_depth_adjoint(
-            depth, source_from_target, intrinsics, plain(grad_pixels), ctx.shape[2], chunk, of_depth, sums
+        launch(
+            image_projection.project_depth_adjoint,
+            depth,
+            source_from_target,
+            intrinsics,
+            plain(grad_pixels),
+            ctx.shape[2],
+            chunk,
+            of_depth,
+            sums,
         )
         of_cameras = sums.sum(1)
         return of_depth.view(ctx.shape), of_cameras[:, :12].reshape(-1, 3, 4), of_cameras[:, 12:]
@@ -167,7 +184,7 @@ class _GatherFeatures(torch.autograd.Function):
         ctx.options = (n_points, *features.shape[1:], shift, zeros)
         if out.numel():
             split = (*_chunks(n_points, n_views), *_lanes(features.shape[3]), _log_parts(features.shape[3]))
-            image_warp.gather_features(features.view(-1), pixels.view(-1), *ctx.options, *split, out.view(-1))
+            launch(image_warp.gather_features, features.view(-1), pixels.view(-1), *ctx.options, *split, out.view(-1))
         ctx.save_for_backward(features, pixels)
         return out
 
@@ -185,15 +202,21 @@ class _GatherFeatures(torch.autograd.Function):
             owners = _owners(features.shape[0], features.shape[1], current().n_threads)
             with_pixels = of_pixels is not None
             outputs = (of_features.view(-1), (pixels.new_empty(1) if of_pixels is None else of_pixels).view(-1))
-            image_warp.gather_features_owned_adjoint(
-                features.view(-1), *flat, *owners, *_lanes(n_channels), with_pixels, *outputs
+            launch(
+                image_warp.gather_features_owned_adjoint,
+                features.view(-1),
+                *flat,
+                *owners,
+                *_lanes(n_channels),
+                with_pixels,
+                *outputs,
             )
             return of_features, of_pixels, None, None
         if of_features is not None:
-            image_warp.gather_features_adjoint(*flat, _log_parts(n_channels), of_features.view(-1))
+            launch(image_warp.gather_features_adjoint, *flat, _log_parts(n_channels), of_features.view(-1))
         if of_pixels is not None:
             split = (*_chunks(pixels.shape[1], len(pixels)), _lanes(n_channels)[1])
-            image_warp.gather_features_pixels_adjoint(features.view(-1), *flat, *split, of_pixels.view(-1))
+            launch(image_warp.gather_features_pixels_adjoint, features.view(-1), *flat, *split, of_pixels.view(-1))
         return of_features, of_pixels, None, None
 
 

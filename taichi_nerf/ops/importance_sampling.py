@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.kernels import importance_sampling
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, plain
 
 SPACINGS = ("linear", "inverse")
@@ -59,7 +60,7 @@ def importance_sample(
     t = weights.new_empty(weights.shape[0], n_samples)
     check("importance_sample", output=(t, "n_rays n_samples"))
     if t.numel():
-        importance_sampling.importance_sample(plain(bin_edges), plain(weights), rows, padding, stratified, blur, t)
+        launch(importance_sampling.importance_sample, plain(bin_edges), plain(weights), rows, padding, stratified, blur, t)
     return t
 
 

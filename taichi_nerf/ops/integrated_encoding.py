@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import integrated_encoding as kernels
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, check_indices, check_spans, fresh, plain
 from taichi_nerf.runtime import current
 
@@ -72,7 +73,7 @@ class _CastFrustums(torch.autograd.Function):
         inputs = [plain(x) for x in (origins, directions, radii, t_starts, t_ends)]
         means, variances = (t_starts.new_empty(len(t_starts), 3) for _ in range(2))
         if len(t_starts):
-            kernels.frustum_gaussians(*inputs, plain(ray_indices), cone, means, variances)
+            launch(kernels.frustum_gaussians, *inputs, plain(ray_indices), cone, means, variances)
         ctx.save_for_backward(*inputs[1:], plain(spans))
         ctx.cone = cone
         return means, variances
@@ -85,7 +86,7 @@ class _CastFrustums(torch.autograd.Function):
         if len(t_starts):
             cotangents = [plain(g) for g in (grad_means, grad_variances)]
             inputs = (directions, radii, t_starts, t_ends, spans)
-            kernels.frustum_gaussians_adjoint(*inputs, *cotangents, ctx.cone, *gradients)
+            launch(kernels.frustum_gaussians_adjoint, *inputs, *cotangents, ctx.cone, *gradients)
         return *gradients, None, None, None
 
 
@@ -96,7 +97,7 @@ class _IntegratedEncoding(torch.autograd.Function):
         check("integrated_encoding", output=(out, "n_points n_columns"))
         if len(means):
             n_lanes, n_parts = (8, 1) if current().arch == "cpu" else (1, n_frequencies)
-            kernels.encode_gaussians(plain(means), plain(variances), n_frequencies, n_lanes, n_parts, out)
+            launch(kernels.encode_gaussians, plain(means), plain(variances), n_frequencies, n_lanes, n_parts, out)
         ctx.save_for_backward(out)
         ctx.n_frequencies = n_frequencies
         return out
@@ -107,5 +108,5 @@ class _IntegratedEncoding(torch.autograd.Function):
         out = ctx.saved_tensors[0].detach()
         of_means, of_variances = (out.new_empty(len(out), 3) for _ in range(2))
         if len(out):
-            kernels.encode_gaussians_adjoint(out, plain(grad_out), ctx.n_frequencies, of_means, of_variances)
+            launch(kernels.encode_gaussians_adjoint, out, plain(grad_out), ctx.n_frequencies, of_means, of_variances)
         return of_means, of_variances, None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.kernels import occupancy_grid as kernels
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import LARGEST, check, plain
 from taichi_nerf.runtime import DeviceArray, current
 
@@ -33,7 +34,7 @@ def cell_positions(
     )
     positions = torch.empty_like(jitter, memory_format=torch.contiguous_format, requires_grad=False)
     if len(cells):
-        kernels.cell_positions(plain(cells), plain(jitter), plain(aabb), resolution, contraction == "sphere", positions)
+        launch(kernels.cell_positions, plain(cells), plain(jitter), plain(aabb), resolution, contraction == "sphere", positions)
     return positions
 
 
@@ -76,7 +77,7 @@ def update_density_(
         factor = torch.full((1,), decay, dtype=density.dtype, device=density.device)
         array = density_ema.data if isinstance(density_ema, DeviceArray) else density_ema.detach()
         before = density.new_empty(density.shape)
-        kernels.update_density(plain(cells), plain(density), factor, before, array)
+        launch(kernels.update_density, plain(cells), plain(density), factor, before, array)
 
 
 def pack_occupancy(
@@ -102,10 +103,10 @@ def pack_occupancy(
     if sizes["n_cells"]:
         sums, largest = like.new_empty(kernels.N_PARTS), like.new_empty(kernels.N_PARTS)
         counts = torch.empty(kernels.N_PARTS, dtype=torch.int32, device=like.device)
-        kernels.visible_statistics(array, sums, counts, largest)
+        launch(kernels.visible_statistics, array, sums, counts, largest)
         limit = (sums.sum() / counts.sum().clamp_min(1)).clamp_max(threshold)
         limit = torch.where(largest.max() > limit, limit, -1.0)[None]
-        kernels.pack_occupancy(array, limit, plain(bits))
+        launch(kernels.pack_occupancy, array, limit, plain(bits))
     return bits
 
 
@@ -150,7 +151,7 @@ def mark_invisible_cells(
     depth = torch.full((1,), near, dtype=density_ema.dtype, device=density_ema.device)
     if sizes["n_cells"]:
         grid = (resolution, contraction == "sphere")
-        kernels.mark_invisible_cells(plain(density_ema), *cameras, plain(aabb), depth, *grid, marked)
+        launch(kernels.mark_invisible_cells, plain(density_ema), *cameras, plain(aabb), depth, *grid, marked)
     return marked
 
 
@@ -161,7 +162,7 @@ def occupied_fraction(
     sizes = check("occupied_fraction", lasting=("bits",), bits=(bits, "n_words", torch.int32))
     counts = torch.zeros(kernels.N_PARTS, dtype=torch.int32, device=current().torch_device)
     if sizes["n_words"]:
-        kernels.count_bits(plain(bits), counts)
+        launch(kernels.count_bits, plain(bits), counts)
     return (counts.sum().double() / max(32 * sizes["n_words"], 1)).float()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.kernels import procedural
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, plain
 
 FAR = 1e9  # of a ray that nothing bounds
@@ -68,7 +69,7 @@ def trace_rays(
     shape = torch.empty(sizes["n_rays"], dtype=torch.int32, device=origins.device)
     if sizes["n_rays"]:
         arrays = [plain(x) for x in (*solids[:4], origins, directions)]
-        procedural.trace_rays(*arrays, near, plain(far), int(any_will_do), depth, shape)
+        launch(procedural.trace_rays, *arrays, near, plain(far), int(any_will_do), depth, shape)
     return Hits(torch.where(shape >= 0, depth, torch.inf), shape)
 
 
@@ -85,7 +86,7 @@ def see(
     normals = torch.zeros_like(origins)
     if not len(origins):
         return Seen(color, hits.depth, hits.shape, normals)
-    procedural.paint_sky(solids.surrounding, plain(directions), color)
+    launch(procedural.paint_sky, solids.surrounding, plain(directions), color)
     index = (hits.shape >= 0).nonzero()[:, 0]
     if len(index):
         directions, depth = plain(directions[index]), hits.depth[index]
@@ -124,7 +125,7 @@ def find_normals(
 def _surface(solids: Solids, points: Tensor, directions: Tensor, shape: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Normals, colors and materials of points on the surface."""
     normals, albedo, material = torch.empty_like(points), torch.empty_like(points), torch.empty_like(shape)
-    procedural.find_normals(*solids[:5], points, directions, shape, widths, normals, albedo, material)
+    launch(procedural.find_normals, *solids[:5], points, directions, shape, widths, normals, albedo, material)
     return normals, albedo, material
 
 
@@ -134,10 +135,10 @@ def _shaded(solids: Solids, points: Tensor, directions: Tensor, shape: Tensor, w
     open_sky = torch.ones_like(widths)
     reach, strength = float(solids.surrounding[3, 1]), float(solids.surrounding[3, 2])
     if strength > 0:
-        procedural.find_occlusion(*solids[:4], points, normals, reach, strength, open_sky)
+        launch(procedural.find_occlusion, *solids[:4], points, normals, reach, strength, open_sky)
     visible = torch.stack([_sees_light(solids, points, normals, light) for light in solids.lights], -1)
-    procedural.shade(
-        solids.materials, solids.lights, solids.surrounding,
+    launch(
+                procedural.shade, solids.materials, solids.lights, solids.surrounding,
         points, directions, normals, albedo, material, open_sky, visible.contiguous(), color,
     )  # fmt: skip
     return color, normals

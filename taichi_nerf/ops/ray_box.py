@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import ray_box
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, plain
 
 
@@ -53,7 +54,7 @@ class _Intersect(torch.autograd.Function):
         inputs = plain(origins), plain(directions)
         t_near, t_far = origins.new_empty(len(origins)), origins.new_empty(len(origins))
         if len(origins):
-            kernel(*inputs, *solid, t_near, t_far)
+            launch(kernel, *inputs, *solid, t_near, t_far)
         ctx.save_for_backward(*inputs)
         ctx.adjoint, ctx.solid = adjoint, solid
         return t_near, t_far
@@ -64,5 +65,5 @@ class _Intersect(torch.autograd.Function):
         origins, directions = (saved.detach() for saved in ctx.saved_tensors)
         of_origins, of_directions = torch.empty_like(origins), torch.empty_like(directions)
         if len(origins):
-            ctx.adjoint(origins, directions, *ctx.solid, plain(grad_near), plain(grad_far), of_origins, of_directions)
+            launch(ctx.adjoint, origins, directions, *ctx.solid, plain(grad_near), plain(grad_far), of_origins, of_directions)
         return None, None, of_origins, of_directions, *(None for _ in ctx.solid)

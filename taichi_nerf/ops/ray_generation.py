@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import ray_generation
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, check_indices, plain
 from taichi_nerf.rays import Rays
 from taichi_nerf.runtime import current
@@ -67,7 +68,7 @@ class _GenerateRays(torch.autograd.Function):
         radii = pixels.new_empty(len(pixels))
         if len(pixels):
             tolerance = 2 * torch.finfo(pixels.dtype).eps
-            ray_generation.generate_rays(*inputs, tolerance, origins, directions, radii)
+            launch(ray_generation.generate_rays, *inputs, tolerance, origins, directions, radii)
         ctx.save_for_backward(*inputs)
         ctx.mark_non_differentiable(radii)
         return origins, directions, radii
@@ -83,7 +84,7 @@ class _GenerateRays(torch.autograd.Function):
         if len(pixels):
             tolerance = 2 * torch.finfo(pixels.dtype).eps
             cotangents = plain(grad_origins), plain(grad_directions)
-            ray_generation.generate_rays_adjoint(*inputs, tolerance, *cotangents, of_pixels, of_cameras, not on_cpu)
+            launch(ray_generation.generate_rays_adjoint, *inputs, tolerance, *cotangents, of_pixels, of_cameras, not on_cpu)
         of_pose, of_intrinsics, of_distortion = of_cameras.sum(0).split([12, 4, 8], dim=-1)
         return of_pixels, None, of_pose.view(n_cameras, 3, 4), of_intrinsics, of_distortion, None
 

@@ -12,10 +12,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import ray_marching
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import LARGEST, check, check_indices, check_spans, plain
 from taichi_nerf.rays import Samples
+from taichi_nerf.runtime import current
 
 MOST_PER_RAY = 2**24  # far from where 32-bit sums of counts wrap
+ROOM, MOST_ROOM = 64, 2**16  # samples of a ray, on average and at most, that a march in one pass has room for
+SLICES_OF_A_THREAD = 4  # so that a thread whose rays see little takes more of them
 LONGEST_STEP = 1e10  # keeps the lattice's numbers finite in 32 bits
 
 
@@ -79,7 +83,7 @@ def march_rays(
         )
     blocks = spans.new_empty(n_words // 64)
     bits = plain(occupancy)
-    ray_marching.merge_rows(bits, resolution, blocks)
+    launch(ray_marching.merge_rows, bits, resolution, blocks)
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
     rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]
     lattice = torch.tensor(_lattice(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
@@ -87,13 +91,36 @@ def march_rays(
     light = (plain(least_density) if least_density is not None else lattice, most_thickness)
     grid = (bits, blocks, plain(aabb), lattice, *light, max_samples_per_ray, n_cascades, resolution)
     kind = (cone_angle > 0, contraction == "sphere", dimming)
+    if current().arch == "cpu" and max_samples is None and max_samples_per_ray <= MOST_ROOM and n_rays * ROOM < LARGEST // 2:
+        found = _march_slices([*rays, *grid, *kind], spans, max_samples_per_ray)
+        if found is not None:
+            return found
     beginnings = spans.new_empty(n_rays)
     out = _empty_samples(1, origins, spans)
-    ray_marching.march_rays(*rays, *grid, *kind, False, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)
+    launch(ray_marching.march_rays, *rays, *grid, *kind, False, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)
     out = _empty_samples(_lay_out(spans, max_samples), origins, spans)
     if len(out.t_starts):
-        ray_marching.march_rays(*rays, *grid, *kind, True, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)
+        launch(ray_marching.march_rays, *rays, *grid, *kind, True, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)
     return out
+
+
+def _march_slices(arguments: list[Any], spans: Tensor, most: int) -> Samples | None:
+    """In one pass, into room for ROOM samples a ray on average; None where that was too little. Fills in `spans`."""
+    n_rays = len(spans)
+    n_slices = min(SLICES_OF_A_THREAD * current().n_threads, n_rays)
+    room = -(-n_rays // n_slices) * ROOM + most
+    totals, out = spans.new_empty(n_slices), _empty_samples(n_slices * room, arguments[0], spans)
+    counts = spans.new_empty(n_rays)
+    launch(ray_marching.march_slices, *arguments, n_slices, room, counts, totals, *out[:3])
+    n_found = totals.tolist()
+    if max(n_found) > room:
+        return None
+    spans[:, 1] = counts
+    _lay_out(spans, None)
+    t_starts, t_ends, ray_indices = (
+        torch.cat([part[:n] for part, n in zip(x.split(room), n_found, strict=True)]) for x in out[:3]
+    )
+    return Samples(t_starts, t_ends, ray_indices, spans)
 
 
 def sample_positions(
@@ -129,7 +156,7 @@ class _SamplePositions(torch.autograd.Function):
         inputs = [plain(x) for x in (origins, directions, t_starts, t_ends, ray_indices)]
         positions = origins.new_empty(len(t_starts), 3)
         if len(positions):
-            ray_marching.sample_positions(*inputs, positions)
+            launch(ray_marching.sample_positions, *inputs, positions)
         ctx.save_for_backward(*inputs[1:], plain(spans))
         return positions
 
@@ -143,11 +170,11 @@ class _SamplePositions(torch.autograd.Function):
             of_origins, of_directions = torch.zeros_like(directions), torch.zeros_like(directions)
             if len(spans) and len(t_starts):
                 out = (of_origins, of_directions)
-                ray_marching.sample_positions_adjoint_rays(t_starts, t_ends, spans, grad_positions, *out)
+                launch(ray_marching.sample_positions_adjoint_rays, t_starts, t_ends, spans, grad_positions, *out)
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
             of_t = torch.zeros_like(t_starts)
             if len(t_starts):
-                ray_marching.sample_positions_adjoint_t(directions, ray_indices, grad_positions, of_t)
+                launch(ray_marching.sample_positions_adjoint_t, directions, ray_indices, grad_positions, of_t)
         return of_origins, of_directions, of_t, of_t, None, None
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import spherical_harmonics as kernels
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
 
 HIGHEST_DEGREE = len(kernels.LEGENDRE) - 1
@@ -36,7 +37,7 @@ class _SphericalHarmonics(torch.autograd.Function):
         out = fresh(directions, len(directions), (degree + 1) ** 2)
         check("spherical_harmonics", output=(out, "n_directions n_harmonics"))
         if len(directions):
-            kernels.evaluate_harmonics(directions, degree, out)
+            launch(kernels.evaluate_harmonics, directions, degree, out)
         ctx.save_for_backward(directions)
         ctx.degree = degree
         return out
@@ -47,5 +48,5 @@ class _SphericalHarmonics(torch.autograd.Function):
         directions = ctx.saved_tensors[0].detach()
         of_directions = torch.empty_like(directions)
         if len(directions):
-            kernels.evaluate_harmonics_adjoint(directions, plain(grad_out), ctx.degree, of_directions)
+            launch(kernels.evaluate_harmonics_adjoint, directions, plain(grad_out), ctx.degree, of_directions)
         return of_directions, None

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import tri_plane
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import DeviceArray, current
 
@@ -68,7 +69,7 @@ class _SampleTriPlanes(torch.autograd.Function):
             code = tri_plane.REDUCE[reduce]
             order = _order(positions, planes if array is None else array)
             split = (*_lanes(n_channels), _log_parts(n_channels))
-            tri_plane.sample_tri_planes(positions, values, order, code, *split, out)
+            launch(tri_plane.sample_tri_planes, positions, values, order, code, *split, out)
             ctx.order = order
         ctx.save_for_backward(positions, *(() if array is not None else (values,)))
         ctx.array, ctx.reduce = array, reduce
@@ -82,7 +83,7 @@ class _SampleTriPlanes(torch.autograd.Function):
         n, divisor = len(positions), 3 if ctx.reduce == "mean" else 1
         if ctx.reduce == "product" and n:
             grad_samples = grad_out.new_empty(n, 3 * grad_out.shape[1])
-            tri_plane.sample_tri_planes_product_adjoint(positions, planes, plain(grad_out), grad_samples)
+            launch(tri_plane.sample_tri_planes_product_adjoint, positions, planes, plain(grad_out), grad_samples)
         of_positions = torch.empty_like(positions) if ctx.needs_input_grad[0] else None
         of_planes = None
         if ctx.needs_input_grad[1]:
@@ -110,12 +111,12 @@ def _add_gradients(
         with_positions = of_positions is not None
         shares = positions.new_empty(2, len(positions) if with_positions else 1, 3)
         split = (order, owners, backend.n_threads, n_lanes, group, with_positions)
-        tri_plane.sample_tri_planes_owned_adjoint(positions, planes, grad_samples, divisor, *split, of_planes, shares)
+        launch(tri_plane.sample_tri_planes_owned_adjoint, positions, planes, grad_samples, divisor, *split, of_planes, shares)
         if of_positions is not None:
             torch.add(shares[0], shares[1], out=of_positions)
         return
     if of_planes is not None:
         log_parts = _log_parts(planes.shape[3])
-        tri_plane.sample_tri_planes_adjoint(positions, grad_samples, divisor, group, log_parts, of_planes)
+        launch(tri_plane.sample_tri_planes_adjoint, positions, grad_samples, divisor, group, log_parts, of_planes)
     if of_positions is not None:
-        tri_plane.sample_tri_planes_positions_adjoint(positions, planes, grad_samples, divisor, group, of_positions)
+        launch(tri_plane.sample_tri_planes_positions_adjoint, positions, planes, grad_samples, divisor, group, of_positions)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import voxel_grid
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.runtime import DeviceArray, current
 
@@ -45,7 +46,7 @@ class _SampleVoxelGrid(torch.autograd.Function):
         out = fresh(positions, len(positions), n_channels)
         check("sample_voxel_grid", output=(out, "n n_channels"))
         if len(positions):
-            voxel_grid.sample_voxel_grid(positions, values, *_lanes_and_log_parts(n_channels), out)
+            launch(voxel_grid.sample_voxel_grid, positions, values, *_lanes_and_log_parts(n_channels), out)
         ctx.save_for_backward(positions, *(() if array is not None else (values,)))
         ctx.array = array
         return out
@@ -59,7 +60,7 @@ class _SampleVoxelGrid(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_positions = torch.empty_like(positions)
             if len(positions):
-                voxel_grid.sample_voxel_grid_positions_adjoint(positions, grid, grad_out, of_positions)
+                launch(voxel_grid.sample_voxel_grid_positions_adjoint, positions, grid, grad_out, of_positions)
         if ctx.needs_input_grad[1]:
             of_grid = torch.zeros_like(grid) if saved else ctx.array.grad
             if len(positions):
@@ -74,6 +75,6 @@ def _add_gradient_of_grid(positions: Tensor, grad_out: Tensor, of_grid: Any) -> 
         # Slabs, for most positions to concern one thread only; four a thread, for a scene in the middle to be shared out.
         layers = torch.arange(of_grid.shape[0], dtype=torch.int32)
         owners = layers // max(1, of_grid.shape[0] // (4 * backend.n_threads)) % backend.n_threads
-        voxel_grid.sample_voxel_grid_owned_adjoint(positions, grad_out, owners, backend.n_threads, lanes, of_grid)
+        launch(voxel_grid.sample_voxel_grid_owned_adjoint, positions, grad_out, owners, backend.n_threads, lanes, of_grid)
     else:
-        voxel_grid.sample_voxel_grid_adjoint(positions, grad_out, lanes, log_parts, of_grid)
+        launch(voxel_grid.sample_voxel_grid_adjoint, positions, grad_out, lanes, log_parts, of_grid)

@@ -128,7 +128,9 @@ def optimiser_of(config: NgpConfig, field: HashGridField) -> torch.optim.Adam:
     ]
     if field.appearance.numel():
         groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
-    return torch.optim.Adam(groups, lr=rate, betas=(0.9, settings.beta2), eps=settings.epsilon, fused=True)
+    optimiser = torch.optim.Adam(groups, lr=rate, betas=(0.9, settings.beta2), eps=settings.epsilon, fused=True)
+    field.watch(optimiser)
+    return optimiser
 
 
 def rate_at(config: NgpConfig, progress: float) -> float:

@@ -1,7 +1,8 @@
 """Settings of `--method ngp` fitted to a scene and a machine. Every choice is told in words.
 
 What they are fitted by: the footprint of a pixel where the scene is (how fine a picture can show anything), how many pixels there
-are, and whether there is something behind the box. A preset says how many steps to make where no budget does.
+are, and whether there is something behind the box; and by how long the training will be: a small table is visited faster and
+filled sooner, a large one holds more in the end. A preset says how long that is where no budget does.
 """
 
 import math
@@ -17,6 +18,7 @@ from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import BatchSettings, Config, LossSettings, NgpConfig, RunSettings, SceneSettings
 
 STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither steps nor time are given
+SHORT_STEPS, SHORT_SECONDS = 4_000, 150.0  # up to which a training is short; on a processor
 
 
 def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[NgpConfig, list[str]]:
@@ -25,7 +27,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     if run.steps is None and run.time_budget is None:
         config = replace(config, run=replace(run, steps=STEPS[run.preset]))
     footprint = pixel_footprint(scene)
-    field, occupancy = fitted(scene, device, footprint)
+    field, occupancy = fitted(scene, config.run, device, footprint)
     bounded = not scene.bounds.unbounded
     batch = BatchSettings(
         # More steps are worth more than larger ones, until rays take so many samples that a batch has too few rays.
@@ -33,6 +35,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
         n_rays_most=5000 if device.type == "cpu" and bounded else 2**15,
         n_samples_per_ray=1024 if bounded else 64,  # an object's grid empties within a second, that of a room does not
         masks="alpha" if bounded else "ignore",
+        importance=0.5 if bounded else 0.0,  # much of a picture of an object is empty, and soon known
     )
     loss = LossSettings() if bounded else LossSettings("huber", spread=0.03)
     config = replace(config, field=field, occupancy=occupancy, batch=batch, loss=loss)
@@ -56,17 +59,22 @@ def budget_of(config: Config) -> str:
     return " or ".join(parts)
 
 
-def fitted(scene: SceneData, device: torch.device, footprint: float) -> tuple[HashGridSettings, OccupancySettings]:
+def fitted(
+    scene: SceneData, run: RunSettings, device: torch.device, footprint: float
+) -> tuple[HashGridSettings, OccupancySettings]:
     """Field and sampler for what the pictures can show."""
     unbounded = scene.bounds.unbounded
     extent = 4.0 if unbounded else 2.0  # of the grid's cube, in scene units near its middle
     finest = extent / footprint  # cells an axis, one a pixel
     max_resolution = int(min(max(2 ** round(math.log2(finest)), 128), 4096))
-    log2_size = int(min(max(round(math.log2(n_rows(scene))) - 5, 15), 19))
+    pixels_per_row = 6 if device.type == "cpu" and is_short(run) else 5  # logarithms of 2
+    least = {"fast": 14, "default": 15, "quality": 16}[run.preset]
+    log2_size = int(min(max(round(math.log2(n_rows(scene))) - pixels_per_row, least), 19))
     field = HashGridSettings(
         n_levels=12 if max_resolution <= 512 else 14,
         max_resolution=max_resolution,
         log2_table_size=log2_size,
+        harmonics=3 if run.preset == "fast" else 4,
         precision=best_precision(device),
     )
     # Shorter steps than a quarter of a cell of the grid cost rays, which were worth more.
@@ -74,6 +82,11 @@ def fitted(scene: SceneData, device: torch.device, footprint: float) -> tuple[Ha
     if unbounded:
         occupancy = replace(occupancy, cone_angle=4 * pixel_angle(scene), least_alpha=0.03)
     return field, occupancy
+
+
+def is_short(run: RunSettings) -> bool:
+    by_time = run.time_budget is not None and run.time_budget <= SHORT_SECONDS
+    return by_time or (run.steps is not None and run.steps <= SHORT_STEPS)
 
 
 def n_rows(scene: SceneData) -> int:

@@ -1,0 +1,120 @@
+"""The hash encoding with a table of bfloat16, two features to a 32-bit word: half the memory to visit.
+
+What limits the encoding on a CPU is memory: a level of 2^17 rows of two floats is as large as a core's L2 cache, in 16 bits it is
+half of it. Sums are 32-bit, and what comes out is rounded to the bfloat16 that the networks multiply. The table that training
+changes stays in 32 bits; `pack` rounds it after each step. Rounding has slope one: the adjoint is that of `hash_grid`.
+"""
+
+import taichi as ti
+
+from taichi_nerf.kernels import hash_grid_cells as cells
+
+TOUCHED = 64  # rows for each point up to which a level is read from end to end first, which is faster than random visits
+BLOCK = 64  # points turned over at a time between the layouts: their rows stay in L1
+
+
+@ti.func
+def rounded(x):
+    """The 16 bits of the nearest bfloat16, of two equally near the even one. Of finite numbers."""
+    bits = ti.bit_cast(x, ti.u32)
+    return (bits + ti.u32(0x7FFF) + (bits >> 16 & 1)) >> 16
+
+
+@ti.func
+def pair(low, high):
+    return ti.bit_cast(rounded(low) | rounded(high) << 16, ti.i32)
+
+
+@ti.func
+def low_of(word):
+    return ti.bit_cast(word << 16, ti.f32)
+
+
+@ti.func
+def high_of(word):
+    return ti.bit_cast(word & ti.i32(-65536), ti.f32)
+
+
+@ti.kernel
+def pack(
+    table: ti.types.ndarray(ndim=2),  # [n_entries, 2 * n_words]
+    n_words: ti.template(),
+    out: ti.types.ndarray(ndim=2),  # [n_entries, n_words]
+):
+    for entry in range(table.shape[0]):
+        for word in ti.static(range(n_words)):
+            out[entry, word] = pair(table[entry, 2 * word], table[entry, 2 * word + 1])
+
+
+@ti.func
+def encode_point(
+    positions: ti.template(), table: ti.template(), i, scale, grid, is_hashed: ti.template(), n_words: ti.template(),
+    scratch: ti.template(), place,
+):  # fmt: skip
+    """One level's features of point i, to scratch[place n_words …]."""
+    cell, fraction = cells.cell_at([positions[3 * i], positions[3 * i + 1], positions[3 * i + 2]], scale)
+    steps = cells.row_steps(cell, grid, is_hashed)
+    features = ti.Vector([0.0 for _ in ti.static(range(2 * n_words))])
+    for corner in ti.static(range(8)):
+        first = cells.row_from(steps, corner, grid, is_hashed) * n_words
+        weight = cells.weight_of(fraction, corner)
+        for word in ti.static(range(n_words)):
+            both = table[first + word]
+            features[2 * word] += weight * low_of(both)
+            features[2 * word + 1] += weight * high_of(both)
+    for word in ti.static(range(n_words)):
+        scratch[place * n_words + word] = pair(features[2 * word], features[2 * word + 1])
+
+
+@ti.kernel
+def encode(
+    positions: ti.types.ndarray(ndim=1),  # [3 n]
+    table: ti.types.ndarray(ndim=1),  # [n_entries * n_words]
+    levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]: offset, size, resolution, is hashed
+    scales: ti.types.ndarray(ndim=1),  # [n_levels]
+    n_words: ti.template(),  # of a row
+    n_levels: ti.template(),
+    n_slices: ti.i32,
+    scratch: ti.types.ndarray(ndim=1),  # [n_levels * n * n_words]
+    out: ti.types.ndarray(ndim=1),  # [n * n_levels * n_words]
+):
+    """Each thread takes a slice of the points through level after level. Flat arrays: an index is one sum, no product."""
+    for q in range(n_slices * cells.SLICE):
+        if q % cells.SLICE == 0:
+            n = positions.shape[0] // 3
+            per_slice = (n + n_slices - 1) // n_slices
+            first = q // cells.SLICE * per_slice
+            end = ti.min(first + per_slice, n)
+            for level in range(n_levels):
+                scale, grid = scales[level], cells.grid_of(levels, level)
+                if TOUCHED * (end - first) >= grid[1]:
+                    n_read = 0
+                    for line in range(grid[1] * n_words // 16):
+                        n_read += ti.cast(table[grid[0] * n_words + line * 16] != 0, ti.i32)
+                    scratch[(level * n + first) * n_words] = n_read  # overwritten next; else the compiler drops the loop
+                for is_hashed in ti.static(range(2)):  # a loop for each kind, without a choice inside
+                    if levels[level, 3] == is_hashed:
+                        for i in range(first, end):
+                            encode_point(positions, table, i, scale, grid, is_hashed, n_words, scratch, level * n + i)
+            for block in range((end - first + BLOCK - 1) // BLOCK):
+                start = first + block * BLOCK
+                for level in range(n_levels):
+                    for i in range(start, ti.min(start + BLOCK, end)):
+                        for word in ti.static(range(n_words)):
+                            out[(i * n_levels + level) * n_words + word] = scratch[(level * n + i) * n_words + word]
+
+
+@ti.kernel
+def to_level_major(
+    features: ti.types.ndarray(ndim=2),  # [n, n_levels * n_words]
+    n_words: ti.template(),
+    out: ti.types.ndarray(ndim=2),  # [n_levels * n, 2 * n_words] in 32 bits each
+):
+    for block in range((features.shape[0] + BLOCK - 1) // BLOCK):
+        n = features.shape[0]
+        for level in range(features.shape[1] // n_words):
+            for i in range(block * BLOCK, ti.min(block * BLOCK + BLOCK, n)):
+                for word in ti.static(range(n_words)):
+                    both = features[i, level * n_words + word]
+                    out[level * n + i, 2 * word] = low_of(both)
+                    out[level * n + i, 2 * word + 1] = high_of(both)

@@ -1,0 +1,88 @@
+"""The same training on every backend, in several processes, and however often it is killed."""
+
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from small_run import SETTINGS, configured, make
+
+from taichi_nerf import runtime
+from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.evaluate import evaluate
+from taichi_nerf.training.run import load_run
+from taichi_nerf.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+TRAIN = [sys.executable, "-m", "taichi_nerf", "train"]
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory):
+    runtime.start("cpu")
+    return make(tmp_path_factory.mktemp("scene") / "objects")
+
+
+def smoothed_losses(scene_folder, steps):
+    """Means over 50 steps each."""
+    trainer = Trainer(*configured(scene_folder, steps=steps), runtime.current().torch_device)
+    return torch.tensor([trainer.step().loss for _ in range(steps)]).view(-1, 50).mean(-1)
+
+
+def test_a_backend_that_copies_trains_as_the_cpu_does(backend, scene_folder):
+    """Sums in another order change bits, not the curve: within 0.3 dB of each other after every 50 steps."""
+    if not backend.copies:
+        pytest.skip("it is the CPU that others are compared with")
+    theirs = smoothed_losses(scene_folder, 150)
+    runtime.start("cpu")
+    try:
+        ours = smoothed_losses(scene_folder, 150)
+    finally:
+        runtime.start(backend.arch)
+    assert (10 * (theirs / ours).log10()).abs().max() < 0.3
+    assert ours[-1] < 0.5 * ours[0]
+
+
+def test_a_training_that_is_killed_five_times_ends_as_if_it_never_was(cpu, scene_folder, tmp_path):
+    settings = ["--steps", "150", "--arch", "cpu", *SETTINGS, "--set", "run.save_every=0.1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*TRAIN, scene_folder, "--out", whole, *settings], check=True, capture_output=True)
+    wait, command = random.Random(0), [*TRAIN, scene_folder, "--out", killed, *settings]
+    reached = []
+    for _ in range(5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        known, checkpoint = reached[-1:], killed / "checkpoint.safetensors"
+        while process.poll() is None and [step_of(checkpoint)] in (known, [None]):
+            time.sleep(0.02)
+        time.sleep(0.2 * wait.random())
+        process.kill()
+        process.wait()
+        reached.append(step_of(checkpoint))
+        command = [*TRAIN, "--out", killed, "--resume", "--arch", "cpu"]
+    assert reached == sorted(reached)
+    assert reached[0] < 150, "nothing was interrupted"
+    subprocess.run(command, check=True, capture_output=True)
+    ends = [load_checkpoint(run / "checkpoint.safetensors")[0] for run in (whole, killed)]
+    assert [end["n_steps"] for end in ends] == [150, 150]
+    for name, value in ends[0]["model"].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, ends[1]["model"][name]), name
+
+
+def step_of(checkpoint):
+    """None where there is none yet."""
+    return int(load_checkpoint(checkpoint)[0]["n_steps"]) if checkpoint.exists() else None
+
+
+def test_two_processes_reach_what_one_does(cpu, scene_folder, tmp_path):
+    """At as many rays over all: within 0.5 dB, on three small test views."""
+    settings = ["--steps", "200", "--arch", "cpu", *SETTINGS]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "taichi_nerf"]
+    runs = {"one": TRAIN, "two": [*torchrun, "train"]}
+    for name, command in runs.items():
+        subprocess.run([*command, scene_folder, "--out", tmp_path / name, *settings], check=True, capture_output=True)
+    one, two = (evaluate(load_run(tmp_path / name, CPU))["psnr"] for name in runs)
+    assert abs(one - two) < 0.5
+    assert one > 15
