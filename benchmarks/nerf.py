@@ -4,8 +4,8 @@
 
 Both see the same pixels of a procedural scene, from near to far, with equally many samples and Adam. The plain version is what a
 reader of the paper writes: nn.Linear, torch.cat of sines and cosines, cumprod, searchsorted. Each runs in float32, and where the
-hardware multiplies bfloat16 in that, too: plain torch by `torch.autocast`. They take turns, a step each, so that whatever else the
-machine does meets all alike. Figures are medians.
+hardware multiplies bfloat16 in that, too: plain torch by `torch.autocast`. They take turns, a step each, so that whatever else
+the machine does meets all alike. Figures are medians.
 """
 
 import argparse

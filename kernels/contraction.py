@@ -1,4 +1,4 @@
-"""Gaussians of frustums where space is contracted, seen along many directions (Barron et al. 2022, sections 2 and 3), with adjoint.
+"""Gaussians of frustums where space is contracted, seen along many directions (Barron et al. 2022), with adjoint.
 
 Space beyond the unit ball is drawn into a shell: f(x) = x for r = |x| ≤ 1, (2 - 1/r) x/r beyond. Linearised about a mean x it is
 

@@ -1,4 +1,4 @@
-"""What mip-NeRF 360's networks see (Barron et al. 2022): pieces of cones as Gaussians, in contracted space, along many directions.
+"""What mip-NeRF 360's networks see (Barron et al. 2022): pieces of cones as Gaussians in contracted space, along directions.
 
 (x - centre) / reach → contraction → mean and variance along each direction → expected sines and cosines of 2^l of them.
 The directions are those of an icosahedron rather than three axes, so that long thin Gaussians keep their shape.

@@ -1,7 +1,7 @@
 """`--method mipnerf360`: a wide network that looks only where a small one proposes, in contracted space (Barron et al. 2022).
 
-loss = Charbonnier's of colors + interlevel loss of each proposal + 0.01 distortion, means over rays. The small network learns from
-the wide one's weights alone, and none of its colors are compared. Scenes that go on are seen from near to far, evenly in 1 / t.
+loss = Charbonnier's of colors + interlevel loss of each proposal + 0.01 distortion, means over rays. The small network learns
+from the wide one's weights alone. Of scenes that go on, the last interval of a ray is opaque.
 """
 
 from typing import NamedTuple

@@ -74,7 +74,9 @@ def test_pieces_of_cones_are_encoded_by_the_papers_formulas(cpu, generator, n_di
 
 
 @pytest.mark.parametrize("unbounded", [False, True])
-@pytest.mark.parametrize("settings", [[], ["optimiser.largest_gradient=0.001", "proposal.n_proposed=16,16"], ["poses.refine=true"]])
+@pytest.mark.parametrize(
+    "settings", [[], ["optimiser.largest_gradient=0.001", "proposal.n_proposed=16,16"], ["poses.refine=true"]]
+)
 def test_it_learns_and_resumes_to_the_bit(cpu, settings, unbounded):
     whole, first, second = (trainer("batch.background=white", *settings, unbounded=unbounded) for _ in range(3))
     losses = [whole.step().loss for _ in range(50)]
@@ -89,7 +91,9 @@ def test_the_small_network_learns_from_the_wide_one_alone(cpu):
     for settings in (["proposal.loss=0"], ["proposal.loss=1", "mipnerf360.distortion=0"]):
         made = trainer(*settings)
         made.step()
-        moved = any(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in made.model.proposal.mlp.parameters())
+        moved = any(
+            parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in made.model.proposal.mlp.parameters()
+        )
         assert moved == ("proposal.loss=1" in settings)
     with_loss, without = (trainer("mipnerf360.distortion=0", f"proposal.loss={loss}") for loss in (1, 0))
     for made in (with_loss, without):
