@@ -1,7 +1,7 @@
 """`taichi-nerf benchmark`: the project's benchmarks, as a table and as JSON."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -19,99 +19,110 @@ def budgets(context: click.Context, parameter: click.Parameter, value: str | Non
     return found
 
 
+class Asked(NamedTuple):
+    """The options, as given."""
+
+    arch: str
+    only: tuple[str, ...]
+    n: int | None
+    scene: Path | None
+    seconds: list[float] | None
+    preset: str | None
+
+
+TAKES = {"kernels": ("only", "n"), "training": ("scene", "seconds", "preset"), "quality": ("scene", "seconds", "preset")}
+NAMES = ("kernels", "scenes", "training", "quality", "nerf", "scales", "samplers")
+
+
 @click.command(cls=Command)
-@click.argument("name", type=click.Choice(["kernels", "scenes", "training", "quality", "nerf"]), default="kernels")
+@click.argument("name", type=click.Choice(NAMES), default="kernels")
 @arch_option
 @click.option("--only", multiple=True, help="A kernel family, such as hash_grid; may be repeated.")
-@click.option("--n", type=click.IntRange(min=1), help="Samples a call; without it, training size.")
+@click.option("--n", type=click.IntRange(min=1), help="Samples a call of a kernel; without it, training size.")
 @click.option("--scene", type=click.Path(path_type=Path), help="Train on this one, for training and quality.")
 @click.option("--seconds", callback=budgets, metavar="S[,S…]", help="Time budgets, for training and quality.")
 @click.option("--preset", type=click.Choice(["fast", "default", "quality"]), help="Settings to begin with, for the same.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")
-def benchmark(name: str, arch: str, only: tuple[str, ...], n: int | None, json_file: Path | None, **training: Any) -> None:
+def benchmark(name: str, json_file: Path | None, **options: Any) -> None:
     """Time the parts of the system.
 
     `kernels`: every one forward and backward against its plain-torch reference. `scenes`: reading 100 pictures of 800 x 800 and
-    building batches of rays from them. `training`: the stages of a step, over 20 seconds on a procedural scene.
-    `nerf`: a step of NeRF against the same network written plainly in torch. `quality`: how good a scene's test views are after
-    each of some time budgets.
+    building batches of rays from them. `training`: the stages of a step, over 20 seconds on a procedural scene. `quality`: how
+    good a scene's test views are after each of some time budgets. `nerf`: a step of NeRF against the same network written
+    plainly in torch. `scales`: mip-NeRF against NeRF on thin things at four sizes, two minutes each. `samplers`: the occupancy
+    grid against proposals on a scene that goes on, a minute each.
 
     \b
-    Example:
+    Examples:
       taichi-nerf benchmark kernels --only hash_grid --json hash_grid.json
       taichi-nerf benchmark quality --scene scenes/chair --seconds 30,60,120
     """
-    if name != "kernels" and (only or n):
-        raise click.UsageError(f"--only and --n choose kernels; `benchmark {name}` takes neither")
-    given = [f"--{option}" for option, value in training.items() if value is not None]
-    if given and name not in ("training", "quality"):
-        raise click.UsageError(f"{given[0]} is for training and quality; `benchmark {name}` does not take it")
-    if name == "quality" and training["scene"] is None:
+    asked = Asked(**options)
+    for option, value in asked._asdict().items():
+        if option != "arch" and value not in (None, ()) and option not in TAKES.get(name, ()):
+            takers = " and ".join(taker for taker, taken in TAKES.items() if option in taken)
+            raise click.UsageError(f"--{option} is for {takers}; `benchmark {name}` does not take it")
+    if name == "quality" and asked.scene is None:
         raise click.UsageError("benchmark quality trains on a scene of yours: give --scene")
     if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
         raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
-    if name == "training":
-        text, figures = measure_training(arch, **training)
-    elif name == "quality":
-        text, figures = measure_quality(arch, **training)
-    else:
-        measured = {"kernels": measure_kernels, "scenes": measure_scenes, "nerf": measure_nerf}
-        text, figures = measured[name](arch, only, n)
+    text, figures = MEASURED[name](asked)
     click.echo(text)
     if json_file:
         json_file.write_text(figures)
 
 
-def measure_kernels(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+def measure_kernels(asked: Asked) -> tuple[str, str]:
     """A table and JSON."""
     from taichi_nerf.benchmarks import kernels
     from taichi_nerf.reference import FAMILIES
     from taichi_nerf.runtime import start
 
-    unknown = [family for family in only if family not in FAMILIES]
+    unknown = [family for family in asked.only if family not in FAMILIES]
     if unknown:
         raise click.BadParameter(f"no kernel family {unknown[0]!r}: there are {', '.join(FAMILIES)}", param_hint="--only")
-    backend = start(arch)
-    rows = kernels.run(list(only or FAMILIES), n, report=lambda text: click.echo(f"measuring {text}", err=True))
+    backend = start(asked.arch)
+    rows = kernels.run(list(asked.only or FAMILIES), asked.n, report=lambda text: click.echo(f"measuring {text}", err=True))
     return kernels.table(rows, backend), kernels.as_json(rows, backend)
 
 
-def measure_scenes(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+def measure_scenes(asked: Asked) -> tuple[str, str]:
     """Text and JSON."""
     import json
     from dataclasses import asdict
 
     from taichi_nerf.benchmarks import scenes
 
-    found = scenes.run(arch=arch)
+    found = scenes.run(arch=asked.arch)
     return scenes.as_text(found), json.dumps(asdict(found), indent=1)
 
 
-def measure_training(arch: str, scene: Path | None, seconds: list[float] | None, preset: str | None) -> tuple[str, str]:
+def measure_training(asked: Asked) -> tuple[str, str]:
     """A table and JSON."""
     from taichi_nerf.benchmarks import training
     from taichi_nerf.runtime import start
 
-    backend, lasting = start(arch), max(seconds or [20.0])
-    click.echo(f"{'making a scene of 100 views, ' if scene is None else ''}training for {lasting:g} s", err=True)
-    result = training.run(scene, lasting, [], backend, preset or "default")
+    backend, lasting = start(asked.arch), max(asked.seconds or [20.0])
+    click.echo(f"{'making a scene of 100 views, ' if asked.scene is None else ''}training for {lasting:g} s", err=True)
+    result = training.run(asked.scene, lasting, [], backend, asked.preset or "default")
     return training.table(result, backend), training.as_json(result, backend)
 
 
-def measure_quality(arch: str, scene: Path, seconds: list[float] | None, preset: str | None) -> tuple[str, str]:
+def measure_quality(asked: Asked) -> tuple[str, str]:
     """A table and JSON."""
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.benchmarks import quality
     from taichi_nerf.runtime import start
 
-    backend, rows = start(arch), []
-    for budget in seconds or [30.0, 60.0, 120.0]:
+    backend, rows = start(asked.arch), []
+    assert asked.scene is not None
+    for budget in asked.seconds or [30.0, 60.0, 120.0]:
         with progress() as report:
-            rows.append(quality.measure(scene, budget, preset or "default", backend.torch_device, report))
-    return quality.table(scene, rows, backend), quality.as_json(scene, rows, backend)
+            rows.append(quality.measure(asked.scene, budget, asked.preset or "default", backend.torch_device, report))
+    return quality.table(asked.scene, rows, backend), quality.as_json(asked.scene, rows, backend)
 
 
-def measure_nerf(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, str]:
+def measure_nerf(asked: Asked) -> tuple[str, str]:
     """A table and JSON."""
     import json
     from dataclasses import asdict
@@ -119,7 +130,37 @@ def measure_nerf(arch: str, only: tuple[str, ...], n: int | None) -> tuple[str, 
     from taichi_nerf.benchmarks import nerf
     from taichi_nerf.runtime import start
 
-    backend = start(arch)
+    backend = start(asked.arch)
     click.echo("making a scene of 20 views, 20 s of steps", err=True)
     result = nerf.run("small", 20.0, 1024, 0, backend)
     return nerf.table(result, backend), json.dumps(asdict(result), indent=1)
+
+
+def measure_scales(asked: Asked) -> tuple[str, str]:
+    """A table and JSON."""
+    return _compare_methods("scales", 120.0, asked)
+
+
+def measure_samplers(asked: Asked) -> tuple[str, str]:
+    """A table and JSON."""
+    return _compare_methods("samplers", 60.0, asked)
+
+
+def _compare_methods(kind: str, seconds: float, asked: Asked) -> tuple[str, str]:
+    from taichi_nerf.benchmarks import methods
+    from taichi_nerf.runtime import start
+
+    backend = start(asked.arch)
+    rows = methods.run(kind, seconds, None, None, backend, report=lambda text: click.echo(text, err=True))
+    return methods.table(rows, backend), methods.as_json(rows, backend)
+
+
+MEASURED = {
+    "kernels": measure_kernels,
+    "scenes": measure_scenes,
+    "training": measure_training,
+    "quality": measure_quality,
+    "nerf": measure_nerf,
+    "scales": measure_scales,
+    "samplers": measure_samplers,
+}

@@ -106,23 +106,35 @@ def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) 
 @SCENE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--link", is_flag=True, help="Hard links to the pictures instead of copies.")
+@click.option(
+    "--scales", type=click.IntRange(1, 8), help="mip-NeRF's multiscale form instead: so many sizes, each half the last."
+)
 @options_of(VIEWS, PLACE, OUTSIDE)
-def convert(scene: Path, out: Path, link: bool, **options: Any) -> None:
+def convert(scene: Path, out: Path, link: bool, scales: int | None, **options: Any) -> None:
     """Write any scene as a transforms.json, the form of instant-ngp and nerfstudio, into the new folder OUT.
 
-    Cameras stay in the file's own coordinates and keep their lens distortion.
+    Cameras stay in the file's own coordinates and keep their lens distortion. With --scales, every picture is written at
+    full, half, quarter, … size, as mip-NeRF trains on them.
 
     \b
     Example:
       taichi-nerf scene convert photos/colmap photos/for_ngp --link
     """
-    from taichi_nerf.scenes import read_source
+    from taichi_nerf.scenes import Overrides, read_source
     from taichi_nerf.scenes.write import write_transforms
+    from taichi_nerf.scenes.write_multiscale import write_multiscale
 
     source = read_source(scene, options["allow_outside"])
     views = {name: options[name] for name in ("views", "n_views")}
-    lost = write_transforms(source, out, link=link, overrides=overrides_of(options), **views)
-    click.echo(out / "transforms.json")
+    if scales is None:
+        lost = write_transforms(source, out, link=link, overrides=overrides_of(options), **views)
+    elif link or any(value is not None for value in views.values()) or overrides_of(options) != Overrides():
+        raise click.UsageError(
+            "--scales writes all views, as new pictures, where they are; it goes with no other option but --allow-outside"
+        )
+    else:
+        lost = write_multiscale(source, out, scales)
+    click.echo(out / ("transforms.json" if scales is None else "metadata.json"))
     for warning in source.warnings:
         click.echo(f"warning: {warning}", err=True)
     for what in lost:

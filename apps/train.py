@@ -10,7 +10,7 @@ from taichi_nerf.apps.command import Command, arch_option
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, open_folder
 
-METHODS = ("ngp", "nerf", "mipnerf")
+METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 
 
 @click.command(cls=Command)

@@ -148,16 +148,16 @@ def damping(x):
 
 @ti.kernel
 def encode_gaussians(
-    means: ti.types.ndarray(ndim=2),  # [n_points, 3]
-    variances: ti.types.ndarray(ndim=2),  # [n_points, 3]
+    means: ti.types.ndarray(ndim=2),  # [n_points, n_coordinates]
+    variances: ti.types.ndarray(ndim=2),  # [n_points, n_coordinates]
     n_frequencies: ti.i32,
     n_lanes: ti.template(),
     n_parts: ti.i32,
-    out: ti.types.ndarray(ndim=2),  # [n_points, 6 * n_frequencies]
+    out: ti.types.ndarray(ndim=2),  # [n_points, 2 * n_coordinates * n_frequencies]
 ):
     """Work is shared out as in `frequency_encoding.py`, which also explains the angles in two words."""
     for block, part in ti.ndrange((means.shape[0] + n_lanes - 1) // n_lanes, n_parts):
-        for c in range(3):
+        for c in range(means.shape[1]):
             zero = real(means, 0)
             high, low, exponent = lanes_of(zero, n_lanes), lanes_of(zero, n_lanes), lanes_of(zero, n_lanes)
             for lane in range(n_lanes):
@@ -167,7 +167,7 @@ def encode_gaussians(
             for lane in range(n_lanes):
                 turns, rest = quarter_turns(high[lane])
                 high[lane], low[lane] = turns * (1 << part), rest * (1 << part)
-            column = 3 * part + c
+            column = means.shape[1] * part + c
             for _step in range(n_frequencies // n_parts):
                 sines, cosines = lanes_of(zero, n_lanes), lanes_of(zero, n_lanes)
                 for lane in range(n_lanes):
@@ -179,25 +179,26 @@ def encode_gaussians(
                 for lane in range(n_lanes):
                     i = ti.min(block * n_lanes + lane, means.shape[0] - 1)
                     out[i, column] = sines[lane]
-                    out[i, column + 3 * n_frequencies] = cosines[lane]
-                column += 3 * n_parts
+                    out[i, column + means.shape[1] * n_frequencies] = cosines[lane]
+                column += means.shape[1] * n_parts
 
 
 @ti.kernel
 def encode_gaussians_adjoint(
-    out: ti.types.ndarray(ndim=2),  # [n_points, 6 * n_frequencies]
-    grad_out: ti.types.ndarray(ndim=2),  # [n_points, 6 * n_frequencies]
+    out: ti.types.ndarray(ndim=2),  # [n_points, 2 * n_coordinates * n_frequencies]
+    grad_out: ti.types.ndarray(ndim=2),  # [n_points, 2 * n_coordinates * n_frequencies]
     n_frequencies: ti.i32,
-    out_means: ti.types.ndarray(ndim=2),  # [n_points, 3]
-    out_variances: ti.types.ndarray(ndim=2),  # [n_points, 3]
+    out_means: ti.types.ndarray(ndim=2),  # [n_points, n_coordinates]
+    out_variances: ti.types.ndarray(ndim=2),  # [n_points, n_coordinates]
 ):
     """The encoding holds its own derivatives: 2^l times the partner's value, and -4^l / 2 times the value itself."""
-    for i, c in ti.ndrange(out_means.shape[0], 3):
+    n_coordinates = out_means.shape[1]
+    for i, c in ti.ndrange(out_means.shape[0], n_coordinates):
         of_mean, of_variance = real(out, 0), real(out, 0)
         for l in range(n_frequencies):  # noqa: E741 - the paper's letter
-            column = 3 * l + c
-            sine, cosine = out[i, column], out[i, column + 3 * n_frequencies]
-            of_sine, of_cosine = grad_out[i, column], grad_out[i, column + 3 * n_frequencies]
+            column = n_coordinates * l + c
+            sine, cosine = out[i, column], out[i, column + n_coordinates * n_frequencies]
+            of_sine, of_cosine = grad_out[i, column], grad_out[i, column + n_coordinates * n_frequencies]
             of_mean += (1 << l) * (cosine * of_sine - sine * of_cosine)
             of_variance -= (1 << 2 * l) * (sine * of_sine + cosine * of_cosine) / 2
         out_means[i, c] = of_mean

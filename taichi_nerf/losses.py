@@ -8,14 +8,18 @@ from torch import Tensor, nn
 from taichi_nerf.ops import distortion
 from taichi_nerf.rays import Samples
 
-Photometric = Literal["mse", "huber"]
+Photometric = Literal["mse", "huber", "charbonnier"]
 HUBER_DELTA = 0.1  # instant-ngp's
+CHARBONNIER_PADDING = 0.001  # mip-NeRF 360's
 
 
 def photometric(kind: Photometric, color: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Squared error of colors [n, 3], or Huber's: quadratic to 0.1, then linear, scaled alike near zero."""
+    """Squared error of colors [n, 3]; or Huber's: quadratic to 0.1, then linear, scaled alike near zero; or Charbonnier's
+    (d² + 0.001²)^½, which is |d| but at zero."""
     if kind == "mse":
         errors = (color - truth).square()
+    elif kind == "charbonnier":
+        errors = ((color - truth).square() + CHARBONNIER_PADDING**2).sqrt()
     else:
         errors = 2 * nn.functional.huber_loss(color, truth, reduction="none", delta=HUBER_DELTA)
     return errors.mean() if weights is None else (errors.mean(-1) * weights).mean()

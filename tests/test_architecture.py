@@ -23,7 +23,7 @@ RULES = {
     "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
     "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes"}, {"torch", "numpy", "imageio"}),
     "ndc": ({"scenes.scene_data"}, {"torch"}),
-    "fields": ({"fields", "ops"}, {"torch"}),
+    "fields": ({"fields", "ops", "rays"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "weights": ({"weights", "fields"}, {"torch", "numpy"}),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),

@@ -19,16 +19,20 @@ SMALL = HashGridSettings(n_levels=4, log2_table_size=12, base_resolution=4, max_
 def sequential(mlp: Mlp) -> nn.Sequential:
     """The same network of torch's own parts."""
     layers: list[nn.Module] = []
-    for weight in mlp.weights:
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    for number, weight in enumerate(mlp.weights):
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=len(mlp.biases) > 0)
         linear.weight = nn.Parameter(weight.detach().clone())
+        if len(mlp.biases):
+            linear.bias = nn.Parameter(mlp.biases[number].detach().clone())
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
-def of_new(n_rows, widths, precision="float32"):
+def of_new(n_rows, widths, precision="float32", biases=False):
     generator = torch.Generator().manual_seed(n_rows)
-    mlp = Mlp(widths, generator, precision)
+    mlp = Mlp(widths, generator, precision, biases)
+    for bias in mlp.biases:
+        nn.init.normal_(bias, generator=generator)
     rows, cotangent = (torch.randn(n_rows, width, generator=generator) for width in (widths[0], widths[-1]))
     return mlp, rows, cotangent
 
@@ -54,8 +58,9 @@ def places(n, generator):
 
 @pytest.mark.parametrize("n_rows", [0, 1, CHUNK, CHUNK + 1, 20_000])
 @pytest.mark.parametrize("widths", [(32, 64, 16), (8, 16, 16, 3), (5, 2)])
-def test_a_network_equals_linear_layers_with_relu_between_them(n_rows, widths):
-    mlp, rows, cotangent = of_new(n_rows, widths)
+@pytest.mark.parametrize("biases", [False, True])
+def test_a_network_equals_linear_layers_with_relu_between_them(n_rows, widths, biases):
+    mlp, rows, cotangent = of_new(n_rows, widths, biases=biases)
     plain = sequential(mlp)
     ours, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
     out, expected = mlp(ours), plain(theirs)
@@ -65,6 +70,8 @@ def test_a_network_equals_linear_layers_with_relu_between_them(n_rows, widths):
     close(ours.grad, theirs.grad, 5e-6)
     for weight, layer in zip(mlp.weights, plain[::2], strict=True):
         close(weight.grad, layer.weight.grad, 2e-5)
+    for bias, layer in zip(mlp.biases, plain[::2], strict=False):
+        close(bias.grad, layer.bias.grad, 2e-5)
 
 
 def test_weights_have_the_same_gradient_whether_or_not_rows_want_one():

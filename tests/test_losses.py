@@ -29,7 +29,15 @@ def test_hubers_loss_is_smooth_where_it_changes():
     assert_close(at.grad, torch.full((1, 3), 0.2 / 3), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["mse", "huber"])
+def test_charbonniers_loss_is_the_distance_but_at_zero_where_it_is_smooth():
+    at = torch.tensor([[0.3, -0.4, 0.0]], requires_grad=True)
+    loss = losses.photometric("charbonnier", at, torch.zeros(1, 3))
+    assert loss.item() == pytest.approx((0.3 + 0.4 + 0.001) / 3, rel=1e-5)
+    loss.backward()
+    assert_close(at.grad, torch.tensor([[1 / 3, -1 / 3, 0]]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mse", "huber", "charbonnier"])
 def test_weights_count_rays(kind):
     weights = torch.tensor([3.0, 0.0])
     first = losses.photometric(kind, COLOR[:1], TRUTH[:1])

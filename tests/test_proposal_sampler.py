@@ -1,12 +1,14 @@
 """Proposals: the loss against brute force, spacing, and samples that gather where a density is."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from taichi_nerf import losses
 from taichi_nerf.rays import Rays
-from taichi_nerf.samplers.proposal_sampler import ProposalSettings, annealed, distances, propose
+from taichi_nerf.samplers.proposal_sampler import ProposalSettings, annealed, at_middles, distances, propose
 
 
 def histogram(n_rays, n, generator):
@@ -57,23 +59,27 @@ def test_annealing_goes_from_even_to_the_weights_themselves():
     assert annealed(0.1) == pytest.approx(1 / 1.9)
 
 
-def test_s_is_even_in_distance_or_in_disparity():
+def test_s_is_even_in_distance_in_disparity_or_in_one_and_then_the_other():
     s, near, far = torch.tensor([[0.0, 0.5, 1]]), torch.tensor([2.0]), torch.tensor([6.0])
-    assert_close(distances(s, near, far, False), torch.tensor([[2.0, 4, 6]]))
-    assert_close(distances(s, near, far, True), torch.tensor([[2.0, 3, 6]]))
+    assert_close(distances(s, near, far, math.inf), torch.tensor([[2.0, 4, 6]]))
+    assert_close(distances(s, near, far, 0.0), torch.tensor([[2.0, 3, 6]]))
+    assert_close(distances(s, near, far, 100.0), torch.tensor([[2.0, 4, 6]]))
+    # g(2) = 1/2, g(4) = 1, g(16) = 7/4: thirds lie at 11/12 and 4/3
+    s, far = torch.tensor([[0.0, 0.4, 2 / 3, 1]]), torch.tensor([16.0])
+    assert_close(distances(s, near, far, 4.0), torch.tensor([[2.0, 4, 6, 16]]))
 
 
-@pytest.mark.parametrize("inverse", [False, True])
-def test_samples_gather_where_a_proposal_has_its_density(cpu, generator, inverse):
+@pytest.mark.parametrize("even_until", [math.inf, 0.0, 2.0])
+def test_samples_gather_where_a_proposal_has_its_density(cpu, generator, even_until):
     """A wall at z = 3, three tenths thick: nearly all that the field sees is there."""
     rays = Rays(torch.zeros(20, 3), torch.tensor([[0.0, 0, 1]]).expand(20, 3).contiguous(), torch.zeros(20))
-    wall = lambda at: 30 * ((at[:, 2] > 3) & (at[:, 2] < 3.3)).float()  # noqa: E731
+    wall = at_middles(lambda at: 30 * ((at[:, 2] > 3) & (at[:, 2] < 3.3)).float())
     near, far = torch.full((20,), 1.0), torch.full((20,), 9.0)
     settings = ProposalSettings((64, 32), 16, padding=1e-4)
-    found = propose([wall, wall], settings, rays, near, far, inverse=inverse, generator=generator)
+    found = propose([wall, wall], settings, rays, near, far, even_until=even_until, generator=generator)
     middles = (found.samples.t_starts + found.samples.t_ends) / 2
     assert ((middles > 2.7) & (middles < 3.5)).float().mean() > 0.9
     assert [tuple(proposal.weights.shape) for proposal in found.proposals] == [(20, 64), (20, 32)]
     assert (found.edges.diff() >= 0).all()
-    early = propose([wall, wall], settings, rays, near, far, inverse=inverse, generator=generator, progress=0.0)
+    early = propose([wall, wall], settings, rays, near, far, even_until=even_until, generator=generator, progress=0.0)
     assert_close(early.edges.diff().mean(0), torch.full((16,), 1 / 16), atol=0.03, rtol=0)

@@ -1,4 +1,4 @@
-"""Small multilayer perceptrons, fast on processors: no biases, ReLU between layers, none after the last.
+"""Small multilayer perceptrons, fast on processors: ReLU between layers, none after the last; biases where they are asked for.
 
 On a CPU the time of a 64-wide network is memory, not arithmetic. So rows go through all layers a chunk at a time, whose
 activations stay in cache; chunks have few shapes (the last is padded to a power of two), because each new shape costs oneDNN tens
@@ -28,7 +28,9 @@ def best_precision(device: torch.device) -> Precision:
 class Mlp(nn.Module):
     """Layers of the given widths, the input's first: `Mlp((32, 64, 16))`."""
 
-    def __init__(self, widths: tuple[int, ...], generator: torch.Generator, precision: Precision = "float32"):
+    def __init__(
+        self, widths: tuple[int, ...], generator: torch.Generator, precision: Precision = "float32", biases: bool = False
+    ):
         super().__init__()
         self.dtype = getattr(torch, precision)
         bounds = [(6 / (n_in + n_out)) ** 0.5 for n_in, n_out in pairwise(widths)]  # Glorot
@@ -36,37 +38,41 @@ class Mlp(nn.Module):
             nn.Parameter((2 * torch.rand(n_out, n_in, generator=generator) - 1) * bound)
             for (n_in, n_out), bound in zip(pairwise(widths), bounds, strict=True)
         )
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in widths[1:] if biases)
 
     def forward(self, rows: Tensor) -> Tensor:  # [n, widths[0]] → [n, widths[-1]], of the network's precision
-        weights = [weight.to(self.dtype) for weight in self.weights]
-        return _Layers.apply(rows.to(self.dtype), *weights)
+        weights = [weight.to(self.dtype) for weight in (*self.weights, *self.biases)]
+        return _Layers.apply(rows.to(self.dtype), len(self.weights), *weights)
 
 
 class _Layers(torch.autograd.Function):
+    """weights: the matrices of all layers, then their biases or none."""
+
     @staticmethod
-    def forward(ctx: Any, rows, *weights):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, rows, n_layers, *weights):  # type: ignore[no-untyped-def]
         n, chunk = len(rows), CHUNK if rows.device.type == "cpu" else max(len(rows), 1)
-        out = rows.new_empty(n, len(weights[-1]))
+        matrices, biases = weights[:n_layers], weights[n_layers:] or (None,) * n_layers
+        out = rows.new_empty(n, len(matrices[-1]))
         kept = any(ctx.needs_input_grad)
         activations = []
         for start in range(0, n, chunk):
             layer, inputs = _padded(rows[start : start + chunk]), []
-            for weight in weights[:-1]:
+            for matrix, bias in zip(matrices[:-1], biases[:-1], strict=True):
                 inputs.append(layer)
-                layer = torch.mm(layer, weight.t()).relu_()
+                layer = _linear(layer, matrix, bias).relu_()
             inputs.append(layer)
-            out[start : start + chunk] = torch.mm(layer, weights[-1].t())[: n - start]
+            out[start : start + chunk] = _linear(layer, matrices[-1], biases[-1])[: n - start]
             if kept:
                 activations.extend(inputs)
         ctx.save_for_backward(*weights, *activations)
-        ctx.n_layers, ctx.chunk = len(weights), chunk
+        ctx.n_layers, ctx.n_weights, ctx.chunk = n_layers, len(weights), chunk
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
         n_layers, chunk, n = ctx.n_layers, ctx.chunk, len(grad)
-        weights, activations = ctx.saved_tensors[:n_layers], ctx.saved_tensors[n_layers:]
+        weights, activations = ctx.saved_tensors[: ctx.n_weights], ctx.saved_tensors[ctx.n_weights :]
         of_weights = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
         of_rows = grad.new_empty(n, weights[0].shape[1]) if ctx.needs_input_grad[0] else None
         for place, start in enumerate(range(0, n, chunk)):
@@ -74,13 +80,19 @@ class _Layers(torch.autograd.Function):
             layer = _padded(grad[start : start + chunk])
             for index in reversed(range(n_layers)):
                 of_weights[index] += torch.mm(layer.t(), inputs[index])
+                if len(weights) > n_layers:
+                    of_weights[n_layers + index] += layer.sum(0)
                 if index or of_rows is not None:
                     layer = torch.mm(layer, weights[index])
                 if index:
                     layer = torch.ops.aten.threshold_backward(layer, inputs[index], 0)
             if of_rows is not None:
                 of_rows[start : start + chunk] = layer[: n - start]
-        return of_rows, *(g.to(w.dtype) for g, w in zip(of_weights, weights, strict=True))
+        return of_rows, None, *(g.to(w.dtype) for g, w in zip(of_weights, weights, strict=True))
+
+
+def _linear(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(rows, matrix.t()) if bias is None else torch.addmm(bias, rows, matrix.t())
 
 
 def _padded(rows: Tensor) -> Tensor:

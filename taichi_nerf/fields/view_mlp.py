@@ -1,6 +1,6 @@
 """NeRF's network (Mildenhall et al. 2020, figure 7), which mip-NeRF has, too: what a place is, then how it looks from somewhere.
 
-x → n_layers of ReLU, x once more before the layer behind `skip_after` → density; 256 numbers
+x → n_layers of ReLU, x once more before the layer behind `skip_after` → density; n_feature numbers
 those numbers and the direction → one layer of ReLU → color
 
 Inputs are encoded already; outputs are raw, before any activation. As in `mlp`, rows go through all layers a chunk at a time,
@@ -32,6 +32,7 @@ class ViewMlp(nn.Module):
         n_hidden: int = 256,
         skip_after: int = 4,  # the layer, counted from 0, whose output the place is put before again
         n_view_hidden: int = 128,
+        n_feature: int | None = None,  # numbers of a place that its color is made from; None: n_hidden
         precision: Precision = "float32",
     ):
         super().__init__()
@@ -39,8 +40,9 @@ class ViewMlp(nn.Module):
         inputs = [n_position] + [n_hidden + n_position * (layer == skip_after) for layer in range(n_layers - 1)]
         self.layers = nn.ModuleList(_linear(n_in, n_hidden, generator) for n_in in inputs)
         self.density = _linear(n_hidden, 1, generator)
-        self.feature = _linear(n_hidden, n_hidden, generator)
-        self.view = _linear(n_hidden + n_view, n_view_hidden, generator)
+        n_feature = n_feature or n_hidden
+        self.feature = _linear(n_hidden, n_feature, generator)
+        self.view = _linear(n_feature + n_view, n_view_hidden, generator)
         self.color = _linear(n_view_hidden, 3, generator)
 
     def forward(self, positions: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:  # [n, n_position], [n, n_view]
@@ -119,13 +121,13 @@ class _Network(torch.autograd.Function):
         weights, activations = ctx.saved_tensors[:n_weights], ctx.saved_tensors[n_weights:]
         sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
         of_positions = grad.new_empty(len(grad), n_position) if ctx.needs_input_grad[0] else None
-        n_hidden = len(weights[-6]) - 1
-        of_views = grad.new_empty(len(grad), weights[-4].shape[1] - n_hidden) if ctx.needs_input_grad[1] else None
+        n_feature = len(weights[-6]) - 1
+        of_views = grad.new_empty(len(grad), weights[-4].shape[1] - n_feature) if ctx.needs_input_grad[1] else None
 
         def back(place: int, of_out: Tensor, rows: Tensor, needed: bool = True) -> Tensor:
             """Through the matrix at this place, whose input was `rows`."""
             sums[2 * place] += torch.mm(of_out.t(), rows)
-            sums[2 * place + 1] += of_out.sum(0, dtype=torch.float32)
+            sums[2 * place + 1] += of_out.sum(0)  # summed in float32, like products: rounded once for each chunk
             return torch.mm(of_out, weights[2 * place]) if needed else of_out
 
         for part, start in enumerate(range(0, len(grad), chunk)):
@@ -134,8 +136,8 @@ class _Network(torch.autograd.Function):
             of_view = back(n_layers + 2, of_out[:, 1:].contiguous(), inputs[-1])
             of_seen = back(n_layers + 1, _where_positive(of_view, inputs[-1]), inputs[-2])
             if of_views is not None:
-                of_views[start : start + chunk] = of_seen[:, n_hidden:]
-            of_hidden = back(n_layers, torch.cat([of_seen[:, :n_hidden], of_out[:, :1]], -1), inputs[-3])
+                of_views[start : start + chunk] = of_seen[:, n_feature:]
+            of_hidden = back(n_layers, torch.cat([of_seen[:, :n_feature], of_out[:, :1]], -1), inputs[-3])
             of_rows = None
             for index in reversed(range(n_layers)):
                 hidden = inputs[index + 1]

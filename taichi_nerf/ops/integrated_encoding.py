@@ -51,11 +51,11 @@ def cast_frustums(
 
 
 def integrated_encoding(
-    means: Tensor,  # [n_points, 3]
-    variances: Tensor,  # [n_points, 3]
+    means: Tensor,  # [n_points, n_coordinates]
+    variances: Tensor,  # [n_points, n_coordinates]
     *,
     n_frequencies: int = 16,
-) -> Tensor:  # [n_points, 6 * n_frequencies]
+) -> Tensor:  # [n_points, 2 * n_coordinates * n_frequencies]
     """Encode Gaussians by the expected sines and cosines of 2^l x, l = 0 … n_frequencies - 1, without x itself.
 
     Columns: all sines, frequency after frequency with the coordinates innermost, then all cosines. Octaves finer than the
@@ -63,7 +63,7 @@ def integrated_encoding(
     """
     if not 1 <= n_frequencies <= MOST_FREQUENCIES:
         raise ValueError(f"integrated_encoding: n_frequencies has to be 1 to {MOST_FREQUENCIES}, got {n_frequencies}")
-    check("integrated_encoding", means=(means, "n_points 3"), variances=(variances, "n_points 3"))
+    check("integrated_encoding", means=(means, "n_points n_coordinates"), variances=(variances, "n_points n_coordinates"))
     return _IntegratedEncoding.apply(means, variances, n_frequencies)
 
 
@@ -93,7 +93,7 @@ class _CastFrustums(torch.autograd.Function):
 class _IntegratedEncoding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means, variances, n_frequencies):  # type: ignore[no-untyped-def]
-        out = fresh(means, len(means), 6 * n_frequencies)
+        out = fresh(means, len(means), 2 * means.shape[1] * n_frequencies)
         check("integrated_encoding", output=(out, "n_points n_columns"))
         if len(means):
             n_lanes, n_parts = (8, 1) if current().arch == "cpu" else (1, n_frequencies)
@@ -106,7 +106,7 @@ class _IntegratedEncoding(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out):  # type: ignore[no-untyped-def]
         out = ctx.saved_tensors[0].detach()
-        of_means, of_variances = (out.new_empty(len(out), 3) for _ in range(2))
+        of_means, of_variances = (out.new_empty(len(out), out.shape[1] // (2 * ctx.n_frequencies)) for _ in range(2))
         if len(out):
             launch(kernels.encode_gaussians_adjoint, out, plain(grad_out), ctx.n_frequencies, of_means, of_variances)
         return of_means, of_variances, None

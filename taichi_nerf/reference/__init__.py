@@ -18,6 +18,7 @@ FAMILIES = (
     "voxel_grid",
     "spherical_harmonics",
     "frequency_encoding",
+    "contraction",
     "integrated_encoding",
     "fused_mlp",
     "adam",

@@ -37,11 +37,11 @@ def cast_frustums(
 
 
 def integrated_encoding(
-    means: Tensor,  # [n_points, 3]
-    variances: Tensor,  # [n_points, 3]
+    means: Tensor,  # [n_points, n_coordinates]
+    variances: Tensor,  # [n_points, n_coordinates]
     *,
     n_frequencies: int = 16,
-) -> Tensor:  # [n_points, 6 * n_frequencies]
+) -> Tensor:  # [n_points, 2 * n_coordinates * n_frequencies]
     """Expected [sin(2^l x), cos(2^l x)] of x ~ N(means, variances): all sines, then all cosines, coordinates innermost."""
     octaves = 2.0 ** torch.arange(n_frequencies, dtype=means.dtype, device=means.device)[:, None]
     angles = (means[:, None, :] * octaves).flatten(1)
@@ -54,6 +54,7 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
     like = torch.empty(0, dtype=dtype)
     # Wide enough that finite differences resolve the highest octave that is left.
     points = {"means": uniform(generator, (n, 3), -2, 2, like), "variances": uniform(generator, (n, 3), 2e-4, 2e-2, like)}
+    wide = {"means": uniform(generator, (n, 7), -2, 2, like), "variances": uniform(generator, (n, 7), 2e-4, 2e-2, like)}
     n_rays = (n + 63) // 64
     count = torch.randint(0, 129, (n_rays,), generator=generator)
     spans = torch.stack([count.cumsum(0) - count, count], -1).int()
@@ -72,6 +73,7 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
     return [
         Example("integrated_encoding", points, ("means", "variances"), "16 frequencies"),
         Example("integrated_encoding", {**points, "n_frequencies": 5}, ("means", "variances"), "5 frequencies"),
+        Example("integrated_encoding", {**wide, "n_frequencies": 3}, ("means", "variances"), "7 coordinates"),
         Example("cast_frustums", frustums, of_frustums, "cones"),
         Example("cast_frustums", {**frustums, "shape": "cylinder"}, of_frustums, "cylinders"),
     ]

@@ -51,3 +51,10 @@ def from_edges(edges: Tensor) -> Samples:  # [n_rays, n + 1] ascending
     first = torch.arange(n_rays, dtype=torch.int32, device=edges.device)
     spans = torch.stack([first * n, torch.full_like(first, n)], -1)
     return Samples(edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1), first.repeat_interleave(n), spans)
+
+
+def endless_last(samples: Samples) -> Samples:
+    """The last interval of each ray stands for all behind it. All rays have equally many."""
+    t_ends = samples.t_ends.view(len(samples.spans), -1).clone()
+    t_ends[:, -1] += ENDLESS
+    return samples._replace(t_ends=t_ends.view(-1))

@@ -3,9 +3,11 @@
 Each network sees the intervals that the one before it proposes, even ones at first, and the weights that its density gives them
 are the histogram from which the next ones are drawn. The networks learn from the field's weights alone (`losses.interlevel`).
 Early in training histograms are flattened to w^a, a = b p / ((b - 1) p + 1), so that all of a ray is seen. Intervals are even in
-t, or in 1 / t around scenes that go on: s goes from 0 at near to 1 at far.
+t; around scenes that go on up to a distance m, and in 1 / t from there: in g(t) = t / m up to m, 2 - m / t beyond. s goes from 0
+at near to 1 at far.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from taichi_nerf.ops import compositing, importance_sampling
 from taichi_nerf.rays import Rays, Samples
-from taichi_nerf.samplers.hierarchical_sampler import from_edges
+from taichi_nerf.samplers.hierarchical_sampler import endless_last, from_edges
 
 ANNEAL_BIAS = 10.0  # b
 
@@ -26,11 +28,17 @@ class ProposalSettings:
     n_samples: int = 32  # that the field sees
     anneal: float = 0.1  # share of the training in which histograms are flattened
     padding: float = 0.01  # that every interval weighs besides
+    blur: bool = False  # intervals next to heavy ones count as such
+    even_until: float | None = None  # distance m, for scenes that go on; None: of the cameras from the scene's middle; 0: near
     loss: float = 1.0  # weight of what the networks learn by
 
     def __post_init__(self) -> None:
         if not self.n_proposed or min(*self.n_proposed, self.n_samples) < 1:
             raise ValueError("expected at least one network in n_proposed, and at least one sample of each")
+
+
+# Densities [n_samples] of the samples of some rays.
+Density = Callable[[Rays, Samples], Tensor]
 
 
 class Proposal(NamedTuple):
@@ -49,13 +57,14 @@ class Proposed(NamedTuple):
 
 
 def propose(
-    densities: Sequence[Callable[[Tensor], Tensor]],  # [n, 3] → [n], one for each of `n_proposed`
+    densities: Sequence[Density],  # one for each of `n_proposed`
     settings: ProposalSettings,
     rays: Rays,
     t_near: Tensor,  # [n_rays]
     t_far: Tensor,  # [n_rays]
     *,
-    inverse: bool,  # even in 1 / t
+    even_until: float = math.inf,  # the distance from which intervals are even in 1 / t
+    endless: bool = False,  # the last interval of a ray stands for all behind it
     generator: torch.Generator | None = None,  # None: evenly within each histogram
     progress: float = 1.0,  # of the training
 ) -> Proposed:
@@ -68,11 +77,12 @@ def propose(
         uniforms = None if generator is None else torch.rand(n_rays, n + 1, generator=generator).to(edges.device)
         flat = weights.detach() ** power
         edges = importance_sampling.importance_sample(
-            edges, flat, n + 1, uniforms=uniforms, stratified=generator is not None, padding=settings.padding
-        )
-        samples = from_edges(distances(edges, t_near, t_far, inverse))
+            edges, flat, n + 1, uniforms=uniforms, stratified=generator is not None,
+            padding=settings.padding, blur=settings.blur,
+        )  # fmt: skip
+        samples = from_edges(distances(edges, t_near, t_far, even_until))
         if number < len(densities):
-            weights = weights_of(densities[number], rays, samples).view(n_rays, n)
+            weights = weights_of(densities[number](rays, samples), samples, endless).view(n_rays, n)
             proposals.append(Proposal(edges, weights))
     return Proposed(samples, edges, proposals)
 
@@ -83,16 +93,29 @@ def annealed(p: float) -> float:
     return ANNEAL_BIAS * p / ((ANNEAL_BIAS - 1) * p + 1)
 
 
-def distances(s: Tensor, t_near: Tensor, t_far: Tensor, inverse: bool) -> Tensor:  # [n_rays, n], [n_rays], [n_rays]
+def distances(s: Tensor, t_near: Tensor, t_far: Tensor, even_until: float) -> Tensor:  # [n_rays, n], [n_rays], [n_rays]
     """t of s."""
     near, far = t_near[:, None], t_far[:, None]
-    return 1 / torch.lerp(1 / near, 1 / far, s) if inverse else torch.lerp(near, far, s)
+    if even_until == math.inf:
+        return torch.lerp(near, far, s)
+    m = near.clamp_min(even_until)
+    g = torch.lerp(near / m, torch.where(far < m, far / m, 2 - m / far), s)
+    return m * torch.where(g < 1, g, 1 / (2 - g))
 
 
-def weights_of(density: Callable[[Tensor], Tensor], rays: Rays, samples: Samples) -> Tensor:
-    """Weights [n_samples] that a density gives to intervals, seen at their middles."""
-    middles = (samples.t_starts + samples.t_ends) / 2
-    origins, directions = (part.detach().index_select(0, samples.ray_indices) for part in rays[:2])
-    found = density(origins + middles[:, None] * directions)
-    nothing = found.new_zeros(len(found), 1)
-    return compositing.composite_rays(found, nothing, samples.t_starts, samples.t_ends, samples.spans).weights
+def weights_of(density: Tensor, samples: Samples, endless: bool) -> Tensor:
+    """Weights [n_samples] that densities [n_samples] give to the intervals."""
+    nothing = density.new_zeros(len(density), 1)
+    lasting = endless_last(samples) if endless else samples
+    return compositing.composite_rays(density, nothing, *lasting[:2], samples.spans).weights
+
+
+def at_middles(density: Callable[[Tensor], Tensor]) -> Density:
+    """The density [n] of places [n, 3] as one of samples: seen at their middles."""
+
+    def of_samples(rays: Rays, samples: Samples) -> Tensor:
+        middles = (samples.t_starts + samples.t_ends) / 2
+        origins, directions = (part.detach().index_select(0, samples.ray_indices) for part in rays[:2])
+        return density(origins + middles[:, None] * directions)
+
+    return of_samples

@@ -3,15 +3,17 @@
 Of all rays only those are cast that can see anything: that meet the box, or that go forward. What others show is the background.
 """
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from taichi_nerf import ndc
 from taichi_nerf.ops import ray_box
 from taichi_nerf.rays import Rays
-from taichi_nerf.scenes.scene_data import Bounds, Frustum
+from taichi_nerf.scenes.scene_data import Bounds, Frustum, SceneData
 
 LEAST_FORWARD = 1e-3  # of a ray's length, along the mean view: what normalised device coordinates need
 
@@ -45,6 +47,13 @@ def cast(rays: Rays, bounds: Bounds, box: Tensor | None, frustum: Frustum | None
     t_near = torch.full_like(rays.radii.detach(), near)
     which = torch.arange(len(origins), device=origins.device)
     return Cast(which, rays, origins, directions, t_near, torch.full_like(t_near, far))
+
+
+def even_until(chosen: float | None, scene: SceneData) -> float:
+    """The distance from which intervals on rays are even in 1 / t: beyond the scene's middle, if nothing else was chosen."""
+    if not scene.bounds.unbounded:
+        return math.inf
+    return float(np.median(np.linalg.norm(scene.cameras.centers, axis=-1))) if chosen is None else chosen
 
 
 def distances(t: Tensor, found: Cast, frustum: Frustum | None, farthest: float) -> Tensor:  # [n, n_samples] → the same

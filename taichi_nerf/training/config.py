@@ -15,7 +15,7 @@ from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 
 Background = Literal["white", "black", "random"]
-Method = Literal["ngp", "nerf", "mipnerf"]
+Method = Literal["ngp", "nerf", "mipnerf", "mipnerf360"]
 Axes = Literal["auto", "file", "upright", "recentred", "spherified"]
 
 

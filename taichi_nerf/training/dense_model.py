@@ -26,7 +26,10 @@ class DenseModel(Model):
         config = self.config.optimiser
         networks = [parameter for name, parameter in self.named_parameters() if not name.startswith("rig.")]
         groups = [{"name": "networks", "params": networks, "first_lr": config.first_rate}]
-        return torch.optim.Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
+        made = torch.optim.Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
+        if config.largest_gradient:
+            made.register_step_pre_hook(lambda *_: shorten(networks, config.largest_gradient))
+        return made
 
     def rate(self, progress: float) -> float:
         config = self.config.optimiser
@@ -51,3 +54,8 @@ class DenseModel(Model):
 def draws(n_rays: int, n: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:
     """Uniform numbers [n_rays, n]; without a generator none, which is evenly."""
     return None if generator is None else torch.rand(n_rays, n, generator=generator).to(like.device)
+
+
+def shorten(parameters: list[torch.nn.Parameter], most: float) -> None:
+    """Shorten the gradient of all of them together to at most this norm."""
+    torch.nn.utils.clip_grad_norm_(parameters, most)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training import mipnerf_config, nerf_config, presets
+from taichi_nerf.training import mipnerf360_config, mipnerf_config, nerf_config, presets
 from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.mipnerf360_model import MipNerf360Model
 from taichi_nerf.training.mipnerf_model import MipNerfModel
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.nerf_model import NerfModel
@@ -37,6 +38,9 @@ METHODS = {
     "ngp": Method(NgpConfig, tuple(presets.STEPS), presets.choose, _ngp_model),
     "nerf": Method(nerf_config.NerfConfig, nerf_config.PRESETS, nerf_config.choose, NerfModel),
     "mipnerf": Method(mipnerf_config.MipNerfConfig, mipnerf_config.PRESETS, mipnerf_config.choose, MipNerfModel),
+    "mipnerf360": Method(
+        mipnerf360_config.MipNerf360Config, mipnerf360_config.PRESETS, mipnerf360_config.choose, MipNerf360Model
+    ),
 }
 
 

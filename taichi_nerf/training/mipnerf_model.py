@@ -103,7 +103,8 @@ class MipNerfModel(DenseModel):
         means, variances = integrated_encoding.cast_frustums(
             found.origins, found.directions, found.rays.radii, *samples, shape=shape
         )
-        seen_from = self.field.encode_views(found.directions).index_select(0, samples.ray_indices)
+        views = self.field.encode_views(found.directions).to(self.field.network.dtype)
+        seen_from = views.index_select(0, samples.ray_indices)
         std = self.config.mipnerf.noise if generator is not None else 0.0
         noise = std * torch.randn(len(means), generator=generator).to(means.device) if std else None
         density, color = self.field.look(means, variances, seen_from, noise)

@@ -42,6 +42,7 @@ class LogLinearSettings:
     delay_factor: float = 1.0  # to this share of it, at first
     beta2: float = 0.999
     epsilon: float = 1e-7
+    largest_gradient: float = 0.0  # norm of all parameters' together; longer ones are shortened to it; 0: none are
 
 
 @dataclass(frozen=True)

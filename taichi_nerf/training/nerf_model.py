@@ -89,7 +89,7 @@ class NerfModel(DenseModel):
     ) -> Level:  # [n, n_samples]
         n, n_samples = t.shape
         positions = found.origins[:, None] + t[..., None] * found.directions[:, None]
-        seen_from = field.encode_views(found.rays.directions).repeat_interleave(n_samples, 0)
+        seen_from = field.encode_views(found.rays.directions).to(field.network.dtype).repeat_interleave(n_samples, 0)
         std = self.config.nerf.noise if generator is not None else 0.0
         noise = std * torch.randn(n * n_samples, generator=generator).to(t.device) if std else None
         density, color = field.look(positions.reshape(-1, 3), seen_from, noise)

@@ -8,8 +8,9 @@ from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
 from taichi_nerf.rays import Rays, RenderedRays
 from taichi_nerf.rendering import Picture, normals_of
-from taichi_nerf.samplers.proposal_sampler import Proposed, propose
+from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, propose
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig
 from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Compared, Model, Shown
@@ -31,6 +32,7 @@ class NgpProposalModel(Model):
         self.proposals = nn.ModuleList(
             DensityField(config.density, self.box.clone(), contraction, generator) for _ in config.proposal.n_proposed
         )
+        self.even_until = even_until(config.proposal.even_until, scene)
         self.progress = 0.0
         self.needs_depth = config.loss.depth > 0
         self.to(device)
@@ -98,8 +100,8 @@ class NgpProposalModel(Model):
         else:
             t_near, t_far = ray_box.intersect_boxes(origins, directions, self.box, near=near, far=far)
         return propose(
-            list(self.proposals), self.config.proposal, rays, t_near, t_far,
-            inverse=unbounded, generator=generator, progress=progress,
+            [at_middles(proposal) for proposal in self.proposals], self.config.proposal, rays, t_near, t_far,
+            even_until=self.even_until, generator=generator, progress=progress,
         )  # fmt: skip
 
     def _render(self, rays: Rays, proposed: Proposed, background: Tensor, views: Tensor | None) -> RenderedRays:

@@ -1,0 +1,85 @@
+"""Scenes written at several sizes: read back, they are the same cameras, and every pixel is the mean of those it stands for."""
+
+from dataclasses import replace
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import sample_blender
+import sample_multiscale
+from click.testing import CliRunner
+
+from taichi_nerf.apps.scene import scene
+from taichi_nerf.cameras import OPENCV
+from taichi_nerf.scenes import SceneError, load_scene, read_source
+from taichi_nerf.scenes.write_multiscale import write_multiscale
+
+
+@pytest.fixture
+def source(tmp_path):
+    sample_blender.make(tmp_path / "scene")
+    return read_source(tmp_path / "scene")
+
+
+def test_cameras_look_as_before_and_pixels_are_half_as_many_a_level(source, tmp_path):
+    write_multiscale(source, tmp_path / "out", 2)
+    found = read_source(tmp_path / "out")
+    assert found.kind == "multiscale"
+    assert len(found.names) == 2 * len(source.names)
+    for split, index in source.splits.items():
+        for i, view in enumerate(index):
+            for level in range(2):
+                got = found.splits[split][2 * i + level]
+                np.testing.assert_allclose(found.cameras.camera_to_worlds[got], source.cameras.camera_to_worlds[view], atol=1e-12)
+                np.testing.assert_allclose(found.cameras.intrinsics[got] * 2**level, source.cameras.intrinsics[view], rtol=1e-12)
+                assert (found.cameras.sizes[got] << level == source.cameras.sizes[view]).all()
+                assert found.weights[got] == 4**level
+
+
+def test_a_pixel_is_the_mean_by_alpha_of_four(source, tmp_path):
+    write_multiscale(source, tmp_path / "out", 2)
+    view = int(source.splits["train"][0])
+    whole = np.asarray(imageio.imread(source.image_files[view])).astype(np.float64)
+    small = np.asarray(imageio.imread(tmp_path / "out/images_train/000_d1.png")).astype(np.float64)
+    h, w = small.shape[:2]
+    blocks = whole.reshape(h, 2, w, 2, -1)
+    if whole.shape[2] == 4:
+        alpha = blocks[..., 3:]
+        color = (blocks[..., :3] * alpha).sum((1, 3)) / np.maximum(alpha.sum((1, 3)), 1e-9)
+        filled = alpha.mean((1, 3))[..., 0] > 1
+        assert np.abs(small[..., 3] - alpha.mean((1, 3))[..., 0]).max() <= 0.5
+        assert np.abs(small[..., :3] - color)[filled].max() <= 0.51
+    else:
+        assert np.abs(small - blocks.mean((1, 3))).max() <= 0.51
+
+
+def test_it_opens_as_a_scene_with_the_splits_it_had(source, tmp_path):
+    write_multiscale(source, tmp_path / "out", 3)
+    scene = load_scene(tmp_path / "out")
+    assert {name: len(index) for name, index in scene.splits.items()} == {
+        name: 3 * len(index) for name, index in source.splits.items()
+    }
+
+
+def test_what_has_odd_sides_is_refused_and_nothing_is_left(tmp_path):
+    sample_multiscale.make(tmp_path / "scene")  # its smallest pictures are 4 x 2
+    with pytest.raises(SceneError, match="4 x 2 cannot be halved 2 times"):
+        write_multiscale(read_source(tmp_path / "scene"), tmp_path / "out", 3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lens_that_distorts_is_refused(source, tmp_path):
+    bent = replace(source, cameras=replace(source.cameras, models=np.full(len(source.names), OPENCV)))
+    with pytest.raises(SceneError, match="pinhole"):
+        write_multiscale(bent, tmp_path / "out", 1)
+
+
+def test_the_command_writes_it_and_takes_nothing_that_it_would_ignore(tmp_path):
+    sample_blender.make(tmp_path / "scene")
+    wanted = ["convert", str(tmp_path / "scene"), str(tmp_path / "out"), "--scales", "2"]
+    for ignored in (["--link"], ["--n-views", "2"], ["--scale", "2"]):
+        assert CliRunner().invoke(scene, [*wanted, *ignored]).exit_code == 2
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(scene, wanted)
+    assert done.exit_code == 0, done.output
+    assert read_source(tmp_path / "out").kind == "multiscale"
