@@ -28,6 +28,10 @@ FORMAT = "prior"
 Report = Callable[[float, str], None]
 
 
+class Stopped(Exception):
+    """The wish to stop, while patches were being made."""
+
+
 @dataclass(frozen=True)
 class PatchSettings:
     """What patches a prior learns from."""
@@ -56,11 +60,16 @@ def run(
     report: Report = lambda done, text: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[bool, PriorTrainer]:
-    """Make the patches, train, and write. True if `stop` ended it."""
-    pictures, held_out = pictures_of(config.patches, report)
-    trainer = PriorTrainer(
-        config.prior, config.training, patch_set(config, pictures), patch_set(config, held_out), device
-    )  # fmt: skip
+    """Make the patches, train, and write. True if `stop` ended it; `Stopped` if that was before there was anything to save."""
+
+    def told(done: float, text: str) -> None:
+        if stop():
+            raise Stopped
+        report(done, text)
+
+    pictures, held_out = pictures_of(config.patches, told)
+    sets = patch_set(config, pictures), patch_set(config, held_out)
+    trainer = PriorTrainer(config.prior, config.training, *sets, device)
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
