@@ -17,7 +17,7 @@ PRESETS = ("small", "published")
 
 @click.group(cls=Group)
 def prior() -> None:
-    """Train, ask and show priors over RGBD patches, which regularise training on few views (DiffusioNeRF).
+    """Train, ask and show priors over RGBD patches, for training on few views (DiffusioNeRF). Each command takes --debug.
 
     \b
     Example:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from taichi_nerf.priors.prior import BUILTIN, load_prior
+from taichi_nerf.priors.prior import BUILTIN, PUBLISHED_SIZE, load_prior
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Config, NgpConfig
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
@@ -46,5 +46,11 @@ def published_geometry(is_object: bool) -> GeometrySettings:
 
 
 def patches_of(file: str, size: int) -> PatchPriorSettings:
-    """DiffusioNeRF's weights for its patches of 48 pixels."""
-    return PatchPriorSettings(file)
+    """DiffusioNeRF's weights are for 48 pixels; a pixel of smaller patches of the same angle stands for so many more.
+
+    Small priors are for small machines: there every second step has a patch, which counts twice.
+    """
+    published = PatchPriorSettings(file)
+    if size >= PUBLISHED_SIZE:
+        return published
+    return replace(published, depth=published.depth * (PUBLISHED_SIZE / size) ** 2, every=2)

@@ -28,6 +28,9 @@ from taichi_nerf.training.terms import Moment, Term
 
 GREY = 206 / 255  # of the published code's background
 LEAST_OPACITY = 1e-2  # that depths are divided by
+MOST_KEPT = 12  # images
+IN_METRES = ("rgbd", "hypersim")  # scenes whose files are
+USUAL_DISTANCE = 2.0  # metres from cameras to what they look at, where nobody says
 CONE = 2 / 12**0.5  # mip-NeRF's radius of a pixel, in pixels
 
 
@@ -48,6 +51,7 @@ class PriorTerm(Term):
         self.lens = PatchLens(prior.settings.size, prior.settings.focal)
         self.weights = ScoreWeights(settings.depth, settings.color)
         self.on_nothing = not scene.bounds.unbounded
+        self._truths: dict[int, Tensor] = {}
 
     def __call__(self, moment: Moment) -> Tensor:
         settings = self.settings
@@ -107,10 +111,18 @@ class PriorTerm(Term):
         window = random_window(self.lens, (fx, fy), (width, height), moment.generator)
         pixels = window_pixels(self.lens, window)
         numbers = torch.full((len(pixels),), view, dtype=torch.int32, device=self.device)
-        color, alpha, _ = truth_of_view(self.scene, view, self.masks_are_alpha)
-        both = picture_at(torch.cat([color, alpha[..., None]], -1), pixels, max(window.across, window.down)).to(self.device)
+        both = picture_at(self._truth(view), pixels, max(window.across, window.down)).to(self.device)
         shown = torch.lerp(background, both[:, :3], both[:, 3:])
         return Rays(*(part.detach() for part in rig.rays(pixels.to(self.device), numbers))), rig.poses()[view, :, 2], shown
+
+    def _truth(self, view: int) -> Tensor:
+        """[h, w, 4] color and alpha; the last few are kept."""
+        if view not in self._truths:
+            if len(self._truths) >= MOST_KEPT:
+                self._truths.pop(next(iter(self._truths)))
+            color, alpha, _ = truth_of_view(self.scene, view, self.masks_are_alpha)
+            self._truths[view] = torch.cat([color, alpha[..., None]], -1)
+        return self._truths[view]
 
     def _background(self, moment: Moment) -> Tensor:
         """[1, 3] one color for the whole patch."""
@@ -143,7 +155,3 @@ def metres_of(scene: SceneData, metric_scale: float | None) -> tuple[float, str]
     return USUAL_DISTANCE / max(float(np.median(distances)), 1e-6), (
         f"a guess: cameras stand {USUAL_DISTANCE:g} m from the scene's middle; --set scene.metric_scale says better"
     )
-
-
-IN_METRES = ("rgbd", "hypersim")
-USUAL_DISTANCE = 2.0  # metres

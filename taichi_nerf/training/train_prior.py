@@ -170,6 +170,7 @@ def train_prior(
 
 def _save(trainer: PriorTrainer, out: Path, made: dict[str, Any], half: bool) -> None:
     prior = trainer.prior
+    trainer.averaged.eval()  # forgets the filters of former weights
     prior.made = {**made, "steps": trainer.n_steps, "seconds": round(trainer.stopwatch.seconds, 1)}
     write_whole(out / "prior.safetensors", prior_bytes(prior, half))
     drawn = sample(prior, 24, torch.Generator().manual_seed(0), 25)
