@@ -67,13 +67,9 @@ def train(out: Path, resume: bool, overwrite: bool, arch: str, threads: int | No
         config = configuration(options)
         prior_run.require_free(out, overwrite)
     backend = runtime.start(arch, threads)
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
     with progress() as report, StopSignals() as stop:
         try:
-            stopped, trainer = prior_run.run(config, out, backend.torch_device, resume=resume, report=report,
+            stopped, trainer = prior_run.run(config, out, backend.torch_device, resume=resume, threads=threads, report=report,
                                              stop=lambda: stop.requested)  # fmt: skip
         except prior_run.Stopped:
             click.echo("stopped before there was anything to save", err=True)
@@ -103,7 +99,9 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
     training = PriorTraining(options["steps"], options["time_budget"], options["batch"], rate,
                              late_share=0.5 if small else 0.0, seed=options["seed"])  # fmt: skip
     sources = options["data"] or PatchSettings.sources
-    return PriorConfig(prior, PatchSettings(tuple(sources), options["metric_scale"], seed=options["seed"]), training, options["half"])
+    return PriorConfig(
+        prior, PatchSettings(tuple(sources), options["metric_scale"], seed=options["seed"]), training, options["half"]
+    )
 
 
 @prior.command()
@@ -121,19 +119,17 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
     Example:
       taichi-nerf prior sample builtin --out patches.png
     """
-    import torch
-
     from taichi_nerf import runtime
     from taichi_nerf.export.files import write_png
     from taichi_nerf.export.prior_sheets import sheet
     from taichi_nerf.priors.prior import load_prior
-    from taichi_nerf.priors.sampling import sample as draw
+    from taichi_nerf.priors.sampling import sample_of_seed
 
     loaded = load_prior(prior)
     if steps > loaded.settings.n_times:
         raise click.BadParameter(f"the prior has {loaded.settings.n_times} times", param_hint="--steps")
     loaded.to(runtime.start(arch).torch_device)
-    write_png(out, sheet(draw(loaded, n, torch.Generator().manual_seed(seed), steps, eta).cpu(), loaded.settings.variant))
+    write_png(out, sheet(sample_of_seed(loaded, n, seed, steps, eta), loaded.settings.variant))
     click.echo(out)
 
 
@@ -143,23 +139,23 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
 @click.option("--n", type=click.IntRange(1, 4096), default=64, show_default=True, help="Patches.")
 @click.option("--metric-scale", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
               help="Metres per unit of length in the scene's files.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Draw patches, noisy ones, and what they were denoised to.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Draw patches, noisy ones, and what they were denoised to."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def score(prior: str, data: str, n: int, metric_scale: float, out: Path | None, as_json: bool, seed: int, arch: str) -> None:
     """Tell how well a prior knows patches: how much of the noise in them it finds, at four noise levels.
 
-    The patches are of pictures of procedural rooms, objects, … or of a scene with depth maps. An error of 0.8 is that of a prior that
-    knows nothing. Score is the length of the gradient of log p for clean patches, per number.
+    The patches are of pictures of procedural rooms, objects, … or of a scene with depth maps. An error of 0.8 is that of a prior
+    that knows nothing. Score is the length of the gradient of log p for clean patches, per number.
 
     \b
     Example:
       taichi-nerf prior score builtin rooms:20
     """
     import json
-
-    import torch
 
     from taichi_nerf import runtime
     from taichi_nerf.apps.progress import progress
@@ -177,8 +173,10 @@ def score(prior: str, data: str, n: int, metric_scale: float, out: Path | None, 
     else:
         click.echo("  tau    t   noise   error of color   error of depth      score")
         for row in rows:
-            errors = "".join(f"{row[name]:17.4f}" if row[name] is not None else f"{'-':>17}" for name in ("color_error", "depth_error"))
+            errors = "".join(
+                f"{row[name]:17.4f}" if row[name] is not None else f"{'-':>17}" for name in ("color_error", "depth_error")
+            )
             click.echo(f"{row['tau']:5.2f} {row['t']:4d} {row['noise']:7.4f}{errors}{row['score']:11.3f}")
     if out is not None:
-        write_png(out, sheet(torch.cat(shown), loaded.settings.variant, len(shown[0])))
+        write_png(out, sheet(shown, loaded.settings.variant, len(shown) // 3))
         click.echo(out)

@@ -24,8 +24,8 @@ def configuration(
     from taichi_nerf.apps.scene_options import overrides_of
     from taichi_nerf.training import methods
     from taichi_nerf.training.config import Config, RunSettings, SceneSettings
-    from taichi_nerf.training.run_folder import RunError, RunFolder
     from taichi_nerf.training.few_views import with_few_views
+    from taichi_nerf.training.run_folder import RunError, RunFolder
     from taichi_nerf.training.scene_files import open_scene
     from taichi_nerf.training.settings import apply_settings
 

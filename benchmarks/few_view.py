@@ -3,9 +3,9 @@
     python -m taichi_nerf.benchmarks.few_view --seeds 1,2,3,4,5,6,7,8 --views 3 --json few_view.json
     python -m taichi_nerf.benchmarks.few_view --scene dtu_scan65_400x300 --protocol dtu --views 3 --downscale 4
 
-Procedural scenes, rooms of odd seeds and objects of even ones, with true depths. Priors learn from seeds of 10,000 on, so none of these
-was ever seen. PSNR is the mean over held-out views (in the mask, where a scene has masks), the depth error the median over all of their
-pixels of |z - true z| in metres, where the scene has depth maps.
+Procedural scenes, rooms of odd seeds and objects of even ones, with true depths. Priors learn from seeds of 10,000 on, so none of
+these was ever seen. PSNR is the mean over held-out views (in the mask, where a scene has masks), the depth error the median over
+all of their pixels of |z - true z| in metres, where the scene has depth maps.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from taichi_nerf.procedural import make_scene
 from taichi_nerf.runtime import Backend, start
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training import methods
-from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.few_views import with_few_views
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.model import Model
@@ -80,7 +80,7 @@ def measure(folder: Path, variant: str, settings: Settings, device: torch.device
     return Figures(float(np.mean(ratios)), error, seconds), pictures
 
 
-def configured(folder: Path, variant: str, settings: Settings, device: torch.device) -> tuple[NgpConfig, SceneData]:
+def configured(folder: Path, variant: str, settings: Settings, device: torch.device) -> tuple[Config, SceneData]:
     place = SceneSettings(str(folder), n_views=settings.views, protocol=settings.protocol, downscale=settings.downscale,  # type: ignore[arg-type]
                           metric_scale=settings.metric_scale)  # fmt: skip
     scene = open_scene(place)
@@ -243,7 +243,7 @@ def main() -> None:
     variants = tuple(options.variants.split(","))
     with tempfile.TemporaryDirectory() as temporary:
         if options.scene:
-            folders = [(folder.name, None, folder) for folder in options.scene]
+            folders: list[tuple[str, int | None, Path]] = [(folder.name, None, folder) for folder in options.scene]
             metric_scale = options.metric_scale
         else:
             seeds = [int(seed) for seed in options.seeds.split(",")]

@@ -25,7 +25,7 @@ def frustum_count(
     sizes: Tensor,  # [n_cameras, 2] width, height
     near: float = 0.0,
 ) -> Tensor:  # [n] int32
-    """How many cameras have each place in their picture. What lies behind a camera, where x / z means nothing, it does not see."""
+    """How many cameras have each place in their picture. What lies behind a camera it does not see, whatever x / z is."""
     found = torch.zeros(len(positions), dtype=torch.int32, device=positions.device)
     for pose, (fx, fy, cx, cy), (width, height) in zip(camera_to_worlds, intrinsics.tolist(), sizes.tolist(), strict=True):
         x, y, z = ((positions - pose[:, 3]) @ pose[:, :3]).unbind(-1)

@@ -24,14 +24,14 @@ def invoke(*arguments):
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch):
     monkeypatch.setattr(patch_sources, "SIZE", (32, 24))
-    monkeypatch.setattr(patch_sources, "FOCAL", 32 / 192 * 131.25)
+    monkeypatch.setattr(patch_sources, "FOCAL", 40.0)
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     runtime.start("cpu")
     folder = tmp_path_factory.mktemp("scenes") / "room"
-    return make_scene("rooms", folder, n_views=6, n_val=0, n_test=2, size=24, n_samples=1)
+    return make_scene("rooms", folder, n_views=6, n_val=0, n_test=2, size=48, n_samples=1)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
     """A training by the command; tests leave it as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(patch_sources, "SIZE", (32, 24))
-        patch.setattr(patch_sources, "FOCAL", 32 / 192 * 131.25)
+        patch.setattr(patch_sources, "FOCAL", 40.0)
         out = tmp_path_factory.mktemp("priors") / "prior"
         status, said, err = invoke("prior", "train", *SMALL, "--steps", 4, "--out", out)
     assert status == 0, err
@@ -102,7 +102,9 @@ def test_score_tells_errors_at_four_levels(trained, tmp_path):
 
 def test_sample_draws_patches(trained, tmp_path):
     out = tmp_path / "patches.png"
-    status, said, err = invoke("prior", "sample", trained / "prior.safetensors", "--n", 3, "--steps", 2, "--out", out, "--arch", "cpu")
+    status, said, err = invoke(
+        "prior", "sample", trained / "prior.safetensors", "--n", 3, "--steps", 2, "--out", out, "--arch", "cpu"
+    )
     assert (status, said.strip()) == (0, str(out)), err
     assert imageio.imread(out).shape[0] == 2 * (8 + 2) * 3
 
@@ -139,7 +141,10 @@ def test_the_builtin_prior_is_there_and_small():
 
 
 def test_priors_that_are_not_there_are_told_of(scene, tmp_path):
-    for arguments in (("prior", "sample", "none.safetensors"), ("train", scene, "--out", tmp_path / "r", "--prior", "none.safetensors")):
+    for arguments in (
+        ("prior", "sample", "none.safetensors"),
+        ("train", scene, "--out", tmp_path / "r", "--prior", "none.safetensors"),
+    ):
         status, _, err = invoke(*arguments)
         assert status == 1
         assert "no such prior" in err

@@ -1,7 +1,7 @@
 """What a patch holds: color, and inverse depth, both in [-1, 1].
 
-[r, g, b, 0.2 / max(z, 0.2)] · 2 - 1, z in metres along the optical axis. What is nearer than 0.2 m is at 1, what is nowhere at -1.
-Of the variants without color, or without depth, the other channels are all.
+[r, g, b, 0.2 / max(z, 0.2)] · 2 - 1, z in metres along the optical axis. What is nearer than 0.2 m is at 1, what is nowhere
+at -1. Of the variants without color, or without depth, the other channels are all.
 """
 
 from typing import Literal

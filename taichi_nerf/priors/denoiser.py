@@ -1,12 +1,13 @@
 """The network that tells the noise in a noisy patch: the U-Net of Ho et al. (2020) as DiffusioNeRF has it.
 
-At each level two residual blocks and linear attention, then half the resolution; full attention in the middle; the same
-upwards, beside what was seen on the way down. With the published settings it has 36,254,980 parameters, under the published names.
+At each level two residual blocks and linear attention, then half the resolution; full attention in the middle; the same upwards,
+beside what was seen on the way down. With the published settings it has 36,254,980 parameters, under the published names.
 
-ε = denoiser(x, t): x [n, channels, h, w] in [-1, 1] plus noise, t [n] from 0 to the schedule's last; h and w multiples of `multiple`.
+ε = denoiser(x, t): x [n, channels, h, w] in [-1, 1] plus noise, t [n] from 0 to T - 1; h and w multiples of `multiple`.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -47,11 +48,9 @@ class Denoiser(nn.Module):
         self.settings = settings
         width, n_time = settings.width, 4 * settings.width
         widths = [width, *(width * multiplier for multiplier in settings.multipliers)]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.init_conv = nn.Conv2d(settings.channels, width, 7, padding=3)
-        self.time_mlp = nn.Sequential(
-            TimeEncoding(width), nn.Linear(width, n_time), nn.GELU(), nn.Linear(n_time, n_time)
-        )
+        self.time_mlp = nn.Sequential(TimeEncoding(width), nn.Linear(width, n_time), nn.GELU(), nn.Linear(n_time, n_time))
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
         for level, (n_in, n_out) in enumerate(pairs):
             last = level == len(pairs) - 1
@@ -74,14 +73,16 @@ class Denoiser(nn.Module):
         time = self.time_mlp(t.to(x.dtype))
         x = first = self.init_conv(x)
         passed = []
-        for block1, block2, attention, smaller in self.downs:  # type: ignore[misc]
+        for level in self.downs:
+            block1, block2, attention, smaller = _layers(level)
             x = block1(x, time)
             passed.append(x)
             x = attention(block2(x, time))
             passed.append(x)
             x = smaller(x)
         x = self.mid_block2(self.mid_attn(self.mid_block1(x, time)), time)
-        for block1, block2, attention, larger in self.ups:  # type: ignore[misc]
+        for level in self.ups:
+            block1, block2, attention, larger = _layers(level)
             x = block1(torch.cat([x, passed.pop()], 1), time)
             x = attention(block2(torch.cat([x, passed.pop()], 1), time))
             x = larger(x)
@@ -90,6 +91,10 @@ class Denoiser(nn.Module):
     @property
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _layers(level: nn.Module) -> list[nn.Module]:
+    return list(level.children())
 
 
 def _blocks(n_in: int, n_out: int, n_time: int) -> list[nn.Module]:

@@ -35,7 +35,7 @@ class StandardConv(nn.Conv2d):
 
     def _load_from_state_dict(self, *arguments: object) -> None:
         self._kept = None
-        super()._load_from_state_dict(*arguments)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*arguments)
 
 
 class ChannelNorm(nn.Module):
@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention in O(pixels): softmax(q)ᵀ (softmax(k) vᵀ), the latter a small matrix (Katharopoulos et al. 2020, Shen et al. 2018)."""
+    """Attention in O(pixels): softmax(q)ᵀ (softmax(k) vᵀ), the latter a small matrix (Shen et al. 2018)."""
 
     def __init__(self, width: int):
         super().__init__()

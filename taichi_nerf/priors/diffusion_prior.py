@@ -1,10 +1,12 @@
-"""What a prior says about a rendered patch, as a loss whose gradient is minus the weighted score (DiffusioNeRF, Wynn and Turmukhambetov 2023).
+"""What a prior says about a rendered patch, as a loss whose gradient is minus the weighted score (DiffusioNeRF).
+
+Wynn and Turmukhambetov, CVPR 2023.
 
     L = -Σ 2e-6 z · s_inv x_inv - Σ 3e-6 / ‖s_rgb‖ · s_rgb x_rgb,     s = -ε(x, t) / √(1 - ᾱ_t)
 
-x: the patch in [-1, 1] (`channels`), to which no noise is added; z: its depth in metres. Scores and factors have no gradient of their
-own, so dL/dx = -weight · score: minimising L goes up the probability. With the factor z, and since d(1/z)/dz = -1/z², the gradient in
-log z does not depend on the scene's size; that of the colors has the same length whatever the score.
+x: the patch in [-1, 1] (`channels`), to which no noise is added; z: its depth in metres. Scores and factors have no gradient of
+their own, so dL/dx = -weight · score: minimising L goes up the probability. With the factor z, and since d(1/z)/dz = -1/z², the
+gradient in log z does not depend on the scene's size; that of the colors has the same length whatever the score.
 """
 
 from dataclasses import dataclass

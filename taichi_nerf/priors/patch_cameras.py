@@ -56,7 +56,7 @@ def moved_pose(pose: Tensor, metres: float, generator: torch.Generator, reach: f
 def random_slopes(lens: PatchLens, generator: torch.Generator, compat: str = "paper") -> Tensor:
     """Where the pixels of a patch look, as x / z and y / z [size * size, 2].
 
-    The window lies anywhere in the whole picture or up to half a patch outside of it (`repo`: but not below it, an oversight there).
+    The window lies anywhere in the whole picture or up to half a patch outside of it (`repo`: not below it, an oversight there).
     """
     corner = -torch.tensor([WIDTH, HEIGHT]) / 2
     room = torch.tensor([WIDTH, HEIGHT]) - lens.reach

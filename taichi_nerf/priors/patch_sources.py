@@ -19,9 +19,7 @@ VIEWS_A_SCENE = 4
 Report = Callable[[float, str], None]
 
 
-def procedural_pictures(
-    family: str, n: int, seed: int = 0, report: Report = lambda done, text: None
-) -> list[RgbdPicture]:
+def procedural_pictures(family: str, n: int, seed: int = 0, report: Report = lambda done, text: None) -> list[RgbdPicture]:
     """n pictures of scenes of a family, a few of each, by cameras that are also tilted a little."""
     pictures: list[RgbdPicture] = []
     generator = torch.Generator().manual_seed(seed)
@@ -47,9 +45,7 @@ def procedural_pictures(
     return pictures
 
 
-def scene_pictures(
-    scene: SceneData, metric_scale: float = 1.0, report: Report = lambda done, text: None
-) -> list[RgbdPicture]:
+def scene_pictures(scene: SceneData, metric_scale: float = 1.0, report: Report = lambda done, text: None) -> list[RgbdPicture]:
     """All views of a scene that have a depth map. `metric_scale`: metres per unit of length in the scene's files."""
     if scene.depths is None or scene.depths.missing.all():
         raise ValueError(f"{scene.folder}: has no depth maps, so there are no RGBD patches to learn from")

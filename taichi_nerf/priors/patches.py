@@ -1,7 +1,7 @@
 """Patches to train a denoiser on, cut from pictures with depth.
 
-A picture has colors, depth along the axis in metres and a focal length in pixels. Patches are windows of it, shrunk to `size` pixels
-so that the focal length in patch pixels lies between two bounds: how wide an angle a pixel is, is part of what the prior knows.
+A picture has colors, depth along the axis in metres and a focal length in pixels. Patches are windows of it, shrunk to `size`
+pixels so that the focal length in patch pixels lies between two bounds: the angle of a pixel is part of what a prior knows.
 """
 
 import math

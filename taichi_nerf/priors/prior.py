@@ -118,8 +118,8 @@ def settings_from(about: dict[str, Any]) -> PriorSettings:
     denoiser = DenoiserSettings(width, levels, int(shape["channels"]))
     if about["variant"] not in get_args(Variant):
         raise ValueError(f"variant: {about['variant']}")
-    sizes = {"n_times": int(about["n_times"]), "size": int(about["size"]), "focal": float(about["focal"])}
-    return PriorSettings(denoiser, schedule=about["schedule"], variant=about["variant"], **sizes)
+    n_times, size, focal = int(about["n_times"]), int(about["size"]), float(about["focal"])
+    return PriorSettings(denoiser, about["schedule"], n_times, size, focal, about["variant"])
 
 
 def read_published(file: Path) -> Prior:

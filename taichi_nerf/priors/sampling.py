@@ -10,6 +10,11 @@ from torch import Tensor
 from taichi_nerf.priors.prior import Prior
 
 
+def sample_of_seed(prior: Prior, n: int, seed: int, n_steps: int = 50, eta: float = 0.0) -> Tensor:
+    """n patches on the CPU, the same for a seed."""
+    return sample(prior, n, torch.Generator().manual_seed(seed), n_steps, eta).cpu()
+
+
 @torch.no_grad()
 def sample(prior: Prior, n: int, generator: torch.Generator, n_steps: int = 50, eta: float = 0.0) -> Tensor:
     """n patches [n, channels, size, size] in [-1, 1], on the CPU generator's numbers."""

@@ -1,4 +1,4 @@
-"""Settings of training on few views: the geometric terms, and the prior over patches. Weights are as published, of batches of 1024 rays."""
+"""Settings of training on few views: the geometric terms, and the prior over patches. Weights as published, for 1024 rays."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -13,9 +13,7 @@ from taichi_nerf.training.prior_term import metres_of
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
-def with_few_views(
-    config: AnyConfig, scene: SceneData, geometry: bool | None, prior: str | None
-) -> tuple[AnyConfig, list[str]]:
+def with_few_views(config: AnyConfig, scene: SceneData, geometry: bool | None, prior: str | None) -> tuple[AnyConfig, list[str]]:
     """Geometric terms (of their own accord where a prior is given), the prior, and what was decided."""
     notes: list[str] = []
     if geometry or (geometry is None and prior):

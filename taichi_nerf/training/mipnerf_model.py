@@ -99,7 +99,7 @@ class MipNerfModel(DenseModel):
         )
         edges = importance_sampling.importance_sample(
             coarse.edges,
-            coarse.rendered.weights.detach().view(n, -1),
+            coarse.rendered.weights.detach().view(n, config.n_samples),
             config.n_samples + 1,
             uniforms=draws(n, config.n_samples + 1, generator, background),
             stratified=generator is not None,

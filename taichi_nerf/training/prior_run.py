@@ -57,10 +57,14 @@ def run(
     device: torch.device,
     *,
     resume: bool = False,
+    threads: int | None = None,  # that torch may use
     report: Report = lambda done, text: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[bool, PriorTrainer]:
     """Make the patches, train, and write. True if `stop` ended it; `Stopped` if that was before there was anything to save."""
+
+    if threads is not None:
+        torch.set_num_threads(threads)
 
     def told(done: float, text: str) -> None:
         if stop():

@@ -15,8 +15,8 @@ DRAWN_AT = 0.1  # τ
 
 def score_patches(
     prior: Prior, source: str, n: int, metric_scale: float, seed: int, report: Report = lambda done, text: None
-) -> tuple[list[dict[str, Any]], list[Tensor]]:
-    """Rows by noise level, and patches to draw: clean, noisy, denoised [12, channels, h, w] each."""
+) -> tuple[list[dict[str, Any]], Tensor]:
+    """Rows by noise level, and patches to draw: as many clean as noisy as denoised ones [n, channels, h, w]."""
     pictures, held_out = pictures_of(PatchSettings((source,), metric_scale, seed=seed), report)
     config = PriorConfig(prior.settings, PatchSettings((source,), metric_scale))
     generator = torch.Generator().manual_seed(seed)
@@ -26,7 +26,7 @@ def score_patches(
     rows = [_row(prior, patches, noise, tau) for tau in LEVELS]
     t = prior.schedule.time_at(DRAWN_AT)
     noisy, clean = denoised(prior, patches[:N_DRAWN], noise[:N_DRAWN], t)
-    return rows, [part.cpu() for part in (patches[:N_DRAWN], noisy, clean)]
+    return rows, torch.cat([patches[:N_DRAWN], noisy, clean]).cpu()
 
 
 def denoised(prior: Prior, patches: Tensor, noise: Tensor, t: int) -> tuple[Tensor, Tensor]:

@@ -25,5 +25,3 @@ def terms_of(config: Config, scene: SceneData, views: list[int], device: torch.d
     if terms and getattr(getattr(config, "nerf", None), "ndc", False):
         raise SettingsError("nerf.ndc=true: geometric terms and priors need distances, which these coordinates do not keep")
     return terms
-
-

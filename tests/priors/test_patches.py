@@ -51,7 +51,9 @@ def test_wider_windows_are_averaged(generator):
 def test_nothing_is_far_away_and_of_one_color(generator):
     alpha = torch.zeros(8, 8, dtype=torch.uint8)
     alpha[:, 4:] = 255
-    patches = PatchSet([picture(torch.zeros(8, 8, 3).byte(), torch.full((8, 8), 0.5), alpha)], 8, (50.0, 50.0), augmentation=PLAIN)
+    patches = PatchSet(
+        [picture(torch.zeros(8, 8, 3).byte(), torch.full((8, 8), 0.5), alpha)], 8, (50.0, 50.0), augmentation=PLAIN
+    )
     first, second = patches.draw(2, generator)
     assert_close(first[3, :, :4], torch.full((8, 4), -1.0))
     assert_close(first[3, :, 4:], torch.zeros(8, 4))
@@ -160,7 +162,7 @@ def test_windows_lie_anywhere_in_the_whole_picture_and_half_a_patch_around(gener
 def test_patches_of_other_sizes_look_at_the_same_angle(generator):
     slopes = random_slopes(PatchLens(24, FOCAL / 2), generator)
     assert_close(slopes.amax(0) - slopes.amin(0), torch.full((2,), 23 / (FOCAL / 2)))
-    assert WIDTH / HEIGHT == pytest.approx(4 / 3)
+    assert pytest.approx(4 / 3) == WIDTH / HEIGHT
 
 
 @pytest.mark.parametrize(("focal", "size"), [((300.0, 310.0), (400, 300)), ((60.0, 60.0), (64, 48)), ((500.0, 500.0), (100, 40))])

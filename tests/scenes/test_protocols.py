@@ -28,7 +28,33 @@ def test_even_views_are_those_of_few_view_papers(k, expected):
 def test_dtus_protocol_is_that_of_pixelnerf_and_regnerf():
     splits, rule, _ = choose_splits(source(49), n_views=6, protocol="dtu")
     assert splits["train"].tolist() == [25, 22, 28, 40, 44, 48]
-    assert splits["test"].tolist() == [1, 2, 9, 10, 11, 12, 14, 15, 23, 24, 26, 27, 29, 30, 31, 32, 33, 34, 35, 41, 42, 43, 45, 46, 47]
+    assert splits["test"].tolist() == [
+        1,
+        2,
+        9,
+        10,
+        11,
+        12,
+        14,
+        15,
+        23,
+        24,
+        26,
+        27,
+        29,
+        30,
+        31,
+        32,
+        33,
+        34,
+        35,
+        41,
+        42,
+        43,
+        45,
+        46,
+        47,
+    ]
     assert "DTU" in rule
 
 

@@ -18,6 +18,7 @@ from taichi_nerf.training.geometry_term import GeometryTerm
 from taichi_nerf.training.prior_term import PriorTerm, metres_of, picture_at
 from taichi_nerf.training.setting_values import SettingsError
 from taichi_nerf.training.terms import Moment
+from taichi_nerf.training.terms_of import terms_of
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -93,7 +94,7 @@ def test_looking_sees_what_pictures_show(cpu, method):
     assert out.color.requires_grad
     assert (out.color[:, :3].view(24, 24, 3) - picture.color).abs().mean() < 0.05
     assert (out.opacity.view(24, 24) - picture.opacity).abs().mean() < 0.05
-    full = picture.opacity > 0.9
+    full = picture.opacity > 0.5 * picture.opacity.max()
     depth = (out.depth / out.opacity.clamp_min(1e-6)).view(24, 24)
     assert (depth - picture.depth)[full].abs().median() < 0.1
     # Weights belong to samples, and samples to rays.
@@ -141,7 +142,7 @@ def test_distortion_gathers_weights(cpu):
             trainer.step()
         moment = moment_of(trainer)
         unit = GeometryTerm(replace(settings, distortion=1 / 1024), scene, [0, 1, 2], CPU)
-        return float(unit.along(moment, moment.shown.rays, moment.seen))
+        return float(unit.along(moment, moment.shown.rays, moment.seen).detach())
 
     assert spread(1e-3) < 0.7 * spread(0.0)
 
@@ -160,7 +161,9 @@ def a_prior_term(trainer, scene, prior_file, **settings):
 
 def gradients(trainer, moment, term):
     trainer.optimiser.zero_grad()
-    term(moment._replace(generator=torch.Generator().manual_seed(5))).backward()
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(10):  # some of which see the ball
+        term(moment._replace(generator=generator)).backward()
     field = trainer.model.field
     return [float(weight.grad.abs().sum()) for weight in (field.table, *field.density_mlp.parameters())], [
         float(weight.grad.abs().sum()) for weight in field.color_mlp.parameters()
@@ -240,9 +243,9 @@ def test_what_makes_no_sense_is_refused(cpu, prior_file):
     with pytest.raises(ValueError, match="image_share"):
         PatchPriorSettings(image_share=2.0)
     config, scene = small("nerf", geometry=GeometrySettings(opacity=1.0))
-    config = replace(config, nerf=replace(config.nerf, ndc=True))
-    with pytest.raises((SettingsError, ValueError), match=r"nerf\.ndc"):
-        Trainer(config, scene, CPU)
+    config = replace(config, nerf=replace(config.nerf, ndc=True, within_box=False, disparity=False))
+    with pytest.raises(SettingsError, match="do not keep"):
+        terms_of(config, scene, [0, 1, 2], CPU)
 
 
 def test_a_moment_names_all_that_terms_need(cpu):
