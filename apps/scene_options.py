@@ -51,6 +51,11 @@ VIEWS = (
     click.option("--views", type=Views(), help="Train on these views only, such as 22,25,28 or 0-9."),
     click.option("--n-views", type=click.IntRange(min=1), help="Train on so many views, spread far apart."),
 )
+PROTOCOLS = ("spread", "even", "dtu")
+PROTOCOL = (
+    click.option("--protocol", type=click.Choice(PROTOCOLS), default="spread", show_default=True,
+                 help="Which views --n-views takes: far apart, evenly by number, or DTU's usual ones."),
+)  # fmt: skip
 SIZE = (click.option("--downscale", type=click.FloatRange(1, 64), default=1.0, help="Shrink the pictures.", show_default=True),)
 PLACE = (
     click.option("--center", type=Place(), help="The middle of the scene, in the file's coordinates."),
@@ -76,14 +81,14 @@ def options_of(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Function]
 
 
 def scene_options(function: Function) -> Function:
-    return options_of(VIEWS, SIZE, PLACE, DEPTH, OUTSIDE)(function)
+    return options_of(VIEWS, PROTOCOL, SIZE, PLACE, DEPTH, OUTSIDE)(function)
 
 
 def open_scene(scene: Path, options: dict[str, Any]) -> Any:
     """The `SceneData` that the options of `scene_options` ask for."""
     from taichi_nerf.scenes import load_scene
 
-    arguments = {name: options[name] for name in ("views", "n_views", "downscale", "allow_outside")}
+    arguments = {name: options[name] for name in ("views", "n_views", "protocol", "downscale", "allow_outside")}
     return load_scene(scene, overrides=overrides_of(options), **arguments)
 
 

@@ -21,6 +21,8 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @arch_option
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
+@click.option("--prior", metavar="FILE|builtin", help="A diffusion prior over patches, for few views; brings --geometry along.")
+@click.option("--geometry/--no-geometry", default=None, help="Geometric terms for few views: opacity, frusta, distortion.")
 @click.option("--background", type=click.Choice(["white", "black", "random"]), default="white", show_default=True,
               help="What pictures with alpha are evaluated on.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -38,6 +40,7 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
     \b
     Examples:
       taichi-nerf train scenes/chair --out runs/chair --time-budget 60
+      taichi-nerf train scenes/room --out runs/room --n-views 3 --prior builtin
       taichi-nerf train --out runs/chair --resume --time-budget 120
       torchrun --nproc-per-node 2 -m taichi_nerf train scenes/chair --out runs/chair
     """

@@ -24,6 +24,7 @@ def configuration(
     from taichi_nerf.apps.scene_options import overrides_of
     from taichi_nerf.training import methods
     from taichi_nerf.training.config import Config, RunSettings, SceneSettings
+    from taichi_nerf.training.few_views import with_few_views
     from taichi_nerf.training.run_folder import RunError, RunFolder
     from taichi_nerf.training.scene_files import open_scene
     from taichi_nerf.training.settings import apply_settings
@@ -34,7 +35,7 @@ def configuration(
     settings = SceneSettings(
         path=str(scene.resolve()),
         views=None if options["views"] is None else tuple(options["views"]),
-        **{name: options[name] for name in ("n_views", "downscale", "allow_outside")},
+        **{name: options[name] for name in ("n_views", "protocol", "downscale", "allow_outside")},
         **{name: getattr(place, name) for name in ("center", "scale", "axes", "near", "far")},
     )
     run = RunSettings(**{name: options[name] for name in ("method", "preset", "seed", "steps", "time_budget", "background")})
@@ -44,6 +45,8 @@ def configuration(
     methods.checked(first.run)
     found = open_scene(first.scene)
     config, notes = methods.choose(found, first.scene, first.run, device)
+    config, few_view_notes = with_few_views(config, found, options["geometry"], options["prior"])
+    notes = [*notes, *few_view_notes]
     return methods.changed(config, options["settings"]), found, [*found.notes, *notes]
 
 

@@ -26,14 +26,16 @@ RULES = {
     "fields": ({"fields", "ops", "rays"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "weights": ({"weights", "fields"}, {"torch", "numpy"}),
+    "priors": ({"priors", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
-        | {"runtime", "cameras", "scenes", "export", "trajectories", "camera_path", "ndc"},
+        | {"runtime", "cameras", "scenes", "export", "trajectories", "camera_path", "ndc", "priors", "few_view_losses"},
         {"torch", "numpy", "imageio", "trimesh"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
     "losses": ({"ops", "rays"}, {"torch"}),
+    "few_view_losses": ({"ops", "rays"}, {"torch"}),
     "metrics": (set(), {"torch", "safetensors"}),
     "export": (
         {"export", "scenes", "cameras", "trajectories"},

@@ -14,7 +14,7 @@ from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
 from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
 from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
 from taichi_nerf.scenes.source import Points, Source
-from taichi_nerf.scenes.splits import choose_splits
+from taichi_nerf.scenes.splits import Protocol, choose_splits
 
 # Readers in the order in which they are asked. Each module has `fits(folder) -> str`, the reason why the folder is of its kind
 # or "", and `read(folder, allow_outside) -> Source`.
@@ -87,6 +87,7 @@ def load_scene(
     *,
     views: list[int] | None = None,
     n_views: int | None = None,
+    protocol: Protocol = "spread",
     downscale: float = 1.0,
     overrides: Overrides = Overrides(),  # noqa: B008
     allow_outside: bool = False,
@@ -94,7 +95,7 @@ def load_scene(
 ) -> SceneData:
     """Open a scene of any known form. What was decided stands in `notes`."""
     source = read_source(Path(path), allow_outside)
-    splits, rule, split_notes = choose_splits(source, views, n_views)
+    splits, rule, split_notes = choose_splits(source, views, n_views, protocol)
     mapping, bounds, place_notes = normalise(source, overrides)
     cameras = source.cameras.moved(mapping.scale, mapping.rotation, mapping.translation)
     if not 1 <= downscale <= 64:

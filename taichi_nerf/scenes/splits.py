@@ -1,5 +1,7 @@
 """Which views are trained on and which are held out. No figure is ever of a view that was trained on."""
 
+from typing import Literal
+
 import numpy as np
 
 from taichi_nerf.scenes.errors import SceneError
@@ -7,12 +9,20 @@ from taichi_nerf.scenes.images import Array
 from taichi_nerf.scenes.source import Source
 
 HELD_OUT = 8  # LLFF's rule: views 0, 8, 16, … are the test
+Protocol = Literal["spread", "even", "dtu"]
+# Of DTU's 49 views those that pixelNeRF and RegNeRF train on, by their number; those that are too dark or too bright to test on.
+DTU_TRAIN = (25, 22, 28, 40, 44, 48, 0, 8, 13)
+DTU_UNUSED = (3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 36, 37, 38, 39)
 
 
 def choose_splits(
-    source: Source, views: list[int] | None = None, n_views: int | None = None
+    source: Source, views: list[int] | None = None, n_views: int | None = None, protocol: Protocol = "spread"
 ) -> tuple[dict[str, Array], str, list[str]]:
-    """The splits, whose rule they follow, and notes. `views` or `n_views` restrict training; tests never grow by it."""
+    """The splits, whose rule they follow, and notes. `views` or `n_views` restrict training; tests never grow by it.
+
+    `protocol` chooses the n views: `spread`: far apart; `even`: evenly among their numbers, first and last included, as few-view
+    papers do on LLFF's scenes; `dtu`: pixelNeRF's, with its 25 test views.
+    """
     n = len(source.names)
     notes: list[str] = []
     splits = {name: np.asarray(index, np.int64) for name, index in source.splits.items()}
@@ -24,11 +34,22 @@ def choose_splits(
         rule = f"every {HELD_OUT}th view held out"
     if views is not None and n_views is not None:
         raise SceneError(source.folder, "give the number of views or the list of them, not both", "views")
-    if n_views is not None:
+    if protocol == "dtu":
+        if n < 49 or n_views not in (3, 6, 9):
+            raise SceneError(source.folder, f"dtu is for 3, 6 or 9 of 49 views; there are {n}", "protocol")
+        test = np.setdiff1d(np.arange(49), DTU_TRAIN + DTU_UNUSED)
+        splits, rule = {"train": np.array(DTU_TRAIN[:n_views], np.int64), "test": test}, "pixelNeRF's for DTU"
+        notes.append(f"training on {n_views} views: {', '.join(map(str, splits['train']))}")
+    elif n_views is not None:
         if not 1 <= n_views <= len(splits["train"]):
             raise SceneError(source.folder, f"expected 1 to {len(splits['train'])} training views, got {n_views}", "n-views")
-        splits["train"] = spread(source, splits["train"], n_views)
-        notes.append(f"training on {n_views} views that are far apart: {', '.join(map(str, splits['train']))}")
+        among = splits["train"]
+        if protocol == "even":
+            splits["train"] = among[np.rint(np.linspace(0, len(among) - 1, n_views)).astype(int)]
+        else:
+            splits["train"] = spread(source, among, n_views)
+        how = "spread evenly" if protocol == "even" else "that are far apart"
+        notes.append(f"training on {n_views} views {how}: {', '.join(map(str, splits['train']))}")
     if views is not None:
         wrong = [view for view in views if not 0 <= view < n]
         if wrong or not views:

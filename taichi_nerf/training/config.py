@@ -13,6 +13,8 @@ from taichi_nerf.losses import Photometric
 from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
+from taichi_nerf.scenes.splits import Protocol
+from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
 
 Background = Literal["white", "black", "random"]
 Method = Literal["ngp", "nerf", "mipnerf", "mipnerf360"]
@@ -32,6 +34,8 @@ class SceneSettings:
     axes: Axes = "auto"
     near: float | None = None
     far: float | None = None
+    metric_scale: float | None = None  # metres per unit of length in the file, which a prior has to know; None: guessed
+    protocol: Protocol = "spread"  # by which n_views are chosen
     allow_outside: bool = False
 
 
@@ -80,6 +84,8 @@ class Config:
     run: RunSettings = RunSettings()
     batch: PixelSettings = PixelSettings()
     poses: PoseSettings = PoseSettings()
+    geometry: GeometrySettings = GeometrySettings()
+    prior: PatchPriorSettings = PatchPriorSettings()
 
     @property
     def without_effect(self) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import Picture
+from taichi_nerf.rays import Rays, RenderedRays, Samples
+from taichi_nerf.rendering import Picture, RenderedBatch
+from taichi_nerf.training.cast import Cast
 from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.schedules import log_linear
@@ -41,6 +42,9 @@ class DenseModel(Model):
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
         return in_parts(lambda some: self.see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // self.samples_of_ray))
 
+    def density_weights(self) -> list[Tensor]:
+        return [weight for name, weight in self.named_parameters() if not name.startswith("rig.")]
+
     @property
     @abstractmethod
     def samples_of_ray(self) -> int:
@@ -49,6 +53,24 @@ class DenseModel(Model):
     @abstractmethod
     def see(self, rays: Rays, with_normals: bool) -> Seen:
         """What rays see, without gradients."""
+
+
+def of_all_rays(
+    found: Cast, rendered: RenderedRays, depth: Tensor, samples: Samples, background: Tensor, farthest: float
+) -> RenderedBatch:  # [n_cast], background [n_rays, 3]
+    """What all rays saw, of which those that were not cast saw the background."""
+    n, which = len(background), found.which
+    spans = torch.zeros(n, 2, dtype=torch.int32, device=which.device).index_copy_(0, which, samples.spans)
+    t_starts, t_ends = (t.clamp(max=farthest) for t in samples[:2])
+    owners = which.int().index_select(0, samples.ray_indices)
+    nothing = torch.zeros(n, device=which.device)
+    out = RenderedRays(
+        background.index_copy(0, which, rendered.color[:, :3]),
+        nothing.index_copy(0, which, rendered.opacity),
+        nothing.index_copy(0, which, depth),
+        rendered.weights,
+    )
+    return RenderedBatch(out, Samples(t_starts, t_ends, owners, spans), len(rendered.weights))
 
 
 def draws(n_rays: int, n: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:

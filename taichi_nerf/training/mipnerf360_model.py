@@ -13,12 +13,13 @@ from taichi_nerf import losses
 from taichi_nerf.fields.contracted_encoding import ContractedEncoding
 from taichi_nerf.fields.mip_nerf_360_field import MipNerf360Field, ProposalNetwork
 from taichi_nerf.ops import compositing, distortion
-from taichi_nerf.rays import Rays, RenderedRays
+from taichi_nerf.rays import Rays, RenderedRays, Samples
+from taichi_nerf.rendering import RenderedBatch
 from taichi_nerf.samplers.hierarchical_sampler import endless_last, from_edges
 from taichi_nerf.samplers.proposal_sampler import Proposed, propose
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import Cast, cast, even_until
-from taichi_nerf.training.dense_model import DenseModel
+from taichi_nerf.training.dense_model import DenseModel, of_all_rays
 from taichi_nerf.training.dense_picture import Seen, normals_at
 from taichi_nerf.training.mipnerf360_config import MipNerf360Config
 from taichi_nerf.training.model import Compared, Shown
@@ -65,7 +66,16 @@ class MipNerf360Model(DenseModel):
         if config.distortion:
             s = from_edges(proposed.edges)
             loss = loss + config.distortion / n_all * distortion.distortion_loss(out.weights, *s[:2], s.spans).sum()
-        return Compared(loss, (color.detach() - shown.truth).square().mean(-1), n * self.samples_of_ray)
+        seen = self._seen(found, proposed.samples, out, shown.background)
+        return Compared(loss, (color.detach() - shown.truth).square().mean(-1), n * self.samples_of_ray, seen)
+
+    def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
+        found = self._cast(rays)
+        proposed, out = self._render(found, background[found.which], generator, self.progress)
+        return self._seen(found, proposed.samples, out, background)
+
+    def _seen(self, found: Cast, samples: Samples, out: RenderedRays, background: Tensor) -> RenderedBatch:
+        return of_all_rays(found, out, out.color[:, 3], samples, background, self.bounds.far)
 
     @property
     def samples_of_ray(self) -> int:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from taichi_nerf.fields.mip_nerf_field import MipNerfField
 from taichi_nerf.ops import compositing, importance_sampling, integrated_encoding
-from taichi_nerf.rays import Rays, RenderedRays
+from taichi_nerf.rays import Rays, RenderedRays, Samples
+from taichi_nerf.rendering import RenderedBatch
 from taichi_nerf.samplers.hierarchical_sampler import coarse_points, from_edges
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import Cast, cast
-from taichi_nerf.training.dense_model import DenseModel, draws
+from taichi_nerf.training.dense_model import DenseModel, draws, of_all_rays
 from taichi_nerf.training.dense_picture import Seen, normals_at
 from taichi_nerf.training.mipnerf_config import MipNerfConfig
 from taichi_nerf.training.model import Compared, Shown
@@ -26,6 +27,7 @@ class Level(NamedTuple):
 
     edges: Tensor  # [n, n_samples + 1]
     rendered: RenderedRays
+    samples: Samples
 
 
 class MipNerfModel(DenseModel):
@@ -45,7 +47,16 @@ class MipNerfModel(DenseModel):
         squared = [(color - shown.truth).square().mean(-1) for color in colors]
         coarse, fine = ((weight * errors).sum() / weight.sum().clamp_min(1e-12) for errors in squared)
         loss = fine + self.config.mipnerf.coarse_weight * coarse
-        return Compared(loss, squared[1].detach(), 2 * len(found.which) * self.config.mipnerf.n_samples)
+        seen = self._seen(found, levels[1], shown.background)
+        return Compared(loss, squared[1].detach(), 2 * len(found.which) * self.config.mipnerf.n_samples, seen)
+
+    def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
+        found = self._cast(rays)
+        return self._seen(found, self._levels(found, background[found.which], generator)[1], background)
+
+    def _seen(self, found: Cast, level: Level, background: Tensor) -> RenderedBatch:
+        out = level.rendered
+        return of_all_rays(found, out, out.depth, level.samples, background, self.bounds.far)
 
     @torch.no_grad()
     def density(self, positions: Tensor) -> Tensor:
@@ -88,7 +99,7 @@ class MipNerfModel(DenseModel):
         )
         edges = importance_sampling.importance_sample(
             coarse.edges,
-            coarse.rendered.weights.detach().view(n, -1),
+            coarse.rendered.weights.detach().view(n, config.n_samples),
             config.n_samples + 1,
             uniforms=draws(n, config.n_samples + 1, generator, background),
             stratified=generator is not None,
@@ -108,4 +119,5 @@ class MipNerfModel(DenseModel):
         std = self.config.mipnerf.noise if generator is not None else 0.0
         noise = std * torch.randn(len(means), generator=generator).to(means.device) if std else None
         density, color = self.field.look(means, variances, seen_from, noise)
-        return Level(edges, compositing.composite_rays(density, color, *samples[:2], samples.spans, background))
+        rendered = compositing.composite_rays(density, color, *samples[:2], samples.spans, background)
+        return Level(edges, rendered, samples)

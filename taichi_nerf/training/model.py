@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import Picture
+from taichi_nerf.rendering import Picture, RenderedBatch
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Config
 
@@ -22,6 +22,7 @@ class Shown(NamedTuple):
     background: Tensor  # [n, 3]
     weight: Tensor | None  # [n] of its error in the loss; None: one
     depth: Tensor | None  # [n] along the ray, 0 where unknown
+    alpha: Tensor | None = None  # [n] how much of the pixel is filled; None: all
 
 
 class Compared(NamedTuple):
@@ -30,6 +31,7 @@ class Compared(NamedTuple):
     loss: Tensor
     squared: Tensor  # [n] squared errors of colors, without gradients
     n_samples: int  # that were looked at
+    seen: RenderedBatch | None = None  # what rays saw, with gradients, for further terms of the loss; None: not in scene units
 
 
 class Model(nn.Module, ABC):
@@ -71,6 +73,14 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         """Render with gradients, and compare."""
+
+    @abstractmethod
+    def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:  # [n, 3]
+        """What any rays see, with gradients to the field."""
+
+    @abstractmethod
+    def density_weights(self) -> list[Tensor]:
+        """The weights of the networks that tell density."""
 
     def next_n_rays(self, n_rays: int, n_samples: int, n_ranks: int) -> int:
         """How many rays the next step has, after one of `n_rays` that took `n_samples`."""

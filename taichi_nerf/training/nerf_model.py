@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from taichi_nerf import losses
 from taichi_nerf.fields.nerf_field import NerfField
 from taichi_nerf.ops import compositing
-from taichi_nerf.rays import Rays, RenderedRays
+from taichi_nerf.rays import Rays, RenderedRays, Samples
+from taichi_nerf.rendering import RenderedBatch
 from taichi_nerf.samplers.hierarchical_sampler import coarse_points, fine_points, from_points
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import Cast, cast, distances, to_field
-from taichi_nerf.training.dense_model import DenseModel, draws
+from taichi_nerf.training.dense_model import DenseModel, draws, of_all_rays
 from taichi_nerf.training.dense_picture import Seen, normals_at
 from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.nerf_config import NerfConfig
@@ -26,6 +27,7 @@ class Level(NamedTuple):
 
     rendered: RenderedRays  # color [n, 4]: the last is Σ w distance
     weights: Tensor  # [n, n_samples]
+    samples: Samples
 
 
 class NerfModel(DenseModel):
@@ -49,7 +51,17 @@ class NerfModel(DenseModel):
         coarse, fine, n_samples = self._levels(found, shown.background[found.which], generator)
         out = [shown.background.index_copy(0, found.which, level.rendered.color[:, :3]) for level in (coarse, fine) if level]
         loss = sum((losses.photometric("mse", color, shown.truth, shown.weight) for color in out), torch.zeros(()))
-        return Compared(loss, (out[-1].detach() - shown.truth).square().mean(-1), n_samples)
+        seen = None if self.frustum is not None else self._seen(found, fine or coarse, shown.background)
+        return Compared(loss, (out[-1].detach() - shown.truth).square().mean(-1), n_samples, seen)
+
+    def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
+        found = self._cast(rays)
+        coarse, fine, _ = self._levels(found, background[found.which], generator)
+        return self._seen(found, fine or coarse, background)
+
+    def _seen(self, found: Cast, level: Level, background: Tensor) -> RenderedBatch:
+        depth = level.rendered.color[:, 3]
+        return of_all_rays(found, level.rendered, depth, level.samples, background, self.bounds.far)
 
     @property
     def samples_of_ray(self) -> int:
@@ -105,7 +117,7 @@ class NerfModel(DenseModel):
             samples.spans,
             nn.functional.pad(background, (0, 1)),
         )
-        return Level(rendered, rendered.weights.detach().view(n, n_samples))
+        return Level(rendered, rendered.weights.detach().view(n, n_samples), samples)
 
     def see(self, rays: Rays, with_normals: bool) -> Seen:
         """[n] rays, over black."""

@@ -76,7 +76,14 @@ class NgpModel(Model):
             loss = loss + config.spread * losses.spread(out.weights, samples)
         if config.depth and shown.depth is not None:
             loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
-        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), batch.n_marched)
+        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), batch.n_marched, batch)
+
+    def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
+        jitter = torch.rand(len(rays.origins), generator=generator).to(background.device)
+        return self.render(rays, background, jitter=jitter, draws=generator)
+
+    def density_weights(self) -> list[Tensor]:
+        return list(self.field.density_mlp.parameters())
 
     def next_n_rays(self, n_rays: int, n_samples: int, n_ranks: int) -> int:
         batch, sampler = self.config.batch, self.sampler

@@ -7,7 +7,7 @@ from taichi_nerf import losses
 from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
 from taichi_nerf.rays import Rays, RenderedRays
-from taichi_nerf.rendering import Picture, normals_of
+from taichi_nerf.rendering import Picture, RenderedBatch, normals_of
 from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, propose
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import even_until
@@ -74,7 +74,16 @@ class NgpProposalModel(Model):
         if config.depth and shown.depth is not None:
             loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
         n_samples = n_rays * (sum(self.config.proposal.n_proposed) + self.config.proposal.n_samples)
-        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), n_samples)
+        seen = RenderedBatch(out, proposed.samples, n_samples)
+        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), n_samples, seen)
+
+    def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
+        proposed = self._propose(rays, generator, self.progress)
+        out = self._render(rays, proposed, background, None)
+        return RenderedBatch(out, proposed.samples, len(out.weights))
+
+    def density_weights(self) -> list[Tensor]:
+        return list(self.field.density_mlp.parameters())
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
         most = max(*self.config.proposal.n_proposed, self.config.proposal.n_samples)

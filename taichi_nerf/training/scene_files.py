@@ -16,6 +16,7 @@ def open_scene(settings: SceneSettings) -> SceneData:
         settings.path,
         views=None if settings.views is None else list(settings.views),
         n_views=settings.n_views,
+        protocol=settings.protocol,
         downscale=settings.downscale,
         overrides=overrides,
         allow_outside=settings.allow_outside,

@@ -36,7 +36,7 @@ class Targets:
     def of(scene: SceneData, views: list[int], masks_are_alpha: bool, with_depth: bool, device: torch.device) -> "Targets":
         sizes = scene.cameras.sizes
         masks = None if scene.masks is None else pack_pictures(scene.masks, sizes, views, device)
-        depths = torch.from_numpy(_depths(scene, views)).to(device) if with_depth and scene.depths is not None else None
+        depths = torch.from_numpy(depths_of(scene, views)).to(device) if with_depth and scene.depths is not None else None
         weights = _weights(scene, views).to(device) if scene.weights is not None else None
         return Targets(pack_pictures(scene.images, sizes, views, device), masks, depths, masks_are_alpha, weights)
 
@@ -70,7 +70,7 @@ def _weights(scene: SceneData, views: list[int]) -> Tensor:
     return torch.from_numpy(scene.weights * n_pixels.sum() / (scene.weights[views] * n_pixels).sum()).float()
 
 
-def _depths(scene: SceneData, views: list[int]) -> np.ndarray:
+def depths_of(scene: SceneData, views: list[int]) -> np.ndarray:
     """Depths of all pixels [n_pixels], in scene units, 0 where unknown. Maps of another size: the nearest of their pixels."""
     assert scene.depths is not None
     maps: Images = scene.depths.images

@@ -27,6 +27,8 @@ from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.model import Shown
 from taichi_nerf.training.pixel_batches import draw_rows
 from taichi_nerf.training.targets import Batch, Targets
+from taichi_nerf.training.terms import Moment
+from taichi_nerf.training.terms_of import terms_of
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Trainer:
         self.views = [int(view) for view in scene.splits["train"]]
         self.model.prepare(scene, self.views)
         self.targets = Targets.of(scene, self.views, config.batch.masks == "alpha", self.model.needs_depth, device)
+        self.terms = terms_of(config, scene, self.views, device)
         self.errors = ErrorMap(self.targets.colors) if config.batch.importance else None
         self.optimiser = self._optimiser()
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
@@ -105,8 +108,10 @@ class Trainer:
         truth = batch.color if batch.alpha is None else torch.lerp(background, batch.color, batch.alpha[:, None])
         rays = self.model.rig.rays(batch.positions, batch.views)
         depth = self._along_rays(batch, rays) if batch.depth is not None else None
-        shown = Shown(rays, batch.views, truth, background, batch.weight, depth)
-        loss, squared, n_samples = self.model.compare(shown, self.generator)
+        shown = Shown(rays, batch.views, truth, background, batch.weight, depth, batch.alpha)
+        loss, squared, n_samples, seen = self.model.compare(shown, self.generator)
+        for term in self.terms:
+            loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
         if self.errors is not None:
             self.errors.learn(batch.rows, squared)
         counted = squared if batch.weight is None else squared * batch.weight

@@ -1,0 +1,48 @@
+"""Settings of training on few views: the geometric terms, and the prior over patches. Weights as published, for 1024 rays."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Compat = Literal["paper", "repo"]
+PUBLISHED_RAYS = 1024  # of a step: published weights are of sums over so many
+
+
+@dataclass(frozen=True)
+class GeometrySettings:
+    """Of DiffusioNeRF: 1e-3, 1e-5, 1.5e-5 (LLFF) or 1e-4 (DTU), 1e-7. All are off where not asked for (`--geometry`)."""
+
+    opacity: float = 0.0  # light that ends nowhere
+    frustum: float = 0.0  # weight where at most one camera looks
+    frustum_later: float = 1e-2  # share of it that is left after `frustum_until`
+    frustum_until: float = 0.01  # of the training
+    distortion: float = 0.0  # relative spread along rays
+    distortion_from: float = 0.3  # of the training, when it begins to grow
+    distortion_full: float = 0.8  # of the training, when it is all there
+    density_decay: float = 0.0  # squares of the density network's weights
+    on_patches: bool = False  # frustum and distortion of the prior's patches, too
+
+    @property
+    def is_on(self) -> bool:
+        return any((self.opacity, self.frustum, self.distortion, self.density_decay))
+
+
+@dataclass(frozen=True)
+class PatchPriorSettings:
+    """Of the prior over rendered patches."""
+
+    file: str = ""  # of a prior, or builtin; none: no prior
+    weight: float = 0.2
+    every: int = 1  # steps from patch to patch; each counts as much more
+    depth: float = 2e-6
+    color: float = 3e-6
+    image_share: float = 0.25  # of patches whose colors come from a training image
+    tau: float = 0.1  # of the first steps, which falls to 0
+    tau_until: float = 0.25  # of the training
+    noise: bool = False  # noise patches to their time, as DreamFusion does
+    compat: Compat = "paper"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.image_share <= 1 or not 0 <= self.tau <= 1:
+            raise ValueError(f"image_share and tau: expected 0 to 1, got {self.image_share:g} and {self.tau:g}")
+        if self.every < 1:
+            raise ValueError(f"every: expected 1 or more steps, got {self.every}")

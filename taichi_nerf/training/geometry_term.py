@@ -1,0 +1,60 @@
+"""The geometric terms of few-view training (`few_view_losses`) with DiffusioNeRF's schedules."""
+
+import torch
+from torch import Tensor
+
+from taichi_nerf import few_view_losses
+from taichi_nerf.ops import ray_marching
+from taichi_nerf.rays import Rays
+from taichi_nerf.rendering import RenderedBatch
+from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.few_view_config import PUBLISHED_RAYS, GeometrySettings
+from taichi_nerf.training.terms import Moment, Term
+
+
+class GeometryTerm(Term):
+    def __init__(self, settings: GeometrySettings, scene: SceneData, views: list[int], device: torch.device):
+        self.settings = settings
+        self.near = scene.bounds.near
+        self.views = torch.tensor(views, device=device)
+        self.sizes = torch.as_tensor(scene.cameras.sizes[views])
+
+    def __call__(self, moment: Moment) -> Tensor:
+        settings, seen, shown = self.settings, moment.seen, moment.shown
+        assert seen is not None, "the model tells nothing of its rays"
+        loss = self.along(moment, shown.rays, seen)
+        if settings.opacity:
+            wanted = 1.0 if shown.alpha is None else shown.alpha
+            loss = loss + settings.opacity * PUBLISHED_RAYS * few_view_losses.shortfall(seen.rendered.opacity, wanted)
+        if settings.density_decay:
+            squares = torch.stack([weight.square().sum() for weight in moment.model.density_weights()])
+            loss = loss + settings.density_decay * squares.sum()
+        return loss
+
+    def along(self, moment: Moment, rays: Rays, seen: RenderedBatch) -> Tensor:
+        """What concerns single rays: frusta and distortion."""
+        settings, out = self.settings, seen.rendered
+        loss = out.opacity.new_zeros(())
+        frustum = settings.frustum * (1.0 if moment.progress < settings.frustum_until else settings.frustum_later)
+        if frustum:
+            counts = self.counts(moment, rays, seen)
+            loneliness = few_view_losses.loneliness(out.weights, counts, len(rays.origins))
+            loss = loss + frustum * PUBLISHED_RAYS * loneliness
+        distortion = settings.distortion * self.share_of_distortion(moment.progress)
+        if distortion:
+            depth = out.depth / out.opacity.clamp_min(1e-2)
+            loss = loss + distortion * PUBLISHED_RAYS * few_view_losses.relative_spread(out.weights, seen.samples, depth)
+        return loss
+
+    def share_of_distortion(self, progress: float) -> float:
+        """0, then a straight line to 1."""
+        first, full = self.settings.distortion_from, self.settings.distortion_full
+        return min(max((progress - first) / max(full - first, 1e-9), 0.0), 1.0)
+
+    @torch.no_grad()
+    def counts(self, moment: Moment, rays: Rays, seen: RenderedBatch) -> Tensor:
+        """How many training cameras see each sample."""
+        rig = moment.model.rig
+        positions = ray_marching.sample_positions(rays.origins.detach(), rays.directions.detach(), *seen.samples)
+        poses, lenses = rig.poses().detach()[self.views], rig.lenses().detach()[self.views]
+        return few_view_losses.frustum_count(positions, poses, lenses, self.sizes, self.near)

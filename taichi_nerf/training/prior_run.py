@@ -1,0 +1,140 @@
+"""A training of a prior from start to end: its settings, the patches that they name, the folder.
+
+OUT/config.json    the settings, from which `--resume` goes on
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from taichi_nerf.priors.patch_sources import procedural_pictures, scene_pictures
+from taichi_nerf.priors.patches import PatchSet, RgbdPicture
+from taichi_nerf.priors.prior import PriorSettings
+from taichi_nerf.scenes import load_scene
+from taichi_nerf.scenes.procedural import FAMILIES
+from taichi_nerf.training.atomic import replacing
+from taichi_nerf.training.run_folder import RunError
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
+from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_prior
+
+N_PICTURES = 1000  # of a family, unless it says
+HELD_OUT = 20  # one picture of so many
+FILES = ("config.json", "checkpoint.safetensors", "metrics.jsonl", "prior.safetensors", "samples.png")
+FORMAT = "prior"
+Report = Callable[[float, str], None]
+
+
+class Stopped(Exception):
+    """The wish to stop, while patches were being made."""
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """What patches a prior learns from."""
+
+    sources: tuple[str, ...] = ("rooms:1600", "objects:400")  # families of procedural scenes and how many pictures, or folders
+    metric_scale: float = 1.0  # metres per unit of length in the files of folders
+    closest: float = 0.8  # focal lengths of patches, as shares of the prior's: how far they may stand from their pixels' angle
+    farthest: float = 1.3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    prior: PriorSettings = PriorSettings()
+    patches: PatchSettings = PatchSettings()
+    training: PriorTraining = PriorTraining()
+    half: bool = False  # numbers of the file of 16 bits
+
+
+def run(
+    config: PriorConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    resume: bool = False,
+    threads: int | None = None,  # that torch may use
+    report: Report = lambda done, text: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[bool, PriorTrainer]:
+    """Make the patches, train, and write. True if `stop` ended it; `Stopped` if that was before there was anything to save."""
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+    def told(done: float, text: str) -> None:
+        if stop():
+            raise Stopped
+        report(done, text)
+
+    pictures, held_out = pictures_of(config.patches, told)
+    sets = patch_set(config, pictures), patch_set(config, held_out)
+    trainer = PriorTrainer(config.prior, config.training, *sets, device)
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+    with replacing(out / "config.json") as stream:
+        stream.write(json.dumps({"kind": FORMAT, "settings": to_json_dict(config)}, indent=1).encode() + b"\n")
+    made = {"data": list(config.patches.sources), "n_pictures": len(pictures), "seed": config.training.seed}
+    stopped = train_prior(trainer, out, made, resume=resume, half=config.half, report=report, stop=stop)
+    return stopped, trainer
+
+
+def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPicture], list[RgbdPicture]]:
+    """To learn from, and to hold out."""
+    pictures: list[RgbdPicture] = []
+    held_out: list[RgbdPicture] = []
+    for source in settings.sources:
+        family, _, n = source.partition(":")
+        if family in FAMILIES:
+            found = procedural_pictures(family, int(n or N_PICTURES), settings.seed, report)
+        else:
+            found = scene_pictures(load_scene(Path(source)), settings.metric_scale, report)
+        n_held_out = max(1, len(found) // HELD_OUT)
+        pictures += found[:-n_held_out] or found
+        held_out += found[-n_held_out:]
+    return pictures, held_out
+
+
+def patch_set(config: PriorConfig, pictures: list[RgbdPicture]) -> PatchSet:
+    prior, patches = config.prior, config.patches
+    return PatchSet(pictures, prior.size, (patches.closest * prior.focal, patches.farthest * prior.focal), prior.variant)
+
+
+def require_free(out: Path, overwrite: bool) -> None:
+    """A folder that may be written to: new, empty, or with a prior's training that may be replaced."""
+    if out.exists() and not out.is_dir():
+        raise RunError(out, "is a file; a training of a prior is a folder")
+    there = {file.name for file in out.iterdir()} if out.is_dir() else set()
+    if there and not is_prior_run(out):
+        raise RunError(out, f"is no training of a prior and not empty (it holds {sorted(there)[0]}); choose another --out")
+    if there and not overwrite:
+        raise RunError(out, "holds a training already; --resume goes on with it, --overwrite replaces it")
+
+
+def is_prior_run(out: Path) -> bool:
+    return (_read(out / "config.json") or {}).get("kind") == FORMAT
+
+
+def read_config(out: Path, steps: int | None, seconds: float | None) -> PriorConfig:
+    """The settings of a training that exists, with another budget if one is given."""
+    data = _read(out / "config.json")
+    if data is None or data.get("kind") != FORMAT:
+        raise RunError(out, "holds no training of a prior (no config.json of one)")
+    config = from_json_dict(PriorConfig, data.get("settings"), str(out / "config.json"))
+    if steps is None and seconds is None:
+        return config
+    return replace(config, training=replace(config.training, steps=steps, seconds=seconds))
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None

@@ -1,0 +1,27 @@
+"""What training adds to the comparison of pixels: terms of the loss, each of which may render more through the model."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from taichi_nerf.rendering import RenderedBatch
+from taichi_nerf.training.model import Model, Shown
+
+
+class Moment(NamedTuple):
+    """A step of the training, as a term sees it."""
+
+    model: Model
+    shown: Shown  # the pixels of the step
+    seen: RenderedBatch | None  # what the model made of them
+    n_steps: int  # before this one
+    progress: float  # 0 to 1
+    generator: torch.Generator
+
+
+class Term(ABC):
+    @abstractmethod
+    def __call__(self, moment: Moment) -> Tensor:
+        """A scalar to add to the loss."""

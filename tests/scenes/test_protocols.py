@@ -1,0 +1,64 @@
+"""Which few views are trained on, and which are never."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from taichi_nerf.scenes import SceneError
+from taichi_nerf.scenes.splits import choose_splits
+
+
+def source(n):
+    return SimpleNamespace(names=[f"{i}.png" for i in range(n)], splits={}, folder="scene")
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"),
+    [(3, [1, 10, 19]), (6, [1, 5, 7, 12, 15, 19])],  # fern: 20 views, of which 0, 8 and 16 are the test
+)
+def test_even_views_are_those_of_few_view_papers(k, expected):
+    splits, _, notes = choose_splits(source(20), n_views=k, protocol="even")
+    train = np.setdiff1d(np.arange(20), [0, 8, 16])
+    assert splits["train"].tolist() == train[np.round(np.linspace(0, 16, k)).astype(int)].tolist() == expected
+    assert splits["test"].tolist() == [0, 8, 16]
+    assert any("spread evenly" in note for note in notes)
+
+
+def test_dtus_protocol_is_that_of_pixelnerf_and_regnerf():
+    splits, rule, _ = choose_splits(source(49), n_views=6, protocol="dtu")
+    assert splits["train"].tolist() == [25, 22, 28, 40, 44, 48]
+    assert splits["test"].tolist() == [
+        1,
+        2,
+        9,
+        10,
+        11,
+        12,
+        14,
+        15,
+        23,
+        24,
+        26,
+        27,
+        29,
+        30,
+        31,
+        32,
+        33,
+        34,
+        35,
+        41,
+        42,
+        43,
+        45,
+        46,
+        47,
+    ]
+    assert "DTU" in rule
+
+
+@pytest.mark.parametrize(("n", "k"), [(48, 3), (49, 4), (49, None)])
+def test_dtus_protocol_is_for_3_6_or_9_of_49_views(n, k):
+    with pytest.raises(SceneError, match="3, 6 or 9 of 49"):
+        choose_splits(source(n), n_views=k, protocol="dtu")

@@ -1,0 +1,151 @@
+"""prior train, score and sample, and train --prior, as a user meets them."""
+
+import json
+
+import imageio.v3 as imageio
+import pytest
+from click.testing import CliRunner
+
+from taichi_nerf import runtime
+from taichi_nerf.apps.main import main
+from taichi_nerf.priors import patch_sources
+from taichi_nerf.priors.prior import load_prior
+from taichi_nerf.procedural import make_scene
+from taichi_nerf.training.checkpoint import load_checkpoint
+
+SMALL = ("--data", "objects:8", "--size", 8, "--batch", 4, "--arch", "cpu")
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    monkeypatch.setattr(patch_sources, "SIZE", (32, 24))
+    monkeypatch.setattr(patch_sources, "FOCAL", 40.0)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    runtime.start("cpu")
+    folder = tmp_path_factory.mktemp("scenes") / "room"
+    return make_scene("rooms", folder, n_views=6, n_val=0, n_test=2, size=48, n_samples=1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training by the command; tests leave it as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patch_sources, "SIZE", (32, 24))
+        patch.setattr(patch_sources, "FOCAL", 40.0)
+        out = tmp_path_factory.mktemp("priors") / "prior"
+        status, said, err = invoke("prior", "train", *SMALL, "--steps", 4, "--out", out)
+    assert status == 0, err
+    assert "4 steps" in said
+    return out
+
+
+def test_a_training_leaves_a_prior_a_checkpoint_figures_and_samples(trained):
+    prior = load_prior(trained / "prior.safetensors")
+    assert (prior.settings.size, prior.settings.variant) == (8, "rgbd")
+    assert prior.settings.focal == pytest.approx(175 / 6)  # the published angle
+    assert prior.made["data"] == ["objects:8"]
+    assert prior.made["steps"] == 4
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 4
+    assert 0 < rows[-1]["held_out_99"] < 2
+    assert imageio.imread(trained / "samples.png").shape[2] == 3
+
+
+def test_a_training_goes_on_where_it_was_as_if_never_interrupted(trained, tmp_path):
+    halves, whole = tmp_path / "halves", tmp_path / "whole"
+    for out, steps in ((halves, 4), (whole, 8)):
+        assert invoke("prior", "train", *SMALL, "--steps", steps, "--out", out)[0] == 0
+    # The rate follows the budget, so the first half has to know the whole one's: its checkpoint is of the same steps alone.
+    status, _, err = invoke("prior", "train", "--resume", "--steps", 8, "--out", halves, "--arch", "cpu")
+    assert status == 0, err
+    assert load_checkpoint(halves / "checkpoint.safetensors")[0]["n_steps"] == 8
+    assert [json.loads(line)["step"] for line in (halves / "metrics.jsonl").read_text().splitlines()][-1] == 8
+
+
+def test_folders_are_not_overwritten_unasked(trained, tmp_path):
+    status, _, err = invoke("prior", "train", *SMALL, "--steps", 1, "--out", trained)
+    assert status == 1
+    assert "--resume goes on with it, --overwrite replaces it" in err
+    (tmp_path / "mine.txt").write_text("mine")
+    status, _, err = invoke("prior", "train", *SMALL, "--steps", 1, "--out", tmp_path)
+    assert status == 1
+    assert "is no training of a prior and not empty" in err
+    assert invoke("prior", "train", "--resume", "--out", tmp_path)[0] == 1
+    assert invoke("prior", "train", *SMALL, "--out", tmp_path / "new")[0] == 2  # how long?
+
+
+def test_a_prior_learns_from_scenes_with_depth(scene, tmp_path):
+    options = ("--data", scene, "--variant", "d", "--size", 8, "--batch", 4, "--arch", "cpu", "--steps", 2, "--half")
+    status, _, err = invoke("prior", "train", *options, "--out", tmp_path / "prior")
+    assert status == 0, err
+    assert load_prior(tmp_path / "prior" / "prior.safetensors").settings.denoiser.channels == 1
+
+
+def test_score_tells_errors_at_four_levels(trained, tmp_path):
+    prior, sheet = trained / "prior.safetensors", tmp_path / "sheet.png"
+    status, said, err = invoke("prior", "score", prior, "objects:4", "--n", 4, "--json", "--arch", "cpu", "--out", sheet)
+    assert status == 0, err
+    rows = json.loads(said[: said.rindex("]") + 1])
+    assert [row["t"] for row in rows] == [3, 47, 99, 399]
+    assert all(0 < row["depth_error"] < 2 for row in rows)
+    assert sheet.exists()
+    assert "error of depth" in invoke("prior", "score", prior, "objects:4", "--n", 4, "--arch", "cpu")[1]
+
+
+def test_sample_draws_patches(trained, tmp_path):
+    out = tmp_path / "patches.png"
+    status, said, err = invoke(
+        "prior", "sample", trained / "prior.safetensors", "--n", 3, "--steps", 2, "--out", out, "--arch", "cpu"
+    )
+    assert (status, said.strip()) == (0, str(out)), err
+    assert imageio.imread(out).shape[0] == 2 * (8 + 2) * 3
+
+
+def test_train_takes_a_prior(trained, scene, tmp_path):
+    options = ("--arch", "cpu", "--steps", 3, "--set", "batch.n_samples=4096", "--set", "field.n_levels=4", "--n-views", 3)
+    prior = trained / "prior.safetensors"
+    status, _, err = invoke("train", scene, "--out", tmp_path / "run", "--prior", prior, *options)
+    assert status == 0, err
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert settings["prior"]["file"] == str(prior.resolve())
+    assert settings["geometry"]["opacity"] > 0
+    status, _, err = invoke("train", "--resume", "--out", tmp_path / "run", "--steps", 5, "--arch", "cpu")
+    assert status == 0, err
+
+
+def test_dry_run_tells_what_a_prior_changes(trained, scene, tmp_path):
+    given = ("train", scene, "--out", tmp_path / "run", "--dry-run", "--steps", 3)
+    said = invoke(*given, "--prior", trained / "prior.safetensors", "--set", "scene.metric_scale=1")[1]
+    assert "prior.weight = " in said
+    assert "by scene.metric_scale" in said
+    assert "geometry.opacity = 0.001" in said
+    assert "geometry.opacity = 0.0\n" in invoke(*given)[1]
+    assert "geometry.opacity = 0.001" in invoke(*given, "--geometry")[1]
+
+
+def test_the_builtin_prior_is_there_and_small():
+    from taichi_nerf.priors.prior import BUILTIN_FILE
+
+    prior = load_prior("builtin")
+    assert BUILTIN_FILE.stat().st_size <= 8_000_000
+    assert (prior.settings.size, prior.settings.variant) == (24, "rgbd")
+    assert prior.made["steps"] > 0
+
+
+def test_priors_that_are_not_there_are_told_of(scene, tmp_path):
+    for arguments in (
+        ("prior", "sample", "none.safetensors"),
+        ("train", scene, "--out", tmp_path / "r", "--prior", "none.safetensors"),
+    ):
+        status, _, err = invoke(*arguments)
+        assert status == 1
+        assert "no such prior" in err
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,256 @@
+"""Geometric terms and the prior in training: what they do to a field, with every method, and that nothing else changes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ball_scene import views_of_ball
+from torch.testing import assert_close
+
+from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
+from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
+from taichi_nerf.training import methods
+from taichi_nerf.training.config import RunSettings, SceneSettings
+from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
+from taichi_nerf.training.few_views import with_few_views
+from taichi_nerf.training.geometry_term import GeometryTerm
+from taichi_nerf.training.prior_term import PriorTerm, metres_of, picture_at
+from taichi_nerf.training.setting_values import SettingsError
+from taichi_nerf.training.terms import Moment
+from taichi_nerf.training.terms_of import terms_of
+from taichi_nerf.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+SMALL = {
+    "ngp": ("batch.n_samples=4096", "field.n_levels=4", "occupancy.resolution=32", "field.precision=float32"),
+    "proposal": ("sampler.kind=proposal", "batch.n_samples=4096", "field.n_levels=4", "field.precision=float32"),
+    "nerf": ("nerf.n_samples=16", "nerf.n_samples_fine=16", "batch.n_rays=32", "field.n_layers=2", "field.n_hidden=16"),
+    "mipnerf": ("mipnerf.n_samples=16", "batch.n_rays=32", "field.n_layers=2", "field.n_hidden=16"),
+}
+
+
+@pytest.fixture(scope="module")
+def prior_file(tmp_path_factory):
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("prior") / "prior.safetensors"
+    settings = PriorSettings(DenoiserSettings(8, (1, 2)), size=8, focal=30.0)
+    file.write_bytes(prior_bytes(Prior(settings, Denoiser(settings.denoiser))))
+    return file
+
+
+def small(method="ngp", steps=20, **sections):
+    """A configuration on the ball, and the ball."""
+    scene, _ = views_of_ball(n_views=3, size=24)
+    settings = SceneSettings("ball")
+    run = RunSettings("ngp" if method == "proposal" else method, "small" if "nerf" in method else "default", steps=steps)
+    config, _ = methods.choose(scene, settings, run, CPU)
+    config = methods.changed(config, SMALL[method])
+    return replace(config, **sections), scene
+
+
+def moment_of(trainer):
+    """What a term sees at the trainer's next step."""
+    found = []
+    term = lambda moment: found.append(moment) or torch.zeros(())  # noqa: E731
+    trainer.terms = [term]
+    trainer.compare(trainer.draw(64))
+    return found[0]
+
+
+def test_without_them_training_has_no_terms(cpu):
+    config, scene = small()
+    assert Trainer(config, scene, CPU).terms == []
+
+
+@pytest.mark.parametrize("method", list(SMALL))
+def test_every_method_trains_with_all_of_them(cpu, prior_file, method):
+    """All weights get gradients that are numbers, and the terms change what is learnt."""
+    config, scene = small(method, geometry=GeometrySettings(1e-3, 1e-3, distortion=1e-4, distortion_from=0.0, density_decay=1e-7))
+    config = replace(config, prior=PatchPriorSettings(str(prior_file), weight=1000.0))
+    trainer, plain = Trainer(config, scene, CPU), Trainer(small(method)[0], scene, CPU)
+    for _ in range(3):
+        trainer.step()
+        plain.step()
+    pairs = list(zip(trainer.model.parameters(), plain.model.parameters(), strict=True))
+    assert all(bool(ours.isfinite().all()) for ours, _ in pairs)
+    assert any(bool((ours != theirs).any()) for ours, theirs in pairs)
+
+
+@pytest.mark.parametrize("method", list(SMALL))
+def test_looking_sees_what_pictures_show(cpu, method):
+    """The rendering with gradients that terms get: colors, opacities and depths of a picture, up to its random samples."""
+    config, scene = small(method, steps=120)
+    trainer = Trainer(config, scene, CPU)
+    for _ in range(120):
+        trainer.step()
+    model = trainer.model
+    y, x = np.mgrid[:24, :24] + 0.5
+    pixels = torch.from_numpy(np.stack([x.ravel(), y.ravel()], -1)).float()
+    rays = model.rig.rays(pixels, torch.zeros(len(pixels), dtype=torch.int32))
+    seen = model.look(rays, torch.zeros(len(pixels), 3), torch.Generator().manual_seed(0))
+    picture = model.picture(rays, (24, 24))
+    out = seen.rendered
+    assert out.color.requires_grad
+    assert (out.color[:, :3].view(24, 24, 3) - picture.color).abs().mean() < 0.05
+    assert (out.opacity.view(24, 24) - picture.opacity).abs().mean() < 0.05
+    full = picture.opacity > 0.5 * picture.opacity.max()
+    depth = (out.depth / out.opacity.clamp_min(1e-6)).view(24, 24)
+    assert (depth - picture.depth)[full].abs().median() < 0.1
+    # Weights belong to samples, and samples to rays.
+    sums = torch.zeros(len(pixels)).index_add(0, seen.samples.ray_indices, out.weights)
+    assert_close(sums, out.opacity, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", list(SMALL))
+def test_opacity_wanted_is_that_of_the_pictures(cpu, method):
+    """The term alone teaches a field which rays end: those whose pixels are filled."""
+    config, scene = small(method)
+    trainer = Trainer(config, scene, CPU)
+    moment = moment_of(trainer)
+    term = GeometryTerm(GeometrySettings(opacity=1 / 1024), scene, [0, 1, 2], CPU)
+    expected = (moment.shown.alpha - moment.seen.rendered.opacity).square().mean()
+    assert_close(term(moment), expected)
+
+
+def test_frusta_take_away_what_one_camera_alone_sees(cpu):
+    """Trained on three views with and without the term: less weight in places that fewer than two cameras see."""
+
+    def lonely(weight):
+        config, scene = small(steps=60, geometry=GeometrySettings(frustum=weight, frustum_later=1.0))
+        narrow = replace(scene, cameras=replace(scene.cameras, intrinsics=scene.cameras.intrinsics * [1.6, 1.6, 1, 1]))
+        trainer = Trainer(config, narrow, CPU)
+        for _ in range(60):
+            trainer.step()
+        moment = moment_of(trainer)
+        term = GeometryTerm(GeometrySettings(frustum=1.0), narrow, [0, 1, 2], CPU)
+        counts = term.counts(moment, moment.shown.rays, moment.seen)
+        weights = moment.seen.rendered.weights.detach()
+        return float(weights[counts < 2].sum() / weights.sum())
+
+    without, with_it = lonely(0.0), lonely(3e-3)
+    assert without > 0.02
+    assert with_it < 0.5 * without
+
+
+def test_distortion_gathers_weights(cpu):
+    def spread(weight):
+        settings = GeometrySettings(distortion=weight, distortion_from=0.0, distortion_full=0.0)
+        config, scene = small(steps=60, geometry=settings)
+        trainer = Trainer(config, scene, CPU)
+        for _ in range(60):
+            trainer.step()
+        moment = moment_of(trainer)
+        unit = GeometryTerm(replace(settings, distortion=1 / 1024), scene, [0, 1, 2], CPU)
+        return float(unit.along(moment, moment.shown.rays, moment.seen).detach())
+
+    assert spread(1e-3) < 0.7 * spread(0.0)
+
+
+def test_distortion_grows_over_the_middle_of_the_training():
+    scene, _ = views_of_ball(n_views=2, size=8)
+    term = GeometryTerm(GeometrySettings(distortion=1.0), scene, [0, 1], CPU)
+    assert [term.share_of_distortion(p) for p in (0.0, 0.3, 0.55, 0.8, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def a_prior_term(trainer, scene, prior_file, **settings):
+    from taichi_nerf.priors.prior import load_prior
+
+    return PriorTerm(PatchPriorSettings(str(prior_file), **settings), load_prior(prior_file), scene, [0, 1, 2], 1.0, True, CPU)
+
+
+def gradients(trainer, moment, term):
+    trainer.optimiser.zero_grad()
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(10):  # some of which see the ball
+        term(moment._replace(generator=generator)).backward()
+    field = trainer.model.field
+    return [float(weight.grad.abs().sum()) for weight in (field.table, *field.density_mlp.parameters())], [
+        float(weight.grad.abs().sum()) for weight in field.color_mlp.parameters()
+    ]
+
+
+@pytest.mark.parametrize(("image_share", "colors_learn"), [(0.0, True), (1.0, False)])
+def test_patches_teach_depth_and_those_of_images_no_colors(cpu, prior_file, image_share, colors_learn):
+    config, scene = small(steps=60)
+    trainer = Trainer(config, scene, CPU)
+    for _ in range(60):
+        trainer.step()
+    moment = moment_of(trainer)
+    density, color = gradients(trainer, moment, a_prior_term(trainer, scene, prior_file, image_share=image_share))
+    assert min(density) > 0
+    assert (min(color) > 0) == colors_learn
+    assert colors_learn or max(color) == 0
+
+
+def test_the_value_of_the_priors_term_is_0_and_patches_come_every_so_many_steps(cpu, prior_file):
+    config, scene = small(steps=30)
+    trainer = Trainer(config, scene, CPU)
+    for _ in range(30):
+        trainer.step()
+    moment = moment_of(trainer)
+    term = a_prior_term(trainer, scene, prior_file, every=3)
+    for n_steps in range(4):
+        loss = term(moment._replace(n_steps=n_steps))
+        assert loss.item() == 0
+        assert loss.requires_grad == (n_steps % 3 == 0)
+
+
+def test_resuming_with_terms_changes_nothing(cpu, prior_file):
+    geometry = GeometrySettings(1e-3, 1e-3, distortion=1e-4, distortion_from=0.0)
+    config, scene = small(steps=8, geometry=geometry, prior=PatchPriorSettings(str(prior_file), every=2))
+    whole, first, second = (Trainer(config, scene, CPU) for _ in range(3))
+    for _ in range(4):
+        whole.step()
+        first.step()
+    second.load_state_dict(first.state_dict(copied=True))
+    for _ in range(4):
+        assert whole.step().loss == pytest.approx(second.step().loss, rel=1e-5)
+
+
+def test_pictures_are_looked_up_at_pixel_centres_and_averaged():
+    picture = torch.arange(12.0).view(3, 4, 1).repeat(1, 1, 2)
+    at = torch.tensor([[0.5, 0.5], [2.5, 1.5], [2.0, 1.5]])
+    assert_close(picture_at(picture, at, 1.0)[:, 0], torch.tensor([0.0, 6.0, 5.5]))
+    assert_close(picture_at(picture, torch.tensor([[2.0, 1.0]]), 2.0)[:, 1], torch.tensor([(1 + 2 + 5 + 6) / 4]))
+
+
+def test_metres_of_a_scene(cpu):
+    scene, _ = views_of_ball(n_views=4)
+    assert metres_of(scene, 3.0)[0] == 3.0
+    assert metres_of(replace(scene, kind="rgbd"), None) == (1.0, "rgbd is in metres")
+    distance = float(np.linalg.norm(scene.cameras.centers[0]))
+    found, why = metres_of(scene, None)
+    assert found == pytest.approx(2.0 / distance)
+    assert "a guess" in why
+
+
+def test_a_prior_brings_geometric_terms_along(cpu, prior_file):
+    config, scene = small()
+    with_prior, notes = with_few_views(config, scene, None, str(prior_file))
+    assert with_prior.geometry.is_on
+    assert with_prior.prior.file == str(prior_file.resolve())
+    assert any("prior" in note for note in notes)
+    assert not with_few_views(config, scene, False, str(prior_file))[0].geometry.is_on
+    assert with_few_views(config, scene, None, None) == (config, [])
+    with pytest.raises(ValueError, match="no such prior"):
+        with_few_views(config, scene, None, "nowhere.safetensors")
+
+
+def test_what_makes_no_sense_is_refused(cpu, prior_file):
+    with pytest.raises(ValueError, match="every"):
+        PatchPriorSettings(every=0)
+    with pytest.raises(ValueError, match="image_share"):
+        PatchPriorSettings(image_share=2.0)
+    config, scene = small("nerf", geometry=GeometrySettings(opacity=1.0))
+    config = replace(config, nerf=replace(config.nerf, ndc=True, within_box=False, disparity=False))
+    with pytest.raises(SettingsError, match="do not keep"):
+        terms_of(config, scene, [0, 1, 2], CPU)
+
+
+def test_a_moment_names_all_that_terms_need(cpu):
+    config, scene = small()
+    moment = moment_of(Trainer(config, scene, CPU))
+    assert isinstance(moment, Moment)
+    assert (moment.n_steps, moment.progress) == (0, 0.0)
+    assert len(moment.shown.alpha) == 64
