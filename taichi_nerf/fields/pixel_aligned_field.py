@@ -2,7 +2,7 @@
 
 A point x, seen along d, is moved into each source view (R x + t), projected there, and asked about with the features at that
 pixel, its place and direction in the view's own axes: f(γ(R x), R d, F(π(x))), Yu et al. 2021, equations 3 to 6. γ(x) = (x,
-sin(1.5 2^k x), cos(1.5 2^k x), k < 6). As published, the place is turned and not moved (`centred`): the world's origin matters.
+sin(1.5 2^k x), cos(1.5 2^k x), k < 6). As published, the place is turned and not moved: the world's origin matters.
 
 Parameters have the published names: encoder.model.*, code.*, mlp_coarse.*, mlp_fine.*.
 """
@@ -30,7 +30,9 @@ class PixelAlignedSettings:
     n_blocks: int = 5
     n_inject: int = 3  # blocks before which features are added; the views are averaged after these
     n_frequencies: int = 6
-    centred: bool = True  # R x rather than R x + t
+    # view: R x, as published; view_moved: R x + t, which leaves it open where the world's origin is; world_and_view: x and R x,
+    # for objects that all stand the same way, whose common shape is learned several times as fast
+    places: Literal["view", "view_moved", "world_and_view"] = "view"
     density: Literal["relu", "softplus", "exp"] = "relu"
     log_density: float = 0.0  # of a new field, where density is exp
     has_fine: bool = True  # a network of its own for the second look
@@ -123,16 +125,21 @@ class PixelAlignedField(nn.Module):
         return density, color
 
     def encode_places(self, sources: Sources, positions: Tensor, directions: Tensor) -> Tensor:
-        """[n_views, n, 6 n_frequencies + 6]"""
+        """[n_views, n, n_code]"""
         rotation, offset = sources.world_to_cameras[:, :, :3], sources.world_to_cameras[:, None, :, 3]
         places = positions @ rotation.mT
-        places = (places if self.settings.centred else places + offset) * self.axes
+        places = (places + offset if self.settings.places == "view_moved" else places) * self.axes
         seen_along = (directions @ rotation.mT) * self.axes
-        n_views, n, _ = places.shape
+        parts = [self._waves(places), seen_along]
+        if self.settings.places == "world_and_view":
+            parts.insert(0, self._waves(positions).expand(len(places), -1, -1))
+        return torch.cat(parts, -1)
+
+    def _waves(self, places: Tensor) -> Tensor:  # [..., 3]
         waves = frequency_encoding.frequency_encoding(
             places.reshape(-1, 3), n_frequencies=self.settings.n_frequencies, base_frequency=FREQUENCY, include_identity=True
         )
-        return torch.cat([waves.view(n_views, n, -1), seen_along], -1)
+        return waves.view(*places.shape[:-1], -1)
 
     def may_be_filled(self, sources: Sources, positions: Tensor) -> Tensor:
         """[n] bool: whether no source sees through the point. Where a picture does not reach, it tells nothing."""
@@ -146,7 +153,7 @@ class PixelAlignedField(nn.Module):
 
     def _network(self, generator: torch.Generator) -> ResnetMlp:
         settings = self.settings
-        n_code = 6 * settings.n_frequencies + 6
+        n_code = (3 + 6 * settings.n_frequencies) * (1 + (settings.places == "world_and_view")) + 3
         sizes = (n_code, self.encoder.n_features, settings.n_hidden, settings.n_blocks, settings.n_inject)
         return ResnetMlp(*sizes, generator)
 

@@ -50,14 +50,13 @@ class ResnetMlp(nn.Module):
 
     def forward(self, code: Tensor, injected: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """[n, 4] from codes [n_views, n, n_code] and projected features [n_views, n, n_inject * n_hidden]."""
-        n = self.n_hidden
         x = _apply(self.lin_in, code.to(dtype))
-        injected = injected.to(dtype)
+        parts = injected.to(dtype).chunk(self.n_inject, -1)
         for index, block in enumerate(self.blocks):
             if index == self.n_inject:
                 x = x.mean(0, keepdim=True)
             if index < self.n_inject:
-                x = x + injected[..., index * n : (index + 1) * n]
+                x = x + parts[index]
             x = x + _apply(block.fc_1, _apply(block.fc_0, x.relu()).relu())
         if len(self.blocks) <= self.n_inject:
             x = x.mean(0, keepdim=True)

@@ -45,6 +45,7 @@ class ObjectBatchSettings:
     n_rays: int = 128  # of an object
     views: tuple[int, ...] = (1,)  # how many source views; by chance where there are several
     box_share: float = 0.25  # of the training, whose rays go through the objects' bounding boxes alone
+    color_shuffle: bool = False  # red, green and blue of an object in random order: six objects of one
     color_jitter: float = 0.0  # brightness, contrast and saturation of an object's pictures, times 1 ± this
 
     def __post_init__(self) -> None:
@@ -93,10 +94,12 @@ def small(objects: ObjectSettings, run: PixelNerfRun) -> PixelNerfConfig:
         objects,
         run,
         EncoderSettings("resnet18", 32, n_stages=3),
-        PixelAlignedSettings(n_hidden=64, density="exp", log_density=3.0, has_fine=False, precision="bfloat16"),
+        PixelAlignedSettings(
+            n_hidden=64, places="world_and_view", density="exp", log_density=3.0, has_fine=False, precision="bfloat16"
+        ),
         SamplingSettings(n_coarse=32, n_importance=0, n_depth=0, hull=True),
-        ObjectBatchSettings(n_objects=8, n_rays=128, views=(1, 2), box_share=0.8),
-        CosineSettings(learning_rate=1e-3, final_share=0.01, warm_up=0.01),
+        ObjectBatchSettings(n_objects=8, n_rays=128, views=(1, 2), box_share=0.8, color_shuffle=True),
+        CosineSettings(learning_rate=2e-3, final_share=0.01, warm_up=0.01),
     )
 
 

@@ -72,6 +72,8 @@ class PixelNerfTrainer:
         batch = self.config.batch
         self.optimiser.zero_grad()
         chosen = [self.objects[int(i)] for i in torch.randint(len(self.objects), (batch.n_objects,), generator=self.generator)]
+        if batch.color_shuffle:
+            chosen = [item._replace(pictures=item.pictures[..., torch.randperm(3, generator=self.generator)]) for item in chosen]
         chosen = [jittered(item, batch.color_jitter, self.generator) for item in chosen]
         n_views = batch.views[int(torch.randint(len(batch.views), (1,), generator=self.generator))]
         views = [torch.randperm(item.n_views, generator=self.generator)[:n_views] for item in chosen]
