@@ -1,15 +1,11 @@
-"""How well the shipped pixelNeRF shows objects that it never saw, from one or two pictures, and how fast it answers.
+"""How well the shipped pixelNeRF shows objects that it never saw, from one or two pictures.
 
     python benchmarks/few_image.py --category chair --seeds 10000-10019 --views 1,2 [--model builtin] [--json FILE]
-    python benchmarks/few_image.py --speed [--json FILE]
 
 Objects are procedural; seeds of 10,000 and more are in no training set. Of each there are 12 views from all around (`view_object`);
 the first one or two are sources, and all but the first two are targets, whatever the number of sources. The baseline knows no
-geometry: for each object the better of the source picture repeated (of two, the one whose camera is nearer) and the mean
-picture of the training set at that view's place in the list of views; then the mean over objects.
-
-`--speed` compares looking up features and asking the network with the same written plainly in torch (projection, grid_sample,
-linear layers), at the published size: time and peak memory.
+geometry: for each object the better of the source picture repeated and the mean picture of the training objects; then the mean
+over objects.
 """
 
 import argparse
@@ -76,15 +72,15 @@ def measure(prior: Prior, category: str, seeds: list[int], counts: list[int], me
 
 def mean_picture(family: str, n: int = N_MEAN) -> torch.Tensor:
     """[h, w, 3] mean over views of objects of the training set."""
-    return torch.stack([torch.from_numpy(view_object(family, seed, 2, SIZE, 1).pictures).float() for seed in range(n)]).mean(
-        (0, 1)
-    ) / 255
+    pictures = [torch.from_numpy(view_object(family, seed, 2, SIZE, 1).pictures).float() for seed in range(n)]
+    return torch.stack(pictures).mean((0, 1)) / 255
 
 
 def as_text(result: Result) -> str:
     lines = [f"{result.category}, {len(result.objects)} objects that were not trained on, {SIZE} x {SIZE} pixels"]
     lines += [f"  {n} source view{'s' if n != '1' else ' '}  {value:6.2f} dB" for n, value in result.views.items()]
-    lines.append(f"  baseline        {result.baseline:6.2f} dB  (source repeated {result.repeated:.2f}, mean picture {result.mean_picture:.2f})")
+    parts = f"source repeated {result.repeated:.2f}, mean picture {result.mean_picture:.2f}"
+    lines.append(f"  baseline        {result.baseline:6.2f} dB  ({parts})")
     return "\n".join([*lines, f"  {result.seconds_per_image:.2f} s a picture"])
 
 
