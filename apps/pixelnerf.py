@@ -13,7 +13,7 @@ from taichi_nerf.apps.scene_options import Views
 
 @click.group(cls=Group)
 def pixelnerf() -> None:
-    """Radiance fields from one or a few pictures, with a prior learned over many objects.
+    """Radiance fields from one or a few pictures, with a prior learned over many objects. Each command takes --debug.
 
     \b
     Example:
@@ -83,7 +83,7 @@ def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, **op
 @click.option("--views", type=Views(), default="0", show_default=True, help="Source views: SRN 64 or 64,104; DTU 22,25,28.")
 @click.option("--view-list", type=click.Path(path_type=Path), help="Source views object by object: category object view …")
 @click.option("--targets", type=Views(), help="Views to compare with.  [default: all but the sources]")
-@click.option("--without", type=Views(), default="", help="Views to leave out, such as over-exposed ones of DTU.")
+@click.option("--without", type=Views(), help="Views to leave out, such as over-exposed ones of DTU.")
 @click.option("--prefix", default="", help="Which lists of a set in NMR's form: softras, gen or new.")
 @click.option("--lpips", type=click.Path(path_type=Path), metavar="WEIGHTS", help="Folder or file of LPIPS' weights.")
 @click.option("--sampling-seed", type=int, help="Draw samples at random, as the published code does.  [default: evenly]")

@@ -55,7 +55,7 @@ def evaluation(model: str, objects: Path | None, out: Path | None, options: dict
     arguments = {
         "sources": read_view_list(options["view_list"]) if options["view_list"] else options["views"],
         "targets": options["targets"],
-        "without": options["without"],
+        "without": options["without"] or (),
         "lpips": Lpips(options["lpips"], device=device) if options["lpips"] else None,
         "seed": options["sampling_seed"],
         "save_to": folder if options["save_images"] else None,
