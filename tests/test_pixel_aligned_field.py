@@ -162,7 +162,7 @@ def test_features_are_looked_up_as_grid_sample_does(make_field, sources, points)
 
 def test_looking_in_parts_changes_nothing(make_field, sources, points):
     field = make_field()
-    many = [x.repeat(100, 1) for x in points]  # 15,000 rows: two parts
+    many = [x.repeat(400, 1) for x in points]  # 60,000 rows of 16 numbers: two parts
     encoded = field.encode(sources)
     torch.testing.assert_close(field.look(encoded, *many), tuple(x.detach() for x in field(encoded, *many)))
 

@@ -152,6 +152,6 @@ def test_a_prediction_is_written_as_a_scene_that_shows_it(cpu, trained, tmp_path
     write_scene(load_prior(trained, CPU), item, [0], tmp_path / "scene", CPU)
     scene = load_scene(tmp_path / "scene")
     assert {name: len(index) for name, index in scene.splits.items()} == {"train": 4, "test": 2}
-    assert scene.images[0].shape == (16, 16, 4)
+    assert scene.images[0].shape == (24, 24, 4)
     centers = scene.scene_from_source.inverse()(scene.cameras.centers)
     np.testing.assert_allclose(np.linalg.norm(centers, axis=-1), 2, atol=1e-5)

@@ -21,7 +21,7 @@ from taichi_nerf.ops import frequency_encoding, image_warp
 
 FREQUENCY = 1.5  # of the first pair of waves
 LARGEST_LOG_DENSITY = 12.0
-ROWS_AT_ONCE = 8192  # points times views, whose activations stay in cache
+AT_ONCE = 2**19  # numbers of a layer: points times views times width, which stay in cache
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class PixelAlignedField(nn.Module):
         """As `forward`, without gradients and in parts that stay in cache."""
         n, n_views = len(positions), len(encoded.sources.intrinsics)
         density, color = positions.new_empty(n), positions.new_empty(n, 3)
-        step = max(1, ROWS_AT_ONCE // n_views)
+        step = max(1, AT_ONCE // (n_views * self.settings.n_hidden))
         for start in range(0, n, step):
             part = slice(start, start + step)
             density[part], color[part] = self(encoded, positions[part], directions[part], fine)

@@ -42,11 +42,14 @@ class ResnetMlp(nn.Module):
         weight = torch.cat([layer.weight for layer in self.lin_z])
         bias = torch.cat([layer.bias for layer in self.lin_z])
         for tap in taps:
-            part = nn.functional.conv2d(tap, weight[:, first : first + tap.shape[1], None, None])
-            part = part if part.shape[2:] == size else enlarged(part, size)
-            total, first = part if total is None else total + part, first + tap.shape[1]
+            rows = tap.permute(0, 2, 3, 1)  # channels innermost, as the lookup reads them
+            part = rows @ weight[:, first : first + tap.shape[1]].T
+            if tap.shape[2:] != size:
+                # torch 2.13 crashes going backward through the enlargement of pictures with channels innermost.
+                part = enlarged(part.permute(0, 3, 1, 2).contiguous(), size).permute(0, 2, 3, 1)
+            total, first = part + bias if total is None else total + part, first + tap.shape[1]
         assert total is not None
-        return (total + bias[:, None, None]).permute(0, 2, 3, 1)
+        return total.contiguous()
 
     def forward(self, code: Tensor, injected: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """[n, 4] from codes [n_views, n, n_code] and projected features [n_views, n, n_inject * n_hidden]."""
@@ -57,7 +60,9 @@ class ResnetMlp(nn.Module):
                 x = x.mean(0, keepdim=True)
             if index < self.n_inject:
                 x = x + parts[index]
-            x = x + _apply(block.fc_1, _apply(block.fc_0, x.relu()).relu())
+            inner = _apply(block.fc_0, x.relu())
+            # Without gradients in place: a fresh array costs more than the sum that goes into it.
+            x = x + _apply(block.fc_1, inner.relu()) if torch.is_grad_enabled() else x.add_(_apply(block.fc_1, inner.relu_()))
         if len(self.blocks) <= self.n_inject:
             x = x.mean(0, keepdim=True)
         out = _apply(self.lin_out, x.relu())[0]

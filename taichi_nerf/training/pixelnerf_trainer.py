@@ -125,6 +125,9 @@ class PixelNerfTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.field.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        for parameter, moments in self.optimiser.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # the fused step takes them for laid out as the parameter is
+                moments[name] = torch.empty_like(parameter).copy_(moments[name])
         self.generator.set_state(state["generator"])
         self.guard.load_state_dict(state["guard"])
         self.stopwatch, self.n_steps = Stopwatch(state["seconds"]), state["n_steps"]

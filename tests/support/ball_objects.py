@@ -11,7 +11,7 @@ from taichi_nerf.trajectories import look_at
 DISTANCE, FOCAL = 2.0, 1.4  # focal length in widths of the picture
 
 
-def ball_views(seed, n_views=6, size=16, n_samples=3):
+def ball_views(seed, n_views=6, size=24, n_samples=3):
     """Cameras, and pictures [n, size, size, 3] in bytes, on white."""
     random = np.random.default_rng(seed)
     color, radius = random.uniform(0, 0.9, 3), random.uniform(0.3, 0.5)
