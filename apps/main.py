@@ -10,6 +10,7 @@ from taichi_nerf.apps.demo import demo
 from taichi_nerf.apps.evaluate import evaluate
 from taichi_nerf.apps.export import export
 from taichi_nerf.apps.photos import photos
+from taichi_nerf.apps.pixelnerf import pixelnerf
 from taichi_nerf.apps.prior import prior
 from taichi_nerf.apps.render import render
 from taichi_nerf.apps.scene import scene
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (demo, train, evaluate, render, export, scene, photos, prior, backends, benchmark):
+for command in (demo, train, evaluate, render, export, scene, photos, prior, pixelnerf, backends, benchmark):
     main.add_command(command)

@@ -21,7 +21,7 @@ RULES = {
     "camera_path": ({"cameras"}, {"numpy"}),
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
     "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
-    "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes"}, {"torch", "numpy", "imageio"}),
+    "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes", "trajectories"}, {"torch", "numpy", "imageio"}),
     "ndc": ({"scenes.scene_data"}, {"torch"}),
     "fields": ({"fields", "ops", "rays"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
@@ -30,7 +30,18 @@ RULES = {
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
-        | {"runtime", "cameras", "scenes", "export", "trajectories", "camera_path", "ndc", "priors", "few_view_losses"},
+        | {
+            "runtime",
+            "cameras",
+            "scenes",
+            "export",
+            "trajectories",
+            "camera_path",
+            "ndc",
+            "weights",
+            "priors",
+            "few_view_losses",
+        },
         {"torch", "numpy", "imageio", "trimesh"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),

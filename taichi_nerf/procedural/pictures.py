@@ -49,6 +49,20 @@ def take_picture(scene: Description, cameras: Cameras, camera: int = 0, n_sample
     return Picture(*(np.concatenate([strip[k] for strip in strips]) for k in range(len(Picture._fields))))
 
 
+def take_color(scene: Description, cameras: Cameras, camera: int = 0, n_samples: int = 3) -> tuple[Array, Array]:
+    """Color and opacity of `take_picture` alone, in two thirds of its time."""
+    solids = solids_of(scene)
+    width, height = (int(size) for size in cameras.sizes[camera])
+    rows = max(1, MOST_RAYS // (width * n_samples * n_samples))
+    lens = _Lens(cameras, camera)
+    strips = [
+        _colors(scene, solids, lens, _corners(first, min(rows, height - first), width), n_samples)
+        for first in range(0, height, rows)
+    ]
+    color, opacity = (torch.cat(parts).cpu().numpy() for parts in zip(*strips, strict=True))
+    return color.reshape(height, width, 3), opacity.reshape(height, width)
+
+
 class _Lens:
     """Rays through pixels of one camera."""
 
@@ -65,11 +79,16 @@ class _Lens:
         return ray_generation.generate_rays(pixels, index, self.pose, self.intrinsics, self.distortion, self.model)
 
 
-def _strip(scene: Description, solids: Solids, rays_of: _Lens, first: int, n_rows: int, width: int, n_samples: int) -> Picture:
+def _corners(first: int, n_rows: int, width: int) -> Tensor:
+    """[n_rows * width, 2] of pixels, row by row."""
     device = current().torch_device
     row, column = torch.arange(first, first + n_rows, device=device), torch.arange(width, device=device)
-    corners = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).reshape(-1, 2).float()
-    shift = (torch.arange(n_samples, device=device) + 0.5) / n_samples
+    return torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).reshape(-1, 2).float()
+
+
+def _colors(scene: Description, solids: Solids, rays_of: _Lens, corners: Tensor, n_samples: int) -> tuple[Tensor, Tensor]:
+    """Color [n, 3] and opacity [n] of pixels."""
+    shift = (torch.arange(n_samples, device=corners.device) + 0.5) / n_samples
     shifts = torch.stack(torch.meshgrid(shift, shift, indexing="xy"), -1).reshape(-1, 2)
     rays = rays_of((corners[:, None] + shifts).reshape(-1, 2))
     # radii are 2/√12 of a pixel's width at distance one; a sample stands for 1/n_samples of the pixel
@@ -77,12 +96,18 @@ def _strip(scene: Description, solids: Solids, rays_of: _Lens, first: int, n_row
     covered = (seen.shape >= 0).float().reshape(-1, n_samples**2)
     color = seen.color.reshape(-1, n_samples**2, 3)
     if scene.opaque:
-        color, opacity = color.mean(1), torch.ones(len(color), device=device)
-    else:
-        color = (color * covered[..., None]).sum(1) / covered.sum(1).clamp_min(1)[:, None]
-        opacity = covered.mean(1)
+        return color.mean(1), torch.ones(len(color), device=corners.device)
+    color = (color * covered[..., None]).sum(1) / covered.sum(1).clamp_min(1)[:, None]
+    return color, covered.mean(1)
+
+
+def _strip(scene: Description, solids: Solids, rays_of: _Lens, first: int, n_rows: int, width: int, n_samples: int) -> Picture:
+    corners = _corners(first, n_rows, width)
     return Picture(
-        *(array.reshape(n_rows, width, *array.shape[1:]).cpu().numpy() for array in (color, opacity)),
+        *(
+            array.reshape(n_rows, width, *array.shape[1:]).cpu().numpy()
+            for array in _colors(scene, solids, rays_of, corners, n_samples)
+        ),
         *_centre(solids, rays_of, corners + 0.5, (n_rows, width)),
     )
 

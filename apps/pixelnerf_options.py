@@ -1,0 +1,28 @@
+"""The options of pictures that come without poses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from taichi_nerf.apps.scene_options import options_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+TURNTABLE = (
+    click.option("--turntable", is_flag=True, help="PICTURES are files without poses, of a full turn where there are several."),
+    click.option("--mask", "masks", type=click.Path(path_type=Path), multiple=True, help="Of each picture; may be repeated."),
+    click.option("--threshold", type=float, default=0.1, show_default=True, help="Difference from the border, without mask."),
+    click.option("--fill", type=float, default=0.75, show_default=True, help="Share of the picture that the thing gets."),
+    click.option("--azimuth", type=float, help="Degrees around, 0 is in front.  [default: the one that explains it best]"),
+    click.option("--elevation", type=float, default=25.0, show_default=True, help="Degrees above the horizon."),
+    click.option("--distance", type=float, default=2.0, show_default=True, help="Of the camera."),
+    click.option("--field-of-view", type=float, default=39.6, show_default=True, help="Degrees across."),
+    click.option("--reach", type=float, default=0.75, show_default=True, help="Near and far are distance ∓ this."),
+    click.option("--size", type=int, default=64, show_default=True, help="Pixels that the model is used to."),
+)
+PLACE = ("distance", "field_of_view", "elevation", "reach", "fill", "threshold", "size")
+
+
+def turntable_options(function: Function) -> Function:
+    return options_of(TURNTABLE)(function)

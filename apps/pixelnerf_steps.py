@@ -1,0 +1,113 @@
+"""What the commands of `taichi-nerf pixelnerf` decide from their options."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
+
+
+def configuration(objects: Path | None, out: Path, options: dict[str, Any]) -> "PixelNerfConfig":
+    """Settings of a new run, or of the one that goes on, with another budget if one is given."""
+    from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfConfig, PixelNerfRun
+    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.settings import apply_settings, from_json_dict
+
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    steps, seconds = options["steps"], options["time_budget"]
+    if options["resume"]:
+        folder = RunFolder.open(out)
+        config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
+        if steps is None and seconds is None:
+            return config
+        return replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
+    if objects is None:
+        raise click.UsageError("Missing argument 'OBJECTS'.")
+    if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:
+        raise RunError(out, "holds a run already; --resume goes on with it, --overwrite replaces it")
+    if steps is None and seconds is None:
+        raise click.UsageError("how long? give --steps or --time-budget")
+    place = ObjectSettings(str(objects.resolve()), options["prefix"], options["background"])
+    run = PixelNerfRun(options["preset"], options["seed"], steps, seconds)
+    config = PRESETS[options["preset"]](place, run)
+    config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
+    return apply_settings(config, options["settings"])
+
+
+def evaluation(model: str, objects: Path | None, out: Path | None, options: dict[str, Any], device: Any) -> Any:
+    """The prior, the objects, the arguments of `evaluate`, and the folder that the figures go to."""
+    from taichi_nerf.metrics import Lpips
+    from taichi_nerf.training.pixelnerf_evaluate import read_view_list
+    from taichi_nerf.training.pixelnerf_model import load_prior
+    from taichi_nerf.training.pixelnerf_objects import ObjectSet
+
+    prior = load_prior(model, device)
+    place = prior.config.objects
+    if objects is not None:
+        place = replace(place, path=str(objects), prefix=options["prefix"] or place.prefix, near=None, far=None)
+    if not place.path:
+        raise click.UsageError(f"{model} has no set of its own: name one, as in `evaluate {model} OBJECTS`")
+    folder = out or (Path(model) / "eval" / options["split"] if Path(model).is_dir() else Path("pixelnerf_eval"))
+    arguments = {
+        "sources": read_view_list(options["view_list"]) if options["view_list"] else options["views"],
+        "targets": options["targets"],
+        "without": options["without"] or (),
+        "lpips": Lpips(options["lpips"], device=device) if options["lpips"] else None,
+        "seed": options["sampling_seed"],
+        "save_to": folder if options["save_images"] else None,
+    }
+    return prior, ObjectSet(place, options["split"]), arguments, folder
+
+
+def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], device: Any) -> Any:
+    """The object that the pictures show, and which of its views are sources."""
+    from taichi_nerf.apps.pixelnerf_options import PLACE
+    from taichi_nerf.scenes.object_lists import ObjectEntry
+    from taichi_nerf.training.pixelnerf_evaluate import sources_of
+    from taichi_nerf.training.pixelnerf_objects import read_object
+    from taichi_nerf.training.pixelnerf_pictures import Turntable, on_turntable, with_best_azimuth
+
+    if options["turntable"]:
+        place = Turntable(**{name: options[name] for name in PLACE})
+        item = on_turntable(list(pictures), place, list(options["masks"]), prior.background, options["azimuth"] or 0.0)
+        if options["azimuth"] is None:
+            item, azimuth = with_best_azimuth(prior, item, device)
+            click.echo(f"seen from {azimuth:.0f} degrees, says the model; --azimuth says otherwise")
+        return item, list(range(item.n_views))
+    if len(pictures) > 1 or not pictures[0].is_dir():
+        raise click.UsageError("PICTURES without poses need --turntable; with poses, name one folder of an object")
+    folder = pictures[0]
+    entry = ObjectEntry(folder.resolve().parent.name, folder.resolve().name, folder, "")
+    item = read_object(entry, replace(prior.config.objects, near=None, far=None))
+    return item, sources_of(item, options["views"])
+
+
+def refined(prior: Any, item: Any, sources: list[int], options: dict[str, Any], device: Any, report: Any) -> Any:
+    from taichi_nerf.training.pixelnerf_render import refine
+
+    steps = options["refine"]
+    return prior if steps is None else refine(prior, item, sources, steps, device, seed=options["seed"], report=report)
+
+
+def cameras_for(item: Any, sources: list[int], n_frames: int, width: int | None, path: Path | None) -> Any:
+    """The cameras of the frames: of a file, or an orbit at the height of the first source view."""
+    from taichi_nerf.camera_path import read_camera_path
+    from taichi_nerf.training.pixelnerf_pictures import orbit_of
+    from taichi_nerf.training.pixelnerf_render import cameras_like
+
+    if path is not None:
+        return read_camera_path(path)[0]
+    return cameras_like(item, orbit_of(item, n_frames, sources[0]), width)
+
+
+def kinds(text: str) -> list[str]:
+    known = ("color", "depth", "opacity")
+    found = [part.strip() for part in text.split(",")]
+    for kind in found:
+        if kind not in known:
+            raise click.BadParameter(f"expected some of {', '.join(known)}, got {kind!r}", param_hint="--what")
+    return found

@@ -1,0 +1,136 @@
+"""What a prior makes of an object, seen by any camera: frames of a video, and what refining it on its own views gives."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taichi_nerf.cameras import Array, Cameras, make_cameras
+from taichi_nerf.export.colors import color_depth, side_by_side, to_bytes
+from taichi_nerf.fields.pixel_aligned_field import Encoded
+from taichi_nerf.ops import ray_generation
+from taichi_nerf.rays import Rays
+from taichi_nerf.rendering import Picture
+from taichi_nerf.training.pictures import pixel_centers
+from taichi_nerf.training.pixelnerf_model import Prior
+from taichi_nerf.training.pixelnerf_objects import ViewedObject
+from taichi_nerf.training.pixelnerf_rays import render_rays
+from taichi_nerf.training.pixelnerf_trainer import draw_pixels
+from taichi_nerf.training.run import Report
+
+WHAT = ("color", "depth", "opacity")
+
+
+def cameras_like(item: ViewedObject, poses: Array, width: int | None = None) -> Cameras:
+    """Cameras with the lens of the object's first, in pictures of another width where one is given."""
+    cameras = make_cameras(poses, item.intrinsics[0].double().numpy(), list(item.size))
+    if width is None:
+        return cameras
+    return cameras.resized([width, round(width * item.size[1] / item.size[0])])
+
+
+def encode(prior: Prior, item: ViewedObject, sources: list[int], device: torch.device) -> Encoded:
+    with torch.no_grad():
+        return prior.field.encode(item.sources(sources, device))
+
+
+def picture_by(
+    prior: Prior, item: ViewedObject, encoded: Encoded, cameras: Cameras, number: int, device: torch.device
+) -> Picture:
+    """What a camera sees of the object, over the background."""
+    width, height = (int(side) for side in cameras.sizes[number])
+    pixels = pixel_centers(width, height)
+    if prior.config.field.compat == "repo":
+        pixels = pixels - 0.5
+    return prior.picture(encoded, _rays(cameras, number, pixels, device), (width, height), (item.near, item.far))
+
+
+def frames(
+    prior: Prior,
+    item: ViewedObject,
+    sources: list[int],
+    cameras: Cameras,
+    numbers: Sequence[int],
+    device: torch.device,
+    what: Sequence[str] = ("color",),
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, [h, w, 3] bytes) of each of these frames."""
+    encoded = encode(prior, item, sources, device)
+    for number in numbers:
+        picture = picture_by(prior, item, encoded, cameras, number, device)
+        yield number, side_by_side([shown(picture, kind, item) for kind in what])
+
+
+def shown(picture: Picture, kind: str, item: ViewedObject) -> Array:
+    opacity = picture.opacity.cpu()
+    if kind == "depth":
+        return color_depth(picture.depth, item.near, item.far, opacity)
+    return to_bytes(picture.color.cpu() if kind == "color" else opacity[..., None].expand(-1, -1, 3))
+
+
+def refine(
+    prior: Prior,
+    item: ViewedObject,
+    sources: list[int],
+    n_steps: int,
+    device: torch.device,
+    *,
+    n_rays: int = 512,
+    learning_rate: float = 1e-4,
+    seed: int = 0,
+    report: Report = lambda done, text: None,
+) -> Prior:
+    """A copy of the prior, fine-tuned to render the source views themselves: each from all, or, of several, from the others.
+
+    Batch normalisation keeps its statistics: a few pictures say little about those.
+    """
+    field = deepcopy(prior.field).eval()
+    optimiser = torch.optim.Adam(field.parameters(), learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    only = item._replace(
+        pictures=item.pictures[sources],
+        filled=None if item.filled is None else item.filled[sources],
+        camera_to_worlds=item.camera_to_worlds[sources],
+        intrinsics=item.intrinsics[sources],
+    )
+    n_views = only.n_views
+    for step in range(n_steps):
+        shown = int(torch.randint(n_views, (1,), generator=generator))
+        alone = n_views == 1 or bool(torch.rand(1, generator=generator) < 0.5)
+        asked = [view for view in range(n_views) if alone or view != shown]
+        encoded = field.encode(only.sources(asked, device))
+        loss = _error(replace(prior, field=field), only, encoded, shown, n_rays, generator, device)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        report((step + 1) / n_steps, f"refining, step {step + 1} of {n_steps}, squared error {float(loss.detach()):.5f}")
+    return replace(prior, field=field)
+
+
+def _error(
+    prior: Prior, item: ViewedObject, encoded: Encoded, view: int, n_rays: int, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    one = item._replace(
+        pictures=item.pictures[[view]],
+        filled=None if item.filled is None else item.filled[[view]],
+        camera_to_worlds=item.camera_to_worlds[[view]],
+        intrinsics=item.intrinsics[[view]],
+    )
+    views, columns, rows = draw_pixels(one, n_rays, generator, whole=False)
+    truth = one.pictures[views, rows, columns].float().to(device) / 255
+    shift = 0.0 if prior.config.field.compat == "repo" else 0.5
+    rays = one.rays(torch.stack([columns, rows], -1) + shift, views, device)
+    near_far = (item.near, item.far)
+    looks = render_rays(prior.field, encoded, rays, near_far, prior.config.sampling, prior.background, generator)
+    return torch.stack([(look.color - truth).square().mean() for look in looks]).sum()
+
+
+def _rays(cameras: Cameras, number: int, pixels: Tensor, device: torch.device) -> Rays:
+    poses, intrinsics = (
+        torch.tensor(np.asarray(a[[number]]), dtype=torch.float32) for a in (cameras.camera_to_worlds, cameras.intrinsics)
+    )
+    index = torch.zeros(len(pixels), dtype=torch.int32)
+    return ray_generation.generate_rays(*(array.to(device) for array in (pixels, index, poses, intrinsics)))

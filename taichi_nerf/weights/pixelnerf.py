@@ -1,0 +1,61 @@
+"""pixelNeRF's published weights, and torchvision's residual networks for its encoder. Nothing in a file is executed.
+
+pixel_nerf_latest    a state dict of 278 tensors: encoder.model.*, code.*, mlp_coarse.*, mlp_fine.*
+resnet34-*.pth       torchvision's: conv1.weight, bn1.*, layer1 to layer4, fc.* (which is left out); resnet18 likewise
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from taichi_nerf.fields.image_encoder import ImageEncoder
+from taichi_nerf.weights.errors import WeightsError
+
+N_TENSORS = 278
+PARTS = ("encoder.", "code.", "mlp_coarse.", "mlp_fine.")
+
+
+def read_checkpoint(file: Path) -> dict[str, Tensor]:
+    """The state of a `PixelAlignedField` of the published sizes."""
+    state = {name: value for name, value in _read(file).items() if not name.startswith(("poses", "image_shape", "focal", "c."))}
+    strange = [name for name in state if not name.startswith(PARTS)]
+    if strange or len(state) != N_TENSORS:
+        what = f"{strange[0]} is no part of it" if strange else f"it has {len(state)} tensors"
+        raise WeightsError(file, f"expected the {N_TENSORS} tensors of pixel_nerf_latest; {what}")
+    return state
+
+
+def write_checkpoint(file: Path, state: Mapping[str, Tensor]) -> None:
+    """A file that the published code loads."""
+    torch.save({name: value.detach().cpu() for name, value in state.items()}, file)
+
+
+def load_resnet(encoder: ImageEncoder, file: Path) -> None:
+    """torchvision's weights into the encoder: of the same depth, 64 channels wide."""
+    state = {name: value for name, value in _read(file).items() if not name.startswith("fc.")}
+    model = encoder.model
+    wanted = model.state_dict()
+    state = {name: value for name, value in state.items() if name in wanted or not name.startswith("layer4.")}
+    wrong = sorted(
+        name
+        for name in wanted.keys() | state.keys()
+        if name not in state or name not in wanted or state[name].shape != wanted[name].shape
+    )
+    wrong = [name for name in wrong if not name.endswith("num_batches_tracked")]  # old files lack these
+    if wrong:
+        raise WeightsError(file, f"is no {encoder.settings.kind} of torchvision that fits: {wrong[0]} differs")
+    model.load_state_dict(state, strict=False)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise WeightsError(file, "no such file")
+    try:
+        data = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever a damaged file makes it meet
+        raise WeightsError(file, f"is no file of weights alone ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(data, Mapping) or not all(isinstance(value, Tensor) for value in data.values()):
+        raise WeightsError(file, "expected tensors by name, as torch.save(model.state_dict()) writes them")
+    return {str(name): value for name, value in data.items()}

@@ -1,0 +1,160 @@
+"""`taichi-nerf pixelnerf` as a user meets it, and pictures that come without poses."""
+
+import json
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from ball_objects import ball_views, write_set
+from click.testing import CliRunner
+
+from taichi_nerf.apps.main import main
+from taichi_nerf.training.pixelnerf_distil import write_scene
+from taichi_nerf.training.pixelnerf_model import BUILTIN, load_prior
+from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
+from taichi_nerf.training.tensor_file import read_tensors
+
+CPU = torch.device("cpu")
+TINY = [word for text in ("encoder.kind=resnet10", "encoder.width=4", "field.n_hidden=16", "batch.n_objects=2",
+                          "batch.n_rays=16", "sampling.n_coarse=8") for word in ("--set", text)]  # fmt: skip
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(main, ["pixelnerf", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("set"), n_train=3, n_test=1, n_views=3)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, balls):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    status, _, err = invoke("train", balls, "--out", out, "--preset", "small", "--steps", 2, "--arch", "cpu", *TINY)
+    assert status == 0, err
+    return out
+
+
+@pytest.fixture
+def square(tmp_path):
+    """A red rectangle of 20 x 30 pixels, off the middle of a grey picture."""
+    picture = np.full((60, 80, 3), 128, np.uint8)
+    picture[10:40, 50:70] = (200, 20, 30)
+    imageio.imwrite(tmp_path / "square.png", picture)
+    return tmp_path / "square.png"
+
+
+def test_train_evaluate_and_render_a_set(cpu, balls, trained, tmp_path):
+    assert (trained / "model.safetensors").is_file()
+    status, out, err = invoke("evaluate", trained, "--views", "0,1", "--save-images", "--arch", "cpu")
+    assert status == 0, err
+    found = json.loads((trained / "eval/test/metrics.json").read_text())
+    assert (found["n_objects"], found["n_images"]) == (1, 1)
+    assert f"{found['psnr']:.2f} dB" in out
+    assert (trained / "eval/test/balls/100/000002.png").is_file()
+    arguments = ("render", balls / "balls_test/100", "--model", trained, "--out", tmp_path / "frames", "--arch", "cpu")
+    status, _, err = invoke(*arguments, "--n-frames", 2, "--what", "color,depth", "--refine", 2, "--width", 20)
+    assert status == 0, err
+    frames = sorted((tmp_path / "frames").glob("*.png"))
+    assert [imageio.imread(frame).shape for frame in frames] == [(20, 40, 3)] * 2
+
+
+def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(cpu, square, tmp_path):
+    arguments = ("render", square, "--turntable", "--azimuth", "30", "--out", tmp_path / "x.gif", "--arch", "cpu")
+    status, out, err = invoke(*arguments, "--n-frames", 2, "--fps", 2, "--width", 16)
+    assert status == 0, err
+    assert "2 frames" in out
+    assert imageio.imread(tmp_path / "x.gif", index=None).shape[0] == 2
+
+
+def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):
+    assert "how long" in invoke("train", balls, "--out", tmp_path / "run")[2]
+    assert "--resume goes on" in invoke("train", balls, "--out", trained, "--steps", 1)[2]
+    assert (
+        "needs" in invoke("render", square, "--out", tmp_path / "x.gif")[2]
+        or "--turntable" in invoke("render", square, "--out", "x.gif")[2]
+    )
+    status, _, err = invoke("evaluate", tmp_path / "nothing", balls)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "no such model" in err
+    status, _, err = invoke("evaluate", trained, "--views", "7", "--arch", "cpu")
+    assert status == 1
+    assert "has views 0 to 2" in err
+    assert "expected some of color" in invoke("render", square, "--turntable", "--out", "x.gif", "--what", "colour")[2]
+
+
+def test_the_model_that_comes_along_is_small_and_tells_its_settings():
+    assert BUILTIN.stat().st_size <= 12e6
+    tensors, header = read_tensors(BUILTIN)
+    settings = json.loads(header["settings"])
+    assert settings["run"]["preset"] == "small"
+    assert settings["objects"]["path"] == ""  # nobody's folder
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def test_a_picture_is_cut_out_by_alpha_by_mask_or_by_its_border(square, tmp_path):
+    inside = np.zeros((60, 80), np.uint8)
+    inside[10:40, 50:70] = 255
+    picture = imageio.imread(square)
+    imageio.imwrite(tmp_path / "alpha.png", np.concatenate([picture, inside[..., None]], -1))
+    imageio.imwrite(tmp_path / "mask.png", inside)
+    wanted = torch.from_numpy(inside) > 0
+    for file, mask in ((square, None), (tmp_path / "alpha.png", None), (square, tmp_path / "mask.png")):
+        assert torch.equal(matted(file, 0.1, mask)[1] > 0.5, wanted)
+    with pytest.raises(ValueError, match="nothing that differs"):
+        on_turntable([square], Turntable(threshold=2))
+
+
+def test_the_thing_comes_to_the_middle_and_fills_what_it_should(square):
+    color, alpha = matted(square, 0.1, None)
+    place = Turntable(size=40, fill=0.5)
+    shown, cover = in_the_middle(color, alpha, place, square)
+    assert cover.sum() == pytest.approx(20 * 20 * 2 / 3, rel=0.03)  # 30 pixels became 20, so 20 became 13.3
+    rows, columns = cover.sum(1), cover.sum(0)
+    even = torch.arange(40) + 0.5
+    assert float((rows * even).sum() / rows.sum()) == pytest.approx(20, abs=0.1)
+    assert float((columns * even).sum() / columns.sum()) == pytest.approx(20, abs=0.1)
+    assert shown[cover > 0.99].mean(0).tolist() == pytest.approx([200 / 255, 20 / 255, 30 / 255], abs=0.01)
+
+
+def test_several_pictures_share_a_full_turn(square):
+    place = Turntable(elevation=30, distance=3, reach=1)
+    item = on_turntable([square] * 4, place, azimuth=90)
+    eyes = item.camera_to_worlds[:, :, 3]
+    level = 3 * 3**0.5 / 2
+    wanted = [[level, 0, 1.5], [0, level, 1.5], [-level, 0, 1.5], [0, -level, 1.5]]
+    torch.testing.assert_close(eyes, torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(-eyes / 3, item.camera_to_worlds[:, :, 2], atol=1e-5, rtol=1e-5)
+    assert (item.near, item.far) == (2, 4)
+    again = turned(on_turntable([square] * 4, place), 90)
+    torch.testing.assert_close(again.camera_to_worlds, item.camera_to_worlds, atol=1e-5, rtol=1e-5)
+
+
+def test_an_orbit_begins_at_the_source_view_and_keeps_its_height(square):
+    item = on_turntable([square], Turntable(), azimuth=40)
+    poses = orbit_of(item, 8)
+    np.testing.assert_allclose(poses[0], item.camera_to_worlds[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(poses[:, 2, 3], poses[0, 2, 3])
+    np.testing.assert_allclose(np.linalg.norm(poses[:, :, 3], axis=-1), 2, atol=1e-5)
+
+
+def test_a_prediction_is_written_as_a_scene_that_shows_it(cpu, trained, tmp_path, monkeypatch):
+    """And opens as every scene: pictures with alpha, poses around the origin."""
+    from taichi_nerf.scenes import load_scene
+    from taichi_nerf.training import pixelnerf_distil
+    from taichi_nerf.training.pixelnerf_objects import object_of
+
+    monkeypatch.setattr(pixelnerf_distil, "N_TRAIN", 4)
+    monkeypatch.setattr(pixelnerf_distil, "N_TEST", 2)
+    cameras, pictures = ball_views(0)
+    pictures = torch.from_numpy(pictures)
+    item = object_of("0", "balls", pictures, (pictures != 255).any(-1), cameras, 1.25, 2.75)
+    write_scene(load_prior(trained, CPU), item, [0], tmp_path / "scene", CPU)
+    scene = load_scene(tmp_path / "scene")
+    assert {name: len(index) for name, index in scene.splits.items()} == {"train": 4, "test": 2}
+    assert scene.images[0].shape == (24, 24, 4)
+    centers = scene.scene_from_source.inverse()(scene.cameras.centers)
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=-1), 2, atol=1e-5)
