@@ -25,6 +25,10 @@ RULES = {
     "fields": ({"fields", "ops"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "weights": ({"weights", "fields"}, {"torch", "numpy"}),
+    "generator": (
+        {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"},
+        {"torch", "numpy", "imageio"},
+    ),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}

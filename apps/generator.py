@@ -1,0 +1,22 @@
+"""`taichi-nerf generator`: from a 2D GAN to view-consistent images, one command a stage."""
+
+import click
+
+from taichi_nerf.apps.command import Group
+from taichi_nerf.apps.generator_train import train
+
+
+@click.group(cls=Group)
+def generator() -> None:
+    """From a 2D GAN to images of one object from many sides. Each command takes --debug.
+
+    A MODEL is a folder that the stages fill, in this order: train, directions, depth-pose, refine. `builtin` comes with the program.
+
+    \b
+    Example:
+      taichi-nerf generator render --model builtin --seed 3 --out turn.png
+    """
+
+
+for command in (train,):
+    generator.add_command(command)
