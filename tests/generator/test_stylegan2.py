@@ -206,8 +206,8 @@ def test_augmentation_moves_pixels_without_inventing_and_can_be_differentiated_t
 def test_augmentation_of_probability_p_leaves_the_rest_alone():
     images = torch.rand(2000, 3, 4, 4)
     untouched = (augmented(images, 0.2, torch.Generator().manual_seed(1)) - images).abs().amax((1, 2, 3)) < 1e-6
-    # Six draws of probability 0.2 and two axes of the cut, of which both have to hit; draws may hit and still change nothing.
-    assert untouched.float().mean() == pytest.approx(0.8**5 * (1 - 0.2**2), abs=0.09)
+    # Five changes and the cut, which both its axes have to hit. A move of less than half a pixel of four changes nothing: any.
+    assert untouched.float().mean().item() == pytest.approx(0.8**3 * (1 - 0.2**2), abs=0.04)
 
 
 def test_augmentation_grows_while_the_judge_is_too_sure():
