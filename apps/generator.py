@@ -3,6 +3,12 @@
 import click
 
 from taichi_nerf.apps.command import Group
+from taichi_nerf.apps.generator_convert import convert
+from taichi_nerf.apps.generator_depth_pose import depth_pose
+from taichi_nerf.apps.generator_directions import directions
+from taichi_nerf.apps.generator_evaluate import evaluate
+from taichi_nerf.apps.generator_refine import refine
+from taichi_nerf.apps.generator_render import render
 from taichi_nerf.apps.generator_train import train
 
 
@@ -18,5 +24,5 @@ def generator() -> None:
     """
 
 
-for command in (train,):
+for command in (train, directions, depth_pose, refine, evaluate, render, convert):
     generator.add_command(command)
