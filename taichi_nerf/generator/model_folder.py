@@ -49,6 +49,12 @@ class ModelFolder:
         self.images = self.path / "images.npz"
         self.pictures = self.path / "pictures"
 
+    def may_change(self) -> "ModelFolder":
+        """The folder, unless it is the built-in one."""
+        if self.path == BUILTIN:
+            raise ModelError(self.name, f"comes with the program and stays as it is; copy {BUILTIN} and give the copy")
+        return self
+
     def needs(self, file: Path, stage: str) -> Path:
         """The file or folder if it is there; otherwise which command makes it."""
         if not file.exists():

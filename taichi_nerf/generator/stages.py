@@ -58,11 +58,12 @@ def open_refiner(folder: ModelFolder, device: torch.device | str = "cpu") -> tup
 
 
 def keep_directions(folder: ModelFolder, found: Directions, about: dict[str, Any], device: torch.device | str = "cpu") -> None:
-    """Save directions; show the yaw and, above it, the components that vary most."""
-    save_directions(folder.directions, found)
+    """Save directions; show what the yaw does to four subjects."""
+    save_directions(folder.may_change().directions, found)
     turns = Turns(folder.load_generator().to(device), found)
     steps = turns.positions(SHOWN_PLACES)
-    rows = [as_bytes(turns.images(turns.turned(code.expand(SHOWN_PLACES, -1, -1), steps))) for code in turns.codes(SHOWN_SEEDS)[:, None]]
+    subjects = [code.expand(SHOWN_PLACES, -1, -1) for code in turns.codes(SHOWN_SEEDS)[:, None]]
+    rows = [as_bytes(turns.images(turns.turned(codes, steps))) for codes in subjects]
     save_grid(folder.pictures / "directions_yaw.png", torch.cat(rows).cpu().numpy(), SHOWN_PLACES)
     told = {"yaw_component": found.yaw_component, "yaw_layers": list(turns.layers), "yaw_sign": found.yaw_sign}
     folder.tell_about("directions", {**about, **told})
@@ -72,7 +73,7 @@ def make_depth_pose(
     folder: ModelFolder, settings: DepthPoseSettings, training: DepthPoseTraining, device: torch.device | str = "cpu",
     seed: int = 0, reach: float = REACH, report: Report = silent, stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:  # fmt: skip
-    turns, started = open_turns(folder, device, reach), time.monotonic()
+    turns, started = open_turns(folder.may_change(), device, reach), time.monotonic()
     model, told = train_depth_pose(turns, settings, training, device, seed, report, stop)
     save_depth_pose(folder.depth_pose, model)
     about = {**told, "seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training)}
@@ -95,9 +96,13 @@ def make_refiner(
     folder: ModelFolder, settings: RefinerSettings, training: RefinerTraining, device: torch.device | str = "cpu",
     seed: int = 0, reach: float = REACH, report: Report = silent, stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:  # fmt: skip
-    turns, model, started = open_turns(folder, device, reach), open_depth_pose(folder, device), time.monotonic()
+    turns, model = open_turns(folder.may_change(), device, reach), open_depth_pose(folder, device)
+    started = time.monotonic()
     pairs = make_pairs(turns, model, list(range(training.n_subjects)), training.n_pairs, lambda d, text: report(0.2 * d, text))
-    later = lambda done, text: report(0.2 + 0.8 * done, text)  # noqa: E731
+
+    def later(done: float, text: str) -> None:
+        report(0.2 + 0.8 * done, text)
+
     refiner, told = train_refiner(turns, model, settings, training, pairs, seed, later, stop)
     save_refiner(folder.refiner, refiner, reach, training.n_pairs)
     about = {"seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training), **asdict(settings)}
@@ -125,7 +130,7 @@ def make_features(
     started = time.monotonic()
     settings = FeatureSettings(size=images.size, knows_yaw=images.yaws is not None)
     network = train_features(images, settings, steps, device=device, seed=seed, report=report, stop=stop)
-    save_features(folder.features, network)
+    save_features(folder.may_change().features, network)
     told = {"seconds": round(time.monotonic() - started), "steps": steps, "pictures": len(images), "seed": seed}
     folder.tell_about("features", told)
     return network

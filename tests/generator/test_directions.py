@@ -74,7 +74,7 @@ def test_centred_codes_have_the_coordinate_of_the_mean(ball):
     codes = ball.mapping(torch.randn(5, 4))
     facing = centered(codes, found, (0, 10))
     assert torch.allclose((facing[:, 0] - found.mean) @ found.yaw, torch.zeros(5), atol=1e-4)
-    assert torch.allclose(facing[:, 0, 1], codes[:, 0, 1], atol=0.1)
+    assert torch.allclose(facing[:, 0, 1], codes[:, 0, 1], atol=0.2)
 
 
 def test_files_are_ganspaces_and_come_back(ball, tmp_path):

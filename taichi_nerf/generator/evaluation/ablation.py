@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from taichi_nerf.generator.depth_pose.model import DepthPose
@@ -35,9 +36,11 @@ def ablate(
     settings = RefinerSettings(**{name: value for name, value in about.items() if name in sizes})
     pairs = make_pairs(turns, model, list(range(training.n_subjects)), training.n_pairs)
     found = {}
-    variants = without(training)
-    for i, (name, changed) in enumerate(variants.items()):
-        told = (lambda at, label: lambda done, text: report((at + done) / len(variants), f"{label}: {text}"))(i, name)
-        refiner, _ = train_refiner(turns, model, settings, changed, pairs, about.get("seed", 0), told)
+    for i, (name, changed) in enumerate(without(training).items()):
+        refiner, _ = train_refiner(turns, model, settings, changed, pairs, about.get("seed", 0), partial(_told, report, i, name))
         found[name] = figures(turn_subjects(turns, model, refiner, seeds, n_places), tools)["refined"]
     return found
+
+
+def _told(report: Callable[[float, str], None], number: int, name: str, done: float, text: str) -> None:
+    report((number + done) / 4, f"{name}: {text}")

@@ -83,8 +83,8 @@ class GanTraining:
         """One step of both networks; what happened."""
         row = {}
         self.discriminator.requires_grad_(False)
-        self._descend(self.of_generator, fooling := loss.generator_loss(self._judged(self._fake(self.settings.batch))))
-        row["generator"] = fooling
+        row["generator"] = loss.generator_loss(self._judged(self._fake(self.settings.batch)))
+        self._descend(self.of_generator, row["generator"])
         if self.settings.path_weight > 0 and self.n_steps % self.settings.path_interval == 0:
             row["path"] = self._path_step()
         self.discriminator.requires_grad_(True)
