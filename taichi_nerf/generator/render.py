@@ -44,4 +44,4 @@ def turn_seed(
         "gan": as_bytes(plain).cpu().numpy(),
         "depth": depth_pictures(depths_of(model, images), model.settings),
     }
-    return Turn(pictures, pairs.motions[0].cpu(), float(model.root_of_focal.square()))
+    return Turn(pictures, pairs.motions[0].cpu(), float(model.root_of_focal.detach().square()))

@@ -147,9 +147,9 @@ def test_the_turn_of_a_ball_is_learned_from_its_pictures(cpu):
     ball = Ball()
     turns = Turns(ball, pca(ball, 20_000, 2), reach=1.5)
     settings = DepthPoseSettings(width=8, field_of_view=FIELD_OF_VIEW, nearest=0.65, farthest=1.35)
-    training = DepthPoseTraining(steps=120, batch=6, learning_rate=2e-3, n_subjects=20, neighbours=(0.1, 0.4), smoothness=1e-3)
+    training = DepthPoseTraining(steps=80, batch=4, learning_rate=2e-3, n_subjects=20, neighbours=(0.1, 0.4), smoothness=1e-3)
     model, told = train_depth_pose(turns, settings, training)
-    assert told["steps"] == 120
+    assert told["steps"] == 80
     steps = torch.linspace(-1.2, 1.2, 9)
     with torch.no_grad():
         code = turns.codes([700])

@@ -40,7 +40,7 @@ def save_depth_pose(folder: Path, model: DepthPose) -> None:
             state |= {"height": model.settings.size, "width": model.settings.size, "use_stereo": False}
         with replacing(folder / f"{file}.pth") as stream:
             torch.save(state, stream)
-    told = {**asdict(model.settings), "focal": float(model.root_of_focal.square())}
+    told = {**asdict(model.settings), "focal": float(model.root_of_focal.detach().square())}
     write_whole(folder / SETTINGS, json.dumps(told, indent=1).encode() + b"\n")
 
 
