@@ -16,7 +16,8 @@ from taichi_nerf.apps.generator_train import train
 def generator() -> None:
     """From a 2D GAN to images of one object from many sides. Each command takes --debug.
 
-    A MODEL is a folder that the stages fill, in this order: train, directions, depth-pose, refine. `builtin` comes with the program.
+    A MODEL is a folder that the stages fill, in this order: train, directions, depth-pose, refine. `builtin` comes with
+    the program.
 
     \b
     Example:

@@ -5,14 +5,16 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import ended, model_option, torch_device
+from taichi_nerf.apps.generator_options import ended, model_option, start_backend
 
 
 @click.command("depth-pose", cls=Command)
 @model_option
 @click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
 @click.option("--batch", type=click.IntRange(min=2), default=12, show_default=True)
-@click.option("--width", type=click.IntRange(min=4), default=16, show_default=True, help="Channels of the first layer; 64 is published.")
+@click.option(
+    "--width", type=click.IntRange(min=4), default=16, show_default=True, help="Channels of the first layer; 64 is published."
+)
 @click.option("--subjects", type=click.IntRange(min=1), default=200, show_default=True, help="Objects that are turned.")
 @click.option("--reach", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="How far, in standard deviations.")
 @click.option("--fov", type=click.FloatRange(1, 150), default=25.2, show_default=True, help="Field of view in degrees.")
@@ -36,7 +38,7 @@ def depth_pose(model: str, steps: int, batch: int, width: int, subjects: int, re
     from taichi_nerf.generator.stages import make_depth_pose
     from taichi_nerf.training.interrupt import StopSignals
 
-    folder, device = ModelFolder(Path(model) if model != "builtin" else model), torch_device(arch)
+    folder, device = ModelFolder(Path(model) if model != "builtin" else model), start_backend(arch).torch_device
     size = max(64, folder.load_generator().settings.resolution // 32 * 32)
     settings = DepthPoseSettings(width, min(size, 256), nearest, farthest, fov, learn_focal)
     training = DepthPoseTraining(steps, batch, n_subjects=subjects)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import LayerRange, model_option, torch_device
+from taichi_nerf.apps.generator_options import LayerRange, model_option, start_backend
 
 
 @click.command(cls=Command)
@@ -16,7 +16,9 @@ from taichi_nerf.apps.generator_options import LayerRange, model_option, torch_d
 @click.option("--samples", type=click.IntRange(min=1000), default=200_000, show_default=True, help="Codes for the components.")
 @click.option("--components", type=click.IntRange(min=1), default=80, show_default=True)
 @click.option("--labels", type=click.Path(path_type=Path, dir_okay=False), help="A text file: a seed and a number a line.")
-@click.option("--yaw", type=click.IntRange(min=0), help="The component that turns the object, instead of the one that is measured to.")
+@click.option(
+    "--yaw", type=click.IntRange(min=0), help="The component that turns the object, instead of the one that is measured to."
+)
 @click.option("--layers", type=LayerRange(), help="Codes that the turn changes, such as 0-4.  [default: measured]")
 @click.option("--sign", type=click.Choice(["1", "-1"]), help="Which way is to the right.  [default: measured]")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -30,9 +32,9 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
       taichi-nerf generator directions --model models/heads
       taichi-nerf generator directions --model models/cats --yaw 2 --layers 0-6
     """
-    from taichi_nerf.apps.generator_labels import read_labels
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.generator.directions import factorised, from_labels, pca
+    from taichi_nerf.generator.labels import read_labels
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stages import keep_directions
     from taichi_nerf.generator.stylegan2.generator import latents_of_seeds
@@ -40,7 +42,7 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
 
     if (method == "labels") != (labels is not None):
         raise click.UsageError("--method labels needs --labels FILE, and the other methods take none")
-    folder, device = ModelFolder(model), torch_device(arch)
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
     generator = folder.load_generator().to(device)
     with progress() as report:
         if labels is not None:

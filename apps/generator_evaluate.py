@@ -6,17 +6,21 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import Seeds, model_option, torch_device
+from taichi_nerf.apps.generator_options import Seeds, model_option, start_backend
 
 
 @click.command(cls=Command)
 @model_option
 @click.option("--seeds", type=Seeds(), default="500-599", show_default=True, help="Subjects, which no stage was trained on.")
 @click.option("--places", type=click.IntRange(min=3), default=9, show_default=True, help="Images of each subject.")
-@click.option("--images", help="Real images for FID and KID: a folder, an .npz file, or heads:PERSONS.  [default: heads for builtin]")
+@click.option(
+    "--images", help="Real images for FID and KID: a folder, an .npz file, or heads:PERSONS.  [default: heads for builtin]"
+)
 @click.option("--train-features", type=click.IntRange(min=1), metavar="STEPS", help="First train features on the real images.")
 @click.option("--inception", type=click.Path(path_type=Path, dir_okay=False), help="inception-2015-12-05.pt, for FID and KID.")
-@click.option("--embedder", type=click.Path(path_type=Path, dir_okay=False), help="TorchScript of images to vectors, for identity.")
+@click.option(
+    "--embedder", type=click.Path(path_type=Path, dir_okay=False), help="TorchScript of images to vectors, for identity."
+)
 @click.option("--ablation", is_flag=True, help="Also without each of the losses; trains a refiner for each.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
 @arch_option
@@ -29,9 +33,10 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
       taichi-nerf generator evaluate --model builtin --seeds 500-599 --json figures.json
       taichi-nerf generator evaluate --model models/cats --images photos/cats --train-features 1500
     """
-    from taichi_nerf.apps.generator_figures import instruments, table
+    from taichi_nerf.apps.generator_figures import table
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.generator.evaluation.ablation import ablate
+    from taichi_nerf.generator.evaluation.instruments import instruments
     from taichi_nerf.generator.evaluation.report import figures
     from taichi_nerf.generator.evaluation.turned import turn_subjects
     from taichi_nerf.generator.model_folder import ModelFolder
@@ -39,7 +44,7 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
 
     if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
         raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
-    folder, device = ModelFolder(model), torch_device(arch)
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach, _ = open_refiner(folder, device)
     turns, depth_pose = open_turns(folder, device, reach), open_depth_pose(folder, device)
     with progress() as report:

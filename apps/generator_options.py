@@ -1,21 +1,14 @@
 """Options that several commands of `taichi-nerf generator` share."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    import torch
-
-    from taichi_nerf.generator.image_set import ImageSet
     from taichi_nerf.runtime import Backend
     from taichi_nerf.training.interrupt import StopSignals
 
-HEADS = "heads"
-PERSONS = 1000
-VIEWS = 4
 WHAT = ("refined", "gan", "depth")
 
 model_option = click.option("--model", "model", required=True, metavar="MODEL", help="A model folder, or builtin.")
@@ -76,25 +69,3 @@ def start_backend(arch: str) -> "Backend":
     from taichi_nerf import runtime
 
     return runtime.start(arch)
-
-
-def torch_device(arch: str) -> "torch.device":
-    """Where networks run: the backend's own device."""
-    return start_backend(arch).torch_device
-
-
-def pictures_of(source: str, size: int | None, cached: Path, report: object = None) -> "ImageSet":
-    """A folder, an .npz file, or `heads[:persons]`, which are rendered once and kept in the file `cached`."""
-    from taichi_nerf.generator.heads import heads
-    from taichi_nerf.generator.image_set import open_image_set, save_image_set
-
-    name, _, number = source.partition(":")
-    if name != HEADS or Path(source).exists():
-        return open_image_set(source, size)
-    if number and not number.isdigit():
-        raise click.BadParameter(f"expected heads or heads:PERSONS, got {source!r}", param_hint="IMAGES")
-    if cached.exists():
-        return open_image_set(cached, size)
-    made = heads(range(int(number or PERSONS)), VIEWS, size or 64, report=report)  # type: ignore[arg-type]
-    save_image_set(cached, made)
-    return made

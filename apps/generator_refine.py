@@ -3,7 +3,7 @@
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import ended, model_option, torch_device
+from taichi_nerf.apps.generator_options import ended, model_option, start_backend
 
 
 @click.command(cls=Command)
@@ -36,7 +36,7 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     from taichi_nerf.generator.stages import make_refiner
     from taichi_nerf.training.interrupt import StopSignals
 
-    folder, device = ModelFolder(model), torch_device(arch)
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
     sizes = folder.load_generator().settings
     settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope)  # type: ignore[arg-type]
     training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import Kinds, model_option, torch_device
+from taichi_nerf.apps.generator_options import Kinds, model_option, start_backend
 
 
 @click.command(cls=Command)
@@ -16,7 +16,9 @@ from taichi_nerf.apps.generator_options import Kinds, model_option, torch_device
 @click.option("--n-frames", type=click.IntRange(min=3), default=15, show_default=True, help="Over the whole turn; odd.")
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Of the turn.")
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
-@click.option("--what", type=Kinds(), default="refined", show_default=True, help="refined, gan, depth: several in rows, or side by side.")
+@click.option(
+    "--what", type=Kinds(), default="refined", show_default=True, help="refined, gan, depth: several in rows, or side by side."
+)
 @click.option("--diffusion-steps", type=click.IntRange(min=1), default=1, show_default=True, help="More than one: DDIM.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @arch_option
@@ -30,11 +32,9 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
       taichi-nerf generator render --model builtin --seed 3 --to-scene head
       taichi-nerf train head --out runs/head --time-budget 60
     """
-    import numpy as np
-
     from taichi_nerf.export.colors import side_by_side
     from taichi_nerf.export.video import open_frames
-    from taichi_nerf.generator.grids import save_grid
+    from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.render import turn_seed
     from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
@@ -44,13 +44,15 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         raise click.UsageError("where to? give --out, --to-scene, or both")
     if out is not None and out.is_file() and not overwrite:
         raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")
-    folder, device = ModelFolder(model), torch_device(arch)
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     if folder.refiner.exists() or "refined" in what:
         refiner, reach, _ = open_refiner(folder, device)
-    turn = turn_seed(open_turns(folder, device, reach), open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share)
+    turn = turn_seed(
+        open_turns(folder, device, reach), open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share
+    )
     if out is not None and out.suffix.lower() == ".png":
-        save_grid(out, np.concatenate([turn.pictures[kind] for kind in what]), len(turn.motions))
+        save_rows(out, [turn.pictures[kind] for kind in what])
         click.echo(out)
     elif out is not None:
         with open_frames(out, fps) as frames:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import pictures_of, start_backend
+from taichi_nerf.apps.generator_options import start_backend
 
 
 @click.command(cls=Command)
@@ -21,9 +21,12 @@ from taichi_nerf.apps.generator_options import pictures_of, start_backend
 @click.option("--most-channels", type=click.IntRange(min=8), default=128, show_default=True, help="But at most so many, as in w.")
 @click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True)
 @click.option("--r1", type=click.FloatRange(min=0), help="γ of the gradient penalty.  [default: 0.0008 size² / batch]")
-@click.option("--grow-at", type=click.FloatRange(min=0), default=0, show_default=True, help="Half the resolution up to here (kimg).")
+@click.option(
+    "--grow-at", type=click.FloatRange(min=0), default=0, show_default=True, help="Half the resolution up to here (kimg)."
+)
 @click.option("--augment", is_flag=True, help="Augment adaptively, for sets of fewer than some thousand pictures.")
 @click.option("--mirror", is_flag=True, help="A mirrored picture belongs to the set as well.")
+@click.option("--noise/--no-noise", default=True, show_default=True, help="Without, no detail sticks to the screen in a turn.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; of all settings only the budget may change.")
@@ -40,6 +43,7 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
       taichi-nerf generator train photos/cats --out models/cats --size 128 --augment --mirror
     """
     from taichi_nerf.apps.progress import progress
+    from taichi_nerf.generator.heads import pictures_of
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stylegan2.generator import GeneratorSettings
     from taichi_nerf.generator.stylegan2.run import GanRun, train_generator
@@ -60,7 +64,7 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
         wide = options["most_channels"]
         networks = GeneratorSettings(pictures.size, wide, wide, 4 if wide < 512 else 8, options["channels"], wide)
         gamma = 0.0008 * pictures.size**2 / options["batch"] if options["r1"] is None else options["r1"]
-        gan = GanSettings(batch=options["batch"], r1_gamma=gamma, mirror=options["mirror"],
+        gan = GanSettings(batch=options["batch"], r1_gamma=gamma, mirror=options["mirror"], noise=options["noise"],
                           augment_target=0.6 if options["augment"] else None)  # fmt: skip
         run = GanRun(networks, gan, int(1000 * options["grow_at"]), options["precision"], options["seed"])
     click.echo(f"{len(pictures)} pictures of {pictures.size} pixels, on {backend.arch} ({backend.device_name})")

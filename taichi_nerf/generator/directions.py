@@ -4,9 +4,9 @@
     factorised     SeFa (Shen and Zhou 2021): eigenvectors of AᵀA, A the style weights of the chosen layers
     from_labels    InterFaceGAN's idea (Shen et al. 2020): the normal of the plane that fits labels of w best
 
-Files are in GANSpace's layout (.npz: act_comp, act_mean, act_stdev, lat_comp, lat_mean, lat_stdev, var_ratio, random_stdevs), with
-the number and the sign of the component that turns the object beside them (`yaw_component`, `yaw_sign`, `yaw_layers`). Neither is the same
-for two generators.
+Files are in GANSpace's layout (.npz: act_comp, act_mean, act_stdev, lat_comp, lat_mean, lat_stdev, var_ratio, random_stdevs),
+with the number, sign and layers of the component that turns the object beside them (`yaw_component`, `yaw_sign`, `yaw_layers`).
+None of these is the same for two generators.
 """
 
 from collections.abc import Callable
@@ -127,7 +127,7 @@ def style_weights(generator: Generator) -> list[Tensor]:
 
 
 def moved(codes: Tensor, direction: Tensor, steps: Tensor, layers: tuple[int, int]) -> Tensor:
-    """Codes [n, n_layers, w_dim] moved by `steps` [n] times the direction [w_dim] in the layers from the first to before the last."""
+    """Codes [n, n_layers, w_dim] moved by `steps` [n] times the direction [w_dim], in the layers from one to before the other."""
     first, last = layers
     change = steps.to(codes)[:, None, None] * direction.to(codes)
     inside = torch.arange(codes.shape[1], device=codes.device)

@@ -23,3 +23,8 @@ def save_grid(file: Path, pictures: NDArray[np.uint8], n_columns: int) -> None:
     """As a PNG; small pictures are enlarged by whole factors."""
     factor = max(1, -(-SHOWN // pictures.shape[1]))
     write_png(file, grid(pictures, n_columns).repeat(factor, 0).repeat(factor, 1))
+
+
+def save_rows(file: Path, rows: list[NDArray[np.uint8]]) -> None:
+    """Rows of as many pictures [n, size, size, 3] each."""
+    save_grid(file, np.concatenate(rows), len(rows[0]))

@@ -6,12 +6,13 @@ its field of view with the bust. The background is white.
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taichi_nerf.generator.image_set import ImageSet
+from taichi_nerf.generator.image_set import ImageSet, ImageSetError, open_image_set, save_image_set
 from taichi_nerf.ops.procedural import see
 from taichi_nerf.procedural.pictures import solids_of
 from taichi_nerf.runtime import current
@@ -22,7 +23,8 @@ DISTANCE = 4.5
 FIELD_OF_VIEW = 0.44  # radians: at that distance one unit to each side
 REACH = 0.8  # of yaws, radians to each side
 MIDDLE = (0.0, 0.0, -0.06)
-TRAINING_SEEDS, HELD_OUT = 0, 500_000  # first person of the training set, and of those that no training sees
+HELD_OUT = 500_000  # first person of those that no training sees
+NAME, PERSONS, VIEWS = "heads", 1000, 4
 
 
 def heads(
@@ -60,3 +62,19 @@ def views_of(person: int, yaws: NDArray[np.float64], size: int = 64, n_samples: 
     alpha = (seen.shape >= 0).float()[:, None]
     color = (seen.color * alpha + (1 - alpha)).view(len(yaws), size, n_samples, size, n_samples, 3).mean((2, 4))
     return (color.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def pictures_of(
+    source: str, size: int | None, cached: Path, report: Callable[[float, str], None] = lambda done, text: None
+) -> ImageSet:
+    """A folder, an .npz file, or `heads[:persons]`, which are rendered once and kept in the file `cached`."""
+    name, _, number = source.partition(":")
+    if name != NAME or Path(source).exists():
+        return open_image_set(source, size)
+    if number and not number.isdigit():
+        raise ImageSetError(source, "expected heads or heads:PERSONS")
+    if cached.exists():
+        return open_image_set(cached, size)
+    made = heads(range(int(number or PERSONS)), VIEWS, size or 64, report=report)
+    save_image_set(cached, made)
+    return made

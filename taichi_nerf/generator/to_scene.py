@@ -1,7 +1,7 @@
 """Turned images and their estimated poses as a scene: what `taichi-nerf train` takes, so that a 2D generator ends as a mesh.
 
-    OUT/transforms.json     poses (x right, y up, z backward) about the object at the origin, the camera's distance being 1
-    OUT/images/00.png …     the views, in the order of the turn
+OUT/transforms.json     poses (x right, y up, z backward) about the object at the origin, the camera's distance being 1
+OUT/images/00.png …     the views, in the order of the turn
 """
 
 import json
@@ -52,4 +52,3 @@ def write_scene(out: Path, images: NDArray[np.uint8], motions: Tensor, focal: fl
             "frames": frames,
         }
         (folder / "transforms.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-

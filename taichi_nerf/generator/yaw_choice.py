@@ -1,7 +1,7 @@
 """Which direction turns the object: the one that moves the most pixels sideways for the least change of what they show.
 
-Half a standard deviation to each side of a code gives two images. Optical flow in windows (Lucas and Kanade 1981) explains what it
-can of their difference by motion; the sideways motion is the parallax, and what no motion explains is the drift of identity.
+Half a standard deviation to each side of a code gives two images. Optical flow in windows (Lucas and Kanade 1981) explains what
+it can of their difference by motion; the sideways motion is the parallax, and what no motion explains is the drift of identity.
 
     d ≈ u I_x + v I_y in every window,    parallax = |mean of u|, in pixels,    drift = RMS of d − u I_x − v I_y
 """

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 
 from taichi_nerf.generator.depth_pose import geometry
 from taichi_nerf.generator.depth_pose.files import DepthPoseError, load_depth_pose, save_depth_pose
@@ -15,6 +14,8 @@ from taichi_nerf.generator.depth_pose.training import DepthPoseTraining, train_d
 from taichi_nerf.generator.directions import pca
 from taichi_nerf.generator.turns import Turns
 from taichi_nerf.metrics import ssim
+
+from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 
 
 def test_the_published_sizes_have_the_published_numbers_of_parameters():

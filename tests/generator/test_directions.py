@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from turning_sphere import Ball
 
 from taichi_nerf.generator.directions import (
     DirectionsError,
@@ -18,6 +17,8 @@ from taichi_nerf.generator.directions import (
 )
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.generator.yaw_choice import choose_yaw, flow
+
+from turning_sphere import Ball
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_distance
-from taichi_nerf.generator.evaluation.features import FeatureNetwork, FeatureSettings, contrast, train_features
 from taichi_nerf.generator.evaluation.feature_files import load_features, save_features
+from taichi_nerf.generator.evaluation.features import FeatureNetwork, FeatureSettings, contrast, train_features
 from taichi_nerf.generator.evaluation.published_features import FeatureFileError, embedder
 from taichi_nerf.generator.evaluation.report import Instruments, correlation, figures, slope
 from taichi_nerf.generator.evaluation.turned import Both, Views
@@ -87,8 +87,13 @@ def views(shift=0.0, drift=0.0):
 
 
 def test_figures_are_means_over_turned_images_within_a_range():
-    tools = Instruments("plain", features=lambda x: x.mean((2, 3)), identity=lambda x: torch.cat([x[:, 1:].mean((2, 3)), torch.ones(len(x), 1)], 1),
-                        yaws=lambda x: torch.deg2rad(x[:, 0].mean((1, 2)) * 150), real=np.full((20, 16, 16, 3), 128, np.uint8))  # fmt: skip
+    tools = Instruments(
+        "plain",
+        features=lambda x: x.mean((2, 3)),
+        identity=lambda x: torch.cat([x[:, 1:].mean((2, 3)), torch.ones(len(x), 1)], 1),
+        yaws=lambda x: torch.deg2rad(x[:, 0].mean((1, 2)) * 150),
+        real=np.full((20, 16, 16, 3), 128, np.uint8),
+    )
     found = figures(Both(views(), views(-0.05, 0.2), torch.zeros(4, 16, 16), torch.zeros(4, 5, 3, 4)), tools)
     plain, refined = found["gan_space"], found["refined"]
     assert plain["warp_error"] == pytest.approx(0.1)
@@ -137,7 +142,9 @@ def test_reducing_pictures_keeps_their_mean():
 def test_sets_come_back_and_turntables_tell_objects_and_yaws(tmp_path):
     import imageio.v3 as imageio
 
-    made = ImageSet(np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8), np.arange(3), np.zeros(3, np.float32))
+    made = ImageSet(
+        np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8), np.arange(3), np.zeros(3, np.float32)
+    )
     save_image_set(tmp_path / "s.npz", made)
     again = open_image_set(tmp_path / "s.npz")
     assert np.array_equal(again.images, made.images)

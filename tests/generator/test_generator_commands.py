@@ -134,10 +134,14 @@ def test_labels_give_a_direction(place, model):
     copy = place / "labelled"
     shutil.copytree(model, copy)
     (place / "labels.txt").write_text("# seed label\n" + "\n".join(f"{seed} {seed % 5 - 2}" for seed in range(40)))
-    status, _, err = invoke("directions", "--model", copy, "--method", "labels", "--labels", place / "labels.txt", "--arch", "cpu")
+    status, _, err = invoke(
+        "directions", "--model", copy, "--method", "labels", "--labels", place / "labels.txt", "--arch", "cpu"
+    )
     assert status == 0, err
     (place / "labels.txt").write_text("1 2\n3 x\n")
-    status, _, err = invoke("directions", "--model", copy, "--method", "labels", "--labels", place / "labels.txt", "--arch", "cpu")
+    status, _, err = invoke(
+        "directions", "--model", copy, "--method", "labels", "--labels", place / "labels.txt", "--arch", "cpu"
+    )
     assert status == 1
     assert "line 2" in err
 

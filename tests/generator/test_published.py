@@ -193,7 +193,7 @@ def test_other_files_are_told_apart_in_one_line(generator, tmp_path):
 
 def test_a_generator_of_other_shapes_is_refused(generator):
     state = generator.state_dict()
-    with pytest.raises(PickleError, match="mapping.fc1.bias"):
+    with pytest.raises(PickleError, match=r"mapping\.fc1\.bias"):
         published.generator_of({n: v for n, v in state.items() if n != "mapping.fc1.bias"}, "x")
     with pytest.raises(PickleError, match="conditioned on classes"):
         published.generator_of({**state, "mapping.embed.weight": torch.zeros(1)}, "x")

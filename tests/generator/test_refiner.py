@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 
 from taichi_nerf.generator.depth_pose.geometry import motion_of
 from taichi_nerf.generator.depth_pose.loss import warped
@@ -13,6 +12,8 @@ from taichi_nerf.generator.refiner.loss import visible_in_both, warp_loss
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, linear_schedule, refine
 from taichi_nerf.generator.refiner.training import Pairs, RefinerTraining, train_refiner
 from taichi_nerf.generator.turns import Turns
+
+from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 
 SMALL = RefinerSettings(w_dim=4, n_layers=10, width=32, n_blocks=2)
 

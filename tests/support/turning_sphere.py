@@ -1,6 +1,6 @@
 """A generator whose truth is known: a textured ball that number 0 of its code turns and number 1 colors.
 
-It stands in for StyleGAN2 where its directions, depth, pose and refiner are tested. The ball's middle is one unit before the camera.
+It stands in for StyleGAN2 where directions, depth, pose and refiner are tested. The ball's middle is one unit before the camera.
 """
 
 import math

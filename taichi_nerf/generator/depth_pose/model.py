@@ -1,8 +1,8 @@
 """Depth of an image and relative pose of a pair, of one camera.
 
-    model = DepthPose(DepthPoseSettings())
-    depth = model.depth(images)                    # [n, size, size] of images [n, 3, ·, ·] from −1 to 1
-    motion = model.motion(a, b, a_is_first)        # [n, 3, 4] from a's camera to b's
+model = DepthPose(DepthPoseSettings())
+depth = model.depth(images)                    # [n, size, size] of images [n, 3, ·, ·] from −1 to 1
+motion = model.motion(a, b, a_is_first)        # [n, 3, 4] from a's camera to b's
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Monodepth2's networks (Godard et al. 2019): a ResNet-18 encoder, a decoder to inverse depth, a decoder to relative pose.
 
-`width` is the number of channels of the first layer: 64 as published, less for small images. Parameters are named as there, so its
-encoder.pth, depth.pth, pose_encoder.pth and pose.pth fit (`files`).
+`width` is the number of channels of the first layer: 64 as published, less for small images. Parameters are named as there, so
+its encoder.pth, depth.pth, pose_encoder.pth and pose.pth fit (`files`).
 """
 
 from typing import cast

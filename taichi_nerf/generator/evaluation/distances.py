@@ -1,7 +1,7 @@
 """Distances between two sets of features: FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018).
 
-    FID = ‖μ − μ'‖² + tr(C + C' − 2 (C C')^½)                     of normal distributions with these moments
-    KID = unbiased MMD² with the kernel (x·y / d + 1)³            mean over random subsets
+FID = ‖μ − μ'‖² + tr(C + C' − 2 (C C')^½)                     of normal distributions with these moments
+KID = unbiased MMD² with the kernel (x·y / d + 1)³            mean over random subsets
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """A small network that learns one image set by itself, where no weights of others are at hand.
 
-It is trained on real images alone, never on generated ones: pictures of one object (or, where objects are not known, two croppings of
-one picture) attract each other and all others repel (InfoNCE, van den Oord et al. 2018); where yaws are known, it learns them, too.
+It is trained on real images alone, never on generated ones: pictures of one object (or, where objects are not known, two
+variants of one picture) attract each other and all others repel (InfoNCE, van den Oord et al. 2018); where yaws are known, it
+learns them, too.
 
     features     [n, 128]  of the trunk, for FID and KID: comparable within one set only, and never with Inception's
     identity     [n, 64]   unit vectors; the cosine tells whether two images show the same object

@@ -1,4 +1,4 @@
-"""Subjects turned by the direction alone and with the refiner, and what networks tell of both: the raw material of all figures."""
+"""Subjects turned by the direction alone and with the refiner, and what networks tell of both: what all figures are made of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,5 +74,3 @@ def turn_subjects(
         parts = [torch.stack(part[j]) for part in (every, coded, errors, spun)]
         found.append(Views(pairs.steps, *parts))
     return Both(found[0], found[1] if refiner is not None else None, pairs.source_depths.cpu(), pairs.motions.cpu())
-
-

@@ -4,8 +4,8 @@
     L_warp   = ‖Warp(G(ŵ⁺), d_w, T_{w→ŵ}) − G(w)‖²       over the pixels whose point both views see
     L_latent = ‖ŵ⁺ − w‖²,   L_feat = ‖F(ŵ⁺) − F(w)‖²      F: features of the generator at one resolution
 
-Norms are means, so that weights mean the same for every size. What the warp is compared over is decided before, by frozen networks and
-the unrefined image: a refiner that turned everything out of the picture would otherwise be without error.
+Norms are means, so that weights mean the same for every size. What the warp is compared over is decided before, by frozen
+networks and the unrefined image: a refiner that turned everything out of the picture would otherwise be without error.
 """
 
 import torch

@@ -28,7 +28,9 @@ class RefinerSettings:
     width: int = 256
     n_blocks: int = 6
     n_times: int = 1000
-    scope: Literal["edited", "all"] = "edited"  # one code for all layers that the turn changes, or one for each layer of the generator
+    scope: Literal["edited", "all"] = (
+        "edited"  # one code for all layers that the turn changes, or one for each layer of the generator
+    )
     spread: float = 1.0  # σ, in units of the codes' standard deviation
 
     def __post_init__(self) -> None:
@@ -126,8 +128,14 @@ class Refiner(nn.Module):
 
 @torch.no_grad()
 def refine(
-    refiner: Refiner, source: Tensor, turned: Tensor, pose: Tensor, layers: tuple[int, int], n_steps: int = 1, start: int | None = None
-) -> Tensor:  # fmt: skip
+    refiner: Refiner,
+    source: Tensor,  # [n, n_layers, w_dim]
+    turned: Tensor,  # [n, n_layers, w_dim]
+    pose: Tensor,  # [n, 6]
+    layers: tuple[int, int],
+    n_steps: int = 1,
+    start: int | None = None,
+) -> Tensor:
     """Refined codes [n, n_layers, w_dim] of source and turned codes.
 
     One step: from t = 0. More: DDIM (Song et al. 2021, η = 0) from ŵ noised to time `start` (a quarter of all by default). x₀ is

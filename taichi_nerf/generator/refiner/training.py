@@ -1,4 +1,4 @@
-"""Training the refiner: a frozen generator, frozen depth and pose, pairs of a source and its turned images (sections 3.4 and 3.5)."""
+"""Training the refiner: frozen generator, depth and pose, and pairs of a source and its turned images (sections 3.4 and 3.5)."""
 
 import copy
 from collections.abc import Callable

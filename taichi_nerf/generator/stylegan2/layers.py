@@ -98,7 +98,7 @@ def modulated_convolution(
     taps: Tensor | None = None,
     gain: float = 1.0,
 ) -> Tensor:
-    """Each image convolved with its own w'_{oik} = s_i w_{oik} / √(Σ_ik (s_i w_oik)² + 1e-8) (eqs. 1 and 3), plus the bias, times gain.
+    """Each image convolved with its own w' = s_i w_oik / √(Σ_ik (s_i w_oik)² + 1e-8) (eqs. 1 and 3), plus the bias, times gain.
 
     Scaling the images before and after a convolution that all of them share is the same function, and needs no weights per
     image: Σ_ik (s_i w_oik)² = Σ_i s_i² Σ_k w_oik².

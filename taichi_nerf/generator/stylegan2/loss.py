@@ -1,9 +1,9 @@
 """What StyleGAN2 minimises (Karras et al. 2020), each a function of a few lines.
 
-    generator        softplus(−D(G(z)))                       non-saturating (Goodfellow et al. 2014)
-    discriminator    softplus(D(G(z))) + softplus(−D(x))
-    R1               γ/2 · E ‖∇ₓ D(x)‖²                       on real images x (Mescheder et al. 2018)
-    path length      E (‖J_wᵀ y‖ − a)², y ~ N(0, I) / √pixels, a the running mean of ‖J_wᵀ y‖
+generator        softplus(−D(G(z)))                       non-saturating (Goodfellow et al. 2014)
+discriminator    softplus(D(G(z))) + softplus(−D(x))
+R1               γ/2 · E ‖∇ₓ D(x)‖²                       on real images x (Mescheder et al. 2018)
+path length      E (‖J_wᵀ y‖ − a)², y ~ N(0, I) / √pixels, a the running mean of ‖J_wᵀ y‖
 """
 
 import math

@@ -108,7 +108,7 @@ def to_rosinality(state: State) -> State:
     found: State = {}
     for ours, theirs in renamed(settings.resolution, settings.n_mapping).items():
         value = state[ours].detach().cpu()
-        if ours.endswith(("conv0.weight", "conv1.weight", "torgb.weight")) or ours.endswith(".const"):
+        if ours.endswith(("conv0.weight", "conv1.weight", "torgb.weight", ".const")):
             value = value[None]
         elif ours.endswith("noise_strength"):
             value = value.reshape(1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from taichi_nerf.generator.stylegan2 import loss
 from taichi_nerf.generator.stylegan2.augment import Strength, augmented
 from taichi_nerf.generator.stylegan2.discriminator import Discriminator
-from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
+from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings, Noise
 
 RAMP = 0.05  # of the images seen so far, over which the running mean reaches at most
 PATH_BATCH = 2  # the batch for path lengths is smaller by this factor
@@ -40,6 +40,7 @@ class GanSettings:
     average_images: float = 10_000.0  # after which the running mean has forgotten half
     augment_target: float | None = None  # share of real images told right above which augmentation grows; None: none
     mirror: bool = False  # the set is doubled by its mirror images
+    noise: bool = True  # random numbers at every pixel; without, no detail sticks to the screen while objects turn
 
 
 class GanTraining:
@@ -118,7 +119,7 @@ class GanTraining:
 
     def _path_step(self) -> Tensor:
         codes = self._codes(max(1, self.settings.batch // PATH_BATCH))
-        images = self.generator.synthesis(codes, "random", self.random)
+        images = self.generator.synthesis(codes, self._noise, self.random)
         penalty, self.path_mean = loss.path_penalty(loss.path_lengths(images, codes, self.random), self.path_mean)
         self._descend(self.of_generator, penalty * self.settings.path_weight * self.settings.path_interval)
         return penalty
@@ -137,7 +138,11 @@ class GanTraining:
         return torch.where(mixed & (layer >= cut), other, codes)
 
     def _fake(self, n: int) -> Tensor:
-        return self.generator.synthesis(self._codes(n), "random", self.random)  # type: ignore[no-any-return]
+        return self.generator.synthesis(self._codes(n), self._noise, self.random)  # type: ignore[no-any-return]
+
+    @property
+    def _noise(self) -> Noise:
+        return "random" if self.settings.noise else "none"
 
     def _real(self) -> Tensor:
         chosen = torch.randint(len(self.images), (self.settings.batch,), generator=self.random, device=self.device).cpu()

@@ -1,16 +1,13 @@
 """A file of labels: a seed and a number a line."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
-def read_labels(file: Path) -> "tuple[list[int], Tensor]":
+def read_labels(file: Path) -> tuple[list[int], Tensor]:
     """Seeds, and their labels."""
-    import torch
-
     seeds, values = [], []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
