@@ -8,7 +8,7 @@ COLUMNS = {"warp_error": "{:.4f}", "ssim": "{:.3f}", "identity": "{:.3f}", "fid"
 def table(found: dict[str, Any]) -> str:
     """The figures as text."""
     lines = ["              " + "".join(f"{name:>12}" for name in COLUMNS)]
-    rows = {name: found[name] for name in ("gan_space", "refined") if name in found}
+    rows: dict[str, Any] = {name: found[name] for name in ("gan_space", "refined") if name in found}
     rows |= {f"{method} ±{limit}": row for limit, of in found["ranges"].items() if limit != "full" for method, row in of.items()}
     rows |= {name: row for name, row in found.get("ablation", {}).items() if name != "full"}
     for name, row in rows.items():

@@ -12,6 +12,7 @@ None of these is the same for two generators.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -104,8 +105,8 @@ def measured(generator: Generator, components: Tensor, mean: Tensor, ratio: Tens
     centered = samples(generator, N_PROJECTED, random) - mean
     drawn = torch.randn(components.shape, generator=random).double()
     drawn = drawn / drawn.norm(dim=1, keepdim=True)
-    parts = (components, mean, (centered @ components.T).std(0), ratio, (centered @ drawn.T).std(0))
-    return Directions(*(part.float() for part in parts))
+    spread, of_random = (centered @ components.T).std(0), (centered @ drawn.T).std(0)
+    return Directions(components.float(), mean.float(), spread.float(), ratio.float(), of_random.float())
 
 
 def samples(generator: Generator, n: int, random: Random) -> Tensor:
@@ -145,7 +146,7 @@ def centered(codes: Tensor, directions: Directions, layers: tuple[int, int]) -> 
 def save_directions(file: Path, found: Directions) -> None:
     """GANSpace's layout. Activations are w themselves, so act_* and lat_* agree."""
     components = found.components.numpy()[:, None]
-    arrays = {
+    arrays: dict[str, Any] = {
         "act_comp": components,
         "act_mean": found.mean.numpy()[None],
         "act_stdev": found.deviations.numpy(),

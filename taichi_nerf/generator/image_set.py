@@ -9,6 +9,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import imageio.v3 as imageio
@@ -69,7 +70,7 @@ def open_image_set(place: Path | str, size: int | None = None) -> ImageSet:
 
 
 def save_image_set(file: Path, images: ImageSet) -> None:
-    known = {"groups": images.groups, "yaws": images.yaws}
+    known: dict[str, Any] = {"groups": images.groups, "yaws": images.yaws}
     with whole_file(file) as unfinished, open(unfinished, "wb") as stream:
         np.savez_compressed(stream, images=images.images, **{k: v for k, v in known.items() if v is not None})
 

@@ -45,7 +45,7 @@ class Turns:
     @torch.no_grad()
     def images(self, codes: Tensor) -> Tensor:
         """[n, 3, size, size] from −1 to 1."""
-        return self.generator.synthesis(codes).clamp(-1, 1)  # type: ignore[no-any-return]
+        return self.generator.synthesis(codes).clamp(-1, 1)
 
     def positions(self, n: int) -> Tensor:
         """[n] steps evenly over the reach."""

@@ -59,7 +59,7 @@ class DepthPose(nn.Module):
 
     def disparities(self, seen: Tensor) -> list[Tensor]:
         """[n, 1, ·, ·] from 0 to 1 at four scales."""
-        return self.depth_decoder(self.encoder(seen))  # type: ignore[no-any-return]
+        return self.depth_decoder(self.encoder(seen))
 
     def depth_of(self, disparity: Tensor) -> Tensor:
         return depth_of(disparity, self.settings.nearest, self.settings.farthest)
@@ -69,7 +69,7 @@ class DepthPose(nn.Module):
 
     def six(self, first: Tensor, second: Tensor) -> Tensor:
         """Axis-angle and translation [n, 6] from the first image's camera to the second's; both as the networks see them."""
-        return self.pose_decoder(self.pose_encoder(torch.cat([first, second], 1)))  # type: ignore[no-any-return]
+        return self.pose_decoder(self.pose_encoder(torch.cat([first, second], 1)))
 
     def motion_seen(self, a: Tensor, b: Tensor, a_is_first: Tensor) -> Tensor:
         """[n, 3, 4] from a's camera to b's. The network always sees the pair in the order of the turn; others are inverted."""

@@ -54,7 +54,7 @@ def train_depth_pose(
             target, sources, firsts = draw(turns, codes, training, random)
             loss, learned = batch_loss(model, target, sources, firsts, training, random)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             keep = min(0.98, step / (step + 1))

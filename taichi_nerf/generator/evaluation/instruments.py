@@ -8,7 +8,7 @@ from taichi_nerf.generator.evaluation.feature_files import load_features
 from taichi_nerf.generator.evaluation.features import NAME
 from taichi_nerf.generator.evaluation.published_features import embedder as load_embedder
 from taichi_nerf.generator.evaluation.published_features import inception_features
-from taichi_nerf.generator.evaluation.report import Instruments
+from taichi_nerf.generator.evaluation.report import Embed, Instruments
 from taichi_nerf.generator.heads import HELD_OUT, heads, pictures_of
 from taichi_nerf.generator.image_set import open_image_set
 from taichi_nerf.generator.model_folder import ModelFolder
@@ -36,10 +36,11 @@ def instruments(
     if real is None and folder.name == "builtin":
         real = heads(range(HELD_OUT, HELD_OUT + N_REAL), 4, size, report=report)
     own = load_features(folder.features).to(device) if folder.features.exists() else None
-    features, name = (None if own is None else own.features), (None if own is None else NAME)
+    name = None if own is None else NAME
+    features: Embed | None = None if own is None else own.features
     if inception is not None:
         features, name = inception_features(inception), "inception-2015-12-05"
-    identity = None if own is None else own.identity
+    identity: Embed | None = None if own is None else own.identity
     if embedder is not None:
         identity = load_embedder(embedder)
     yaws = own.yaws if own is not None and own.settings.knows_yaw else None

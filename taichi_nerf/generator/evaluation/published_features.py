@@ -25,7 +25,7 @@ def inception_features(file: Path) -> Embed:
 
     def features(images: Tensor) -> Tensor:
         pixels = (images.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-        return network(pixels, return_features=True)  # type: ignore[no-any-return]
+        return network(pixels, return_features=True)
 
     return features
 
@@ -44,6 +44,6 @@ def _load(file: Path) -> torch.jit.ScriptModule:
     if not file.is_file():
         raise FeatureFileError(file, "no such file")
     try:
-        return torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-any-return, no-untyped-call]
+        return torch.jit.load(str(file), map_location="cpu").eval()
     except Exception as error:  # torch raises whatever a damaged file makes it meet
         raise FeatureFileError(file, f"is no TorchScript file ({' '.join(str(error).split())[:100]})") from None

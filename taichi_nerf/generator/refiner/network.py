@@ -70,7 +70,7 @@ class Block(nn.Module):
     def forward(self, values: Tensor, conditions: Tensor) -> Tensor:
         scale, shift = self.film(conditions).chunk(2, -1)
         inner = self.first(functional.silu(self.norm(values))) * (1 + scale) + shift
-        return values + self.second(functional.silu(inner))  # type: ignore[no-any-return]
+        return values + self.second(functional.silu(inner))
 
 
 class Refiner(nn.Module):
@@ -105,7 +105,7 @@ class Refiner(nn.Module):
         values = self.enter(torch.cat([known, source], -1))
         for block in self.blocks:
             values = block(values, conditions)
-        return known + self.leave(values)  # type: ignore[no-any-return]
+        return known + self.leave(values)
 
     def noised(self, codes: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """√ᾱ x₀ + √(1 − ᾱ) ε."""

@@ -110,7 +110,7 @@ def train_refiner(
         total = training.warp * parts["warp"]
         total = total + training.latent * (training.latent_share * parts["latent"] + training.feature * parts["feature"])
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(refiner.parameters(), 1.0)
         optimiser.step()
         decay = min(0.99, step / (step + 10))

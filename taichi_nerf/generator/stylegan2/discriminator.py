@@ -39,7 +39,7 @@ class Block(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         past = self.skip(values, gain=math.sqrt(0.5))
-        return self.conv1(self.conv0(values), gain=math.sqrt(0.5)) + past  # type: ignore[no-any-return]
+        return self.conv1(self.conv0(values), gain=math.sqrt(0.5)) + past
 
 
 class Last(nn.Module):
@@ -53,7 +53,7 @@ class Last(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         values = self.conv(spread_of_batch(values))
-        return self.out(self.fc(values.float().flatten(1)))  # type: ignore[no-any-return]
+        return self.out(self.fc(values.float().flatten(1)))
 
 
 class Discriminator(nn.Module):
@@ -74,4 +74,4 @@ class Discriminator(nn.Module):
         values = getattr(self, f"b{self.sizes[0]}").fromrgb(values)
         for size in self.sizes:
             values = getattr(self, f"b{size}")(values)
-        return self.b4(values)  # type: ignore[no-any-return]
+        return self.b4(values)

@@ -108,8 +108,8 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, values: Tensor, w: Tensor, noise: Noise, random: Random | None, clamp: float | None) -> Tensor:
         # The gain of the ReLU comes before it, where it costs nothing.
-        options = {"up": self.up, "taps": self.resample_filter, "gain": GAIN}
-        values = modulated_convolution(values, self.weight, self.affine(w), self.bias, **options)
+        taps = self.resample_filter
+        values = modulated_convolution(values, self.weight, self.affine(w), self.bias, up=self.up, taps=taps, gain=GAIN)
         strength = self.noise_strength * GAIN
         if noise == "const":
             values = values + (self.noise_const * strength).to(values.dtype)
@@ -211,7 +211,7 @@ class Generator(nn.Module):
         self.synthesis = Synthesis(settings)
 
     def forward(self, z: Tensor, truncation: float = 1.0, noise: Noise = "const") -> Tensor:
-        return self.synthesis(self.mapping(z, truncation), noise)  # type: ignore[no-any-return]
+        return self.synthesis(self.mapping(z, truncation), noise)
 
 
 def latents_of_seeds(seeds: list[int], z_dim: int) -> Tensor:

@@ -5,8 +5,8 @@ begin as zero, so the generator begins as its former images, enlarged. The discr
 """
 
 import torch
-from torch import nn
 
+from taichi_nerf.generator.stylegan2.generator import ToColor
 from taichi_nerf.generator.stylegan2.training import GanTraining
 
 
@@ -19,8 +19,8 @@ def take_over(larger: GanTraining, smaller: GanTraining) -> None:
         known = {key: value for key, value in of.state_dict().items() if ".fromrgb." not in key}
         into.load_state_dict({**into.state_dict(), **known})
         if name != "discriminator":
-            color: nn.Module = getattr(into.synthesis, block).torgb
-            color.weight.zero_()  # type: ignore[operator, union-attr]
+            color: ToColor = getattr(into.synthesis, block).torgb
+            color.weight.zero_()
     larger.average.load_state_dict({**larger.generator.state_dict(), **smaller.average.state_dict()})
     larger.strength.p, larger.path_mean = smaller.strength.p, smaller.path_mean
     larger.n_steps, larger.n_images = smaller.n_steps, smaller.n_images

@@ -16,6 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+try:
+    from numpy._core import multiarray
+except ImportError:  # NumPy 1
+    from numpy.core import multiarray  # type: ignore[no-redef]
+
 LARGEST = 2**33  # bytes of a file
 DEEPEST = 32  # modules within modules
 Contents = dict[str, Any]
@@ -38,7 +43,7 @@ class _Module:
         self.state: Contents = meta["state"]
 
 
-class _Attributes(dict):  # type: ignore[type-arg]
+class _Attributes(dict):
     """NVIDIA's dictionary whose entries are attributes as well; a pickle may set them either way."""
 
     def __setstate__(self, state: Any) -> None:
@@ -56,7 +61,7 @@ def _parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool, hooks: Any, metadata: Any = None) -> Tensor:
-    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())  # type: ignore[no-any-return]
+    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
 
 
 ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
@@ -69,14 +74,8 @@ ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch", "device"): lambda *name: "device",
     ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
-    **{
-        (f"{core}.multiarray", name): function
-        for core in ("numpy.core", "numpy._core")
-        for name, function in (
-            ("scalar", getattr(np, "_core", np).multiarray.scalar if hasattr(np, "_core") else np.float64),
-            ("_reconstruct", np._core.multiarray._reconstruct),  # type: ignore[attr-defined]
-        )
-    },
+    **{(f"{core}.multiarray", "scalar"): multiarray.scalar for core in ("numpy.core", "numpy._core")},
+    **{(f"{core}.multiarray", "_reconstruct"): multiarray._reconstruct for core in ("numpy.core", "numpy._core")},
 }
 
 

@@ -110,7 +110,7 @@ class GanTraining:
 
     def _descend(self, optimiser: torch.optim.Adam, total: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         for group in optimiser.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:  # a rare overflow must not end in the weights
@@ -129,7 +129,7 @@ class GanTraining:
         z = torch.randn(2, n, self.networks.z_dim, generator=self.random, device=self.device)
         codes = self.generator.mapping(z[0], update_average=True)
         if self.settings.mixing <= 0:
-            return codes  # type: ignore[no-any-return]
+            return codes
         other = self.generator.mapping(z[1])
         n_layers = self.networks.n_layers
         cut = torch.randint(1, n_layers, (n, 1, 1), generator=self.random, device=self.device)
@@ -138,7 +138,7 @@ class GanTraining:
         return torch.where(mixed & (layer >= cut), other, codes)
 
     def _fake(self, n: int) -> Tensor:
-        return self.generator.synthesis(self._codes(n), self._noise, self.random)  # type: ignore[no-any-return]
+        return self.generator.synthesis(self._codes(n), self._noise, self.random)
 
     @property
     def _noise(self) -> Noise:
@@ -154,7 +154,7 @@ class GanTraining:
 
     def _judged(self, images: Tensor) -> Tensor:
         seen = augmented(images, self.strength.p, self.random, self.settings.mirror)
-        return self.discriminator(seen)  # type: ignore[no-any-return]
+        return self.discriminator(seen)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -163,8 +163,8 @@ class GanTraining:
         beta = 0.5 ** (self.settings.batch / max(reach, 1e-8))
         for mean, now in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             mean.copy_(now.lerp(mean, beta))
-        for mean, now in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            mean.copy_(now)
+        for kept, new in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            kept.copy_(new)
 
     def state(self) -> dict[str, Any]:
         return {
