@@ -16,12 +16,11 @@ from taichi_nerf.apps.generator_train import train
 def generator() -> None:
     """From a 2D GAN to images of one object from many sides. Each command takes --debug.
 
-    A MODEL is a folder that the stages fill, in this order: train, directions, depth-pose, refine. `builtin` comes with
-    the program.
+    A MODEL is a folder that the stages fill, in this order: train, directions, depth-pose, refine.
 
     \b
     Example:
-      taichi-nerf generator render --model builtin --seed 3 --out turn.png
+      taichi-nerf generator render --model models/heads --seed 3 --out turn.png
     """
 
 

@@ -1,7 +1,5 @@
 """`taichi-nerf generator depth-pose`: depth and relative pose from turning images alone."""
 
-from pathlib import Path
-
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
@@ -38,7 +36,7 @@ def depth_pose(model: str, steps: int, batch: int, width: int, subjects: int, re
     from taichi_nerf.generator.stages import make_depth_pose
     from taichi_nerf.training.interrupt import StopSignals
 
-    folder, device = ModelFolder(Path(model) if model != "builtin" else model), start_backend(arch).torch_device
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
     size = max(64, folder.load_generator().settings.resolution // 32 * 32)
     settings = DepthPoseSettings(width, min(size, 256), nearest, farthest, fov, learn_focal)
     training = DepthPoseTraining(steps, batch, n_subjects=subjects)

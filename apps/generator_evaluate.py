@@ -30,7 +30,7 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
 
     \b
     Examples:
-      taichi-nerf generator evaluate --model builtin --seeds 500-599 --json figures.json
+      taichi-nerf generator evaluate --model models/heads --seeds 500-599 --json figures.json
       taichi-nerf generator evaluate --model models/cats --images photos/cats --train-features 1500
     """
     from taichi_nerf.apps.generator_figures import table

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 WHAT = ("refined", "gan", "depth")
 
-model_option = click.option("--model", "model", required=True, metavar="MODEL", help="A model folder, or builtin.")
+model_option = click.option("--model", "model", required=True, metavar="MODEL", help="A model folder.")
 
 
 class Seeds(click.ParamType):

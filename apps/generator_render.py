@@ -28,8 +28,8 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
 
     \b
     Examples:
-      taichi-nerf generator render --model builtin --seed 3 --out turn.png --what gan,refined,depth
-      taichi-nerf generator render --model builtin --seed 3 --to-scene head
+      taichi-nerf generator render --model models/heads --seed 3 --out turn.png --what gan,refined,depth
+      taichi-nerf generator render --model models/heads --seed 3 --to-scene head
       taichi-nerf train head --out runs/head --time-budget 60
     """
     from taichi_nerf.export.colors import side_by_side

@@ -9,7 +9,7 @@
     MODEL/gan.safetensors, gan.jsonl, images.npz     the training's state, its course, its pictures
     MODEL/pictures/*.png           what each stage looks like
 
-`builtin` is the folder that comes with the program: heads of 64 pixels.
+`builtin` is a folder beside this file, where a model that comes with the program lies; there is none yet.
 """
 
 import json
@@ -57,6 +57,8 @@ class ModelFolder:
 
     def needs(self, file: Path, stage: str) -> Path:
         """The file or folder if it is there; otherwise which command makes it."""
+        if not file.exists() and self.path == BUILTIN:
+            raise ModelError(self.name, "no model comes with this version; docs/latent_refinement.md tells how to make one")
         if not file.exists():
             raise ModelError(file, f"is missing; `taichi-nerf generator {stage}` makes it")
         return file
