@@ -9,6 +9,7 @@ from taichi_nerf.apps.command import Group
 from taichi_nerf.apps.demo import demo
 from taichi_nerf.apps.evaluate import evaluate
 from taichi_nerf.apps.export import export
+from taichi_nerf.apps.generator import generator
 from taichi_nerf.apps.photos import photos
 from taichi_nerf.apps.pixelnerf import pixelnerf
 from taichi_nerf.apps.prior import prior
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (demo, train, evaluate, render, export, scene, photos, prior, pixelnerf, backends, benchmark):
+for command in (demo, train, evaluate, render, export, scene, photos, prior, pixelnerf, generator, backends, benchmark):
     main.add_command(command)

@@ -27,6 +27,10 @@ RULES = {
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "weights": ({"weights", "fields"}, {"torch", "numpy"}),
     "priors": ({"priors", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
+    "generator": (
+        {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"},
+        {"torch", "numpy", "imageio"},
+    ),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}

@@ -1,0 +1,41 @@
+"""`taichi-nerf generator convert`: published generators to models, and models to published forms."""
+
+from pathlib import Path
+
+import click
+
+from taichi_nerf.apps.command import Command
+
+
+@click.command(cls=Command)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def convert(source: Path, target: Path) -> None:
+    """Read a generator from SOURCE and write it to TARGET; nothing in a file is executed.
+
+    SOURCE: NVIDIA's .pkl (stylegan2-ada-pytorch, stylegan3's StyleGAN2, SDIP), rosinality's .pt, or a model folder.
+    TARGET: a new model folder, or a .pt file in rosinality's form.
+
+    \b
+    Examples:
+      taichi-nerf generator convert stylegan2-ffhq-512x512.pkl models/ffhq
+      taichi-nerf generator convert models/heads heads.pt
+    """
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.stylegan2.published import read_generator, write_rosinality
+
+    into = ModelFolder(target)
+    if target.is_file() or into.generator.exists():
+        raise ValueError(f"{target}: is there already; choose another name")
+    if target.suffix not in ("", ".pt"):
+        raise click.BadParameter("expected a folder or a name that ends in .pt", param_hint="TARGET")
+    known = source.is_dir() or str(source) == "builtin"
+    generator = ModelFolder(source).load_generator() if known else read_generator(source)
+    if target.suffix == ".pt":
+        write_rosinality(target, generator)
+    else:
+        into.save_generator(generator)
+        into.tell_about("train", {"converted_from": source.name})
+    sizes = generator.settings
+    n = sum(parameter.numel() for parameter in generator.parameters())
+    click.echo(f"{sizes.resolution} pixels, codes of {sizes.w_dim}, {n / 1e6:.2f} M parameters: {target}")

@@ -1,0 +1,70 @@
+"""`taichi-nerf generator directions`: what varies in a generator's codes, and which direction turns its objects."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.generator_options import LayerRange, model_option, start_backend
+
+
+@click.command(cls=Command)
+@model_option
+@click.option("--method", type=click.Choice(["pca", "factorised", "labels"]), default="pca", show_default=True,
+              help="GANSpace, SeFa, or a linear fit to --labels.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(min=1000), default=200_000, show_default=True, help="Codes for the components.")
+@click.option("--components", type=click.IntRange(min=1), default=80, show_default=True)
+@click.option("--labels", type=click.Path(path_type=Path, dir_okay=False), help="A text file: a seed and a number a line.")
+@click.option(
+    "--yaw", type=click.IntRange(min=0), help="The component that turns the object, instead of the one that is measured to."
+)
+@click.option("--layers", type=LayerRange(), help="Codes that the turn changes, such as 0-4.  [default: measured]")
+@click.option("--sign", type=click.Choice(["1", "-1"]), help="Which way is to the right.  [default: measured]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@arch_option
+def directions(model: str, method: str, samples: int, components: int, labels: Path | None, yaw: int | None,
+               layers: tuple[int, int] | None, sign: str | None, seed: int, arch: str) -> None:  # fmt: skip
+    """Find directions in MODEL's codes, and choose the one that moves most sideways for the least change of what is seen.
+
+    \b
+    Examples:
+      taichi-nerf generator directions --model models/heads
+      taichi-nerf generator directions --model models/cats --yaw 2 --layers 0-6
+    """
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.generator.directions import factorised, from_labels, pca
+    from taichi_nerf.generator.labels import read_labels
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.stages import keep_directions
+    from taichi_nerf.generator.stylegan2.generator import latents_of_seeds
+    from taichi_nerf.generator.yaw_choice import choose_yaw
+
+    if (method == "labels") != (labels is not None):
+        raise click.UsageError("--method labels needs --labels FILE, and the other methods take none")
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
+    generator = folder.load_generator().to(device)
+    with progress() as report:
+        if labels is not None:
+            seeds, values = read_labels(labels)
+            codes = generator.mapping.w(latents_of_seeds(seeds, generator.settings.z_dim).to(device)).cpu()
+            found = from_labels(generator, codes, values, seed)
+        elif method == "pca":
+            found = pca(generator, samples, components, seed, report)
+        else:
+            found = factorised(generator, layers, components, seed)
+        if yaw is not None and yaw >= len(found.components):
+            raise click.BadParameter(f"there are components 0 to {len(found.components) - 1}", param_hint="--yaw")
+        found, candidates = choose_yaw(generator, found, ranges=None if layers is None else [layers], report=report)
+    if yaw is not None:
+        wanted = [c for c in candidates if c.component == yaw]
+        found = replace(found, yaw_component=yaw, yaw_layers=layers or (wanted[0].layers if wanted else found.yaw_layers),
+                        yaw_sign=wanted[0].sign if wanted else 1.0)  # fmt: skip
+    if sign is not None:
+        found = replace(found, yaw_sign=float(sign))
+    keep_directions(folder, found, {"method": method, "samples": samples, "seed": seed}, device)
+    click.echo("component  layers  parallax px  drift   score")
+    for c in candidates[:6]:
+        click.echo(f"{c.component:>9}  {c.layers[0]:>2}-{c.layers[1] - 1:<3}  {c.parallax:>11.3f}  {c.drift:.4f}  {c.score:.1f}")
+    click.echo(f"the yaw is component {found.yaw_component}; look at {folder.pictures / 'directions_yaw.png'}")
+    click.echo(f"next:  taichi-nerf generator depth-pose --model {model}")

@@ -1,0 +1,59 @@
+"""`taichi-nerf generator evaluate`: figures of the turn, with and without the refiner."""
+
+import json
+from pathlib import Path
+
+import click
+
+from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.generator_options import Seeds, model_option, start_backend
+
+
+@click.command(cls=Command)
+@model_option
+@click.option("--seeds", type=Seeds(), default="500-599", show_default=True, help="Subjects, which no stage was trained on.")
+@click.option("--places", type=click.IntRange(min=3), default=9, show_default=True, help="Images of each subject.")
+@click.option(
+    "--images", help="Real images for FID and KID: a folder, an .npz file, or heads:PERSONS.  [default: heads for builtin]"
+)
+@click.option("--train-features", type=click.IntRange(min=1), metavar="STEPS", help="First train features on the real images.")
+@click.option("--inception", type=click.Path(path_type=Path, dir_okay=False), help="inception-2015-12-05.pt, for FID and KID.")
+@click.option(
+    "--embedder", type=click.Path(path_type=Path, dir_okay=False), help="TorchScript of images to vectors, for identity."
+)
+@click.option("--ablation", is_flag=True, help="Also without each of the losses; trains a refiner for each.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@arch_option
+def evaluate(model: str, seeds: list[int], places: int, images: str | None, train_features: int | None, inception: Path | None,
+             embedder: Path | None, ablation: bool, json_file: Path | None, arch: str) -> None:  # fmt: skip
+    """Measure MODEL's turned images against their sources: warp error, SSIM, identity, FID, KID, and how far they turn.
+
+    \b
+    Examples:
+      taichi-nerf generator evaluate --model models/heads --seeds 500-599 --json figures.json
+      taichi-nerf generator evaluate --model models/cats --images photos/cats --train-features 1500
+    """
+    from taichi_nerf.apps.generator_figures import table
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.generator.evaluation.ablation import ablate
+    from taichi_nerf.generator.evaluation.instruments import instruments
+    from taichi_nerf.generator.evaluation.report import figures
+    from taichi_nerf.generator.evaluation.turned import turn_subjects
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+
+    if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
+        raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
+    refiner, reach, _ = open_refiner(folder, device)
+    turns, depth_pose = open_turns(folder, device, reach), open_depth_pose(folder, device)
+    with progress() as report:
+        tools = instruments(folder, images, inception, embedder, train_features, device, report)
+        both = turn_subjects(turns, depth_pose, refiner, seeds, places, report=report)
+        found = {"model": model, "seeds": [seeds[0], seeds[-1]], "places": places, **figures(both, tools)}
+        if ablation:
+            found["ablation"] = ablate(folder, turns, depth_pose, seeds, places, tools, report)
+    click.echo(table(found))
+    if json_file:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+        click.echo(json_file)

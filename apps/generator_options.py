@@ -1,0 +1,71 @@
+"""Options that several commands of `taichi-nerf generator` share."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from taichi_nerf.runtime import Backend
+    from taichi_nerf.training.interrupt import StopSignals
+
+WHAT = ("refined", "gan", "depth")
+
+model_option = click.option("--model", "model", required=True, metavar="MODEL", help="A model folder.")
+
+
+class Seeds(click.ParamType):
+    """500-599 or 1,4,7"""
+
+    name = "seeds"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        found: list[int] = []
+        for part in str(value).split(","):
+            first, dash, last = part.strip().partition("-")
+            if not first.isdigit() or (dash and not last.isdigit()):
+                self.fail(f"expected seeds such as 500-599 or 1,4,7, got {value!r}", param, ctx)
+            found += range(int(first), int(last or first) + 1)
+        return found
+
+
+class Kinds(click.ParamType):
+    """refined,gan,depth"""
+
+    name = "list"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        kinds = [part.strip() for part in str(value).split(",")]
+        for kind in kinds:
+            if kind not in WHAT:
+                self.fail(f"expected some of {', '.join(WHAT)}, got {kind!r}", param, ctx)
+        return kinds
+
+
+class LayerRange(click.ParamType):
+    """0-4: the codes 0 to 4."""
+
+    name = "first-last"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        first, _, last = str(value).partition("-")
+        if not first.isdigit() or not last.isdigit() or int(last) < int(first):
+            self.fail(f"expected the first and the last layer, such as 0-4, got {value!r}", param, ctx)
+        return int(first), int(last) + 1
+
+
+def ended(stop: "StopSignals") -> None:
+    """Leave with the signal's exit status if a stage was ended by one; what it learned up to then is saved."""
+    if stop.requested:
+        click.echo("stopped before its end; what was learned until then is saved", err=True)
+        sys.exit(stop.exit_status)
+
+
+def start_backend(arch: str) -> "Backend":
+    from taichi_nerf import runtime
+
+    return runtime.start(arch)

@@ -1,0 +1,64 @@
+"""`taichi-nerf generator render`: an object of a generator from many sides, as pictures, a video or a scene."""
+
+from pathlib import Path
+
+import click
+
+from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.generator_options import Kinds, model_option, start_backend
+
+
+@click.command(cls=Command)
+@model_option
+@click.option("--seed", type=click.IntRange(min=0), default=500, show_default=True, help="Which object.")
+@click.option("--out", type=click.Path(path_type=Path), help="X.mp4, X.gif, a folder for PNGs, or X.png: all in a row.")
+@click.option("--to-scene", type=click.Path(path_type=Path, file_okay=False), help="A new folder: the views and their poses.")
+@click.option("--n-frames", type=click.IntRange(min=3), default=15, show_default=True, help="Over the whole turn; odd.")
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Of the turn.")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
+@click.option(
+    "--what", type=Kinds(), default="refined", show_default=True, help="refined, gan, depth: several in rows, or side by side."
+)
+@click.option("--diffusion-steps", type=click.IntRange(min=1), default=1, show_default=True, help="More than one: DDIM.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@arch_option
+def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_frames: int, share: float, fps: float,
+           what: list[str], diffusion_steps: int, overwrite: bool, arch: str) -> None:  # fmt: skip
+    """Turn an object of MODEL.
+
+    \b
+    Examples:
+      taichi-nerf generator render --model models/heads --seed 3 --out turn.png --what gan,refined,depth
+      taichi-nerf generator render --model models/heads --seed 3 --to-scene head
+      taichi-nerf train head --out runs/head --time-budget 60
+    """
+    from taichi_nerf.export.colors import side_by_side
+    from taichi_nerf.export.video import open_frames
+    from taichi_nerf.generator.grids import save_rows
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.render import turn_seed
+    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+    from taichi_nerf.generator.to_scene import write_scene
+
+    if out is None and to_scene is None:
+        raise click.UsageError("where to? give --out, --to-scene, or both")
+    if out is not None and out.is_file() and not overwrite:
+        raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")
+    folder, device = ModelFolder(model), start_backend(arch).torch_device
+    refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
+    if folder.refiner.exists() or "refined" in what:
+        refiner, reach, _ = open_refiner(folder, device)
+    turn = turn_seed(
+        open_turns(folder, device, reach), open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share
+    )
+    if out is not None and out.suffix.lower() == ".png":
+        save_rows(out, [turn.pictures[kind] for kind in what])
+        click.echo(out)
+    elif out is not None:
+        with open_frames(out, fps) as frames:
+            for i in range(len(turn.motions)):
+                frames.add(side_by_side([turn.pictures[kind][i] for kind in what]), i)
+        click.echo(f"{len(turn.motions)} frames: {out}")
+    if to_scene is not None:
+        write_scene(to_scene, turn.pictures["refined"], turn.motions, turn.focal)
+        click.echo(f"{len(turn.motions)} views: {to_scene}\nnext:  taichi-nerf train {to_scene} --out runs/{to_scene.name}")

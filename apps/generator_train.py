@@ -1,0 +1,79 @@
+"""`taichi-nerf generator train`: pictures to a StyleGAN2."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.generator_options import start_backend
+
+
+@click.command(cls=Command)
+@click.argument("images", required=False)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the model.")
+@click.option("--size", type=click.IntRange(8, 1024), help="Pixels a side, a power of two.  [default: as the pictures have]")
+@click.option("--kimg", type=click.FloatRange(min=0, min_open=True), help="Stop after so many thousand images shown.")
+@click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
+@click.option("--channels", type=click.IntRange(min=64), default=1024, show_default=True,
+              help="Channels are this divided by the resolution; 16384 is the published width at 256 pixels.")  # fmt: skip
+@click.option("--most-channels", type=click.IntRange(min=8), default=128, show_default=True, help="But at most so many, as in w.")
+@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True)
+@click.option("--r1", type=click.FloatRange(min=0), help="γ of the gradient penalty.  [default: 0.0008 size² / batch]")
+@click.option(
+    "--grow-at", type=click.FloatRange(min=0), default=0, show_default=True, help="Half the resolution up to here (kimg)."
+)
+@click.option("--augment", is_flag=True, help="Augment adaptively, for sets of fewer than some thousand pictures.")
+@click.option("--mirror", is_flag=True, help="A mirrored picture belongs to the set as well.")
+@click.option("--noise/--no-noise", default=True, show_default=True, help="Without, no detail sticks to the screen in a turn.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on with the training in --out; of all settings only the budget may change.")
+@arch_option
+def train(images: str | None, out: Path, size: int | None, kimg: float | None, time_budget: float | None, resume: bool,
+          arch: str, **options: Any) -> None:  # fmt: skip
+    """Train a StyleGAN2 on IMAGES: a folder of pictures, an .npz file, or heads[:PERSONS], which are rendered first.
+
+    Ctrl-C saves, and --resume goes on as if nothing had happened.
+
+    \b
+    Examples:
+      taichi-nerf generator train heads --out models/heads --size 64 --time-budget 3600
+      taichi-nerf generator train photos/cats --out models/cats --size 128 --augment --mirror
+    """
+    from taichi_nerf.apps.progress import progress
+    from taichi_nerf.generator.heads import pictures_of
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.stylegan2.generator import GeneratorSettings
+    from taichi_nerf.generator.stylegan2.run import GanRun, train_generator
+    from taichi_nerf.generator.stylegan2.training import GanSettings
+    from taichi_nerf.training.checkpoint import load_checkpoint
+    from taichi_nerf.training.interrupt import StopSignals
+
+    if images is None:
+        raise click.UsageError("Missing argument 'IMAGES'.")
+    if kimg is None and time_budget is None:
+        raise click.UsageError("how long? give --kimg or --time-budget")
+    folder, backend = ModelFolder(out), start_backend(arch)
+    with progress() as report:
+        pictures = pictures_of(images, size, folder.images, report)
+    if resume:
+        run = GanRun.from_json(load_checkpoint(folder.needs(folder.gan, "train IMAGES --out MODEL"))[0]["run"])
+    else:
+        wide = options["most_channels"]
+        networks = GeneratorSettings(pictures.size, wide, wide, 4 if wide < 512 else 8, options["channels"], wide)
+        gamma = 0.0008 * pictures.size**2 / options["batch"] if options["r1"] is None else options["r1"]
+        gan = GanSettings(batch=options["batch"], r1_gamma=gamma, mirror=options["mirror"], noise=options["noise"],
+                          augment_target=0.6 if options["augment"] else None)  # fmt: skip
+        run = GanRun(networks, gan, int(1000 * options["grow_at"]), options["precision"], options["seed"])
+    click.echo(f"{len(pictures)} pictures of {pictures.size} pixels, on {backend.arch} ({backend.device_name})")
+    with progress(30.0) as report, StopSignals() as stop:
+        done = train_generator(folder, pictures, run, backend.torch_device, seconds=time_budget, resume=resume,
+                               n_images=None if kimg is None else int(1000 * kimg),
+                               report=report, stop=lambda: stop.requested)  # fmt: skip
+    click.echo(f"{done.n_images} images shown: {out}")
+    if stop.requested:
+        click.echo(f"stopped and saved; go on with the same command and --resume: {out}", err=True)
+        sys.exit(stop.exit_status)
+    click.echo(f"next:  taichi-nerf generator directions --model {out}")

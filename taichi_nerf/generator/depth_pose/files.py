@@ -1,0 +1,96 @@
+"""Monodepth2's folders, from and to: encoder.pth, depth.pth, pose_encoder.pth, pose.pth; and what they do not say, settings.json.
+
+Its encoder.pth holds the size of the images beside the weights, and all encoders a classifier that nobody uses; both are written,
+and neither is needed. Nothing in a file is executed.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from taichi_nerf.export.files import write_whole
+from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
+from taichi_nerf.training.atomic import replacing
+
+PARTS = {"encoder": "encoder", "depth": "depth_decoder", "pose_encoder": "pose_encoder", "pose": "pose_decoder"}
+N_CLASSES = 1000  # of ImageNet's classifier
+SETTINGS = "settings.json"
+
+
+class DepthPoseError(ValueError):
+    """A folder of networks that cannot be used. The message is one line and names the file."""
+
+    def __init__(self, file: Path | str, message: str):
+        super().__init__(f"{file}: {message}")
+
+
+def save_depth_pose(folder: Path, model: DepthPose) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, part in PARTS.items():
+        state: dict[str, Any] = {name: value.detach().cpu() for name, value in getattr(model, part).state_dict().items()}
+        if file.endswith("encoder"):
+            n_features = 8 * model.settings.width
+            state["encoder.fc.weight"] = torch.zeros(N_CLASSES, n_features) if n_features == 512 else torch.zeros(1, n_features)
+            state["encoder.fc.bias"] = torch.zeros(len(state["encoder.fc.weight"]))
+        if file == "encoder":
+            state |= {"height": model.settings.size, "width": model.settings.size, "use_stereo": False}
+        with replacing(folder / f"{file}.pth") as stream:
+            torch.save(state, stream)
+    told = {**asdict(model.settings), "focal": float(model.root_of_focal.detach().square())}
+    write_whole(folder / SETTINGS, json.dumps(told, indent=1).encode() + b"\n")
+
+
+def load_depth_pose(folder: Path, settings: DepthPoseSettings | None = None) -> DepthPose:
+    """Frozen. A folder of Monodepth2's has no settings.json: give settings, or its own are taken (pivot 0, 0.1 to 100)."""
+    states = {file: _load(folder / f"{file}.pth") for file in PARTS}
+    focal = None
+    if settings is None:
+        settings, focal = _settings(folder, states["encoder"])
+    model = DepthPose(settings)
+    for file, part in PARTS.items():
+        _fill(getattr(model, part), states[file], folder / f"{file}.pth")
+    if focal is not None:
+        model.root_of_focal.data.fill_(focal**0.5)
+    return model.eval().requires_grad_(False)
+
+
+def _settings(folder: Path, encoder: dict[str, Any]) -> tuple[DepthPoseSettings, float | None]:
+    file = folder / SETTINGS
+    if file.is_file():
+        try:
+            told = json.loads(file.read_bytes())
+            focal = float(told.pop("focal"))
+            return DepthPoseSettings(**told), focal
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DepthPoseError(file, f"is not what this program writes ({error})") from None
+    first = encoder.get("encoder.conv1.weight")
+    if not isinstance(first, Tensor):
+        raise DepthPoseError(folder / "encoder.pth", "has no encoder.conv1.weight; expected Monodepth2's encoder")
+    size = max(64, int(encoder.get("height", 64)) // 32 * 32)
+    return DepthPoseSettings(width=len(first), size=size, nearest=0.1, farthest=100.0, pivot=0.0), None
+
+
+def _fill(module: nn.Module, state: dict[str, Any], file: Path) -> None:
+    ours = module.state_dict()
+    known = {name: value for name, value in state.items() if name in ours and isinstance(value, Tensor)}
+    wrong = [name for name in ours if name not in known or known[name].shape != ours[name].shape]
+    if wrong:
+        found = tuple(known[wrong[0]].shape) if wrong[0] in known else "missing"
+        raise DepthPoseError(file, f"{wrong[0]}: expected shape {tuple(ours[wrong[0]].shape)}, it is {found}")
+    module.load_state_dict(known)
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise DepthPoseError(file, "no such file")
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever a damaged file makes it meet
+        raise DepthPoseError(file, f"is no file of weights alone ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(found, dict):
+        raise DepthPoseError(file, "expected weights by name")
+    return found

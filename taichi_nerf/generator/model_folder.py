@@ -1,0 +1,94 @@
+"""A model folder: a generator and what was learned about it, one file a stage.
+
+    MODEL/generator.safetensors    the generator's running mean and its sizes
+    MODEL/directions.npz           directions in W, GANSpace's layout, and which of them is the yaw
+    MODEL/depth_pose/              depth and pose networks, Monodepth2's layout
+    MODEL/refiner.safetensors      the latent refiner
+    MODEL/features.safetensors     features of the set, for evaluation
+    MODEL/about.json               of each stage: settings, seconds, machine
+    MODEL/gan.safetensors, gan.jsonl, images.npz     the training's state, its course, its pictures
+    MODEL/pictures/*.png           what each stage looks like
+
+`builtin` is a folder beside this file, where a model that comes with the program lies; there is none yet.
+"""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from taichi_nerf import __version__
+from taichi_nerf.export.files import write_whole
+from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
+from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+
+BUILTIN = Path(__file__).parent / "builtin"
+
+
+class ModelError(ValueError):
+    """A model folder that lacks something. The message is one line, names the file, and tells how to make it."""
+
+    def __init__(self, place: Path | str, message: str):
+        super().__init__(f"{place}: {message}")
+
+
+class ModelFolder:
+    """The files of one model; `name` is a folder or `builtin`."""
+
+    def __init__(self, name: Path | str):
+        self.path = BUILTIN if str(name) == "builtin" else Path(name)
+        self.name = str(name)
+        self.generator = self.path / "generator.safetensors"
+        self.directions = self.path / "directions.npz"
+        self.depth_pose = self.path / "depth_pose"
+        self.refiner = self.path / "refiner.safetensors"
+        self.features = self.path / "features.safetensors"
+        self.about = self.path / "about.json"
+        self.gan = self.path / "gan.safetensors"
+        self.metrics = self.path / "gan.jsonl"
+        self.images = self.path / "images.npz"
+        self.pictures = self.path / "pictures"
+
+    def may_change(self) -> "ModelFolder":
+        """The folder, unless it is the built-in one."""
+        if self.path == BUILTIN:
+            raise ModelError(self.name, f"comes with the program and stays as it is; copy {BUILTIN} and give the copy")
+        return self
+
+    def needs(self, file: Path, stage: str) -> Path:
+        """The file or folder if it is there; otherwise which command makes it."""
+        if not file.exists() and self.path == BUILTIN:
+            raise ModelError(self.name, "no model comes with this version; docs/latent_refinement.md tells how to make one")
+        if not file.exists():
+            raise ModelError(file, f"is missing; `taichi-nerf generator {stage}` makes it")
+        return file
+
+    def save_generator(self, generator: Generator) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        settings = {name: getattr(generator.settings, name) for name in GeneratorSettings.__dataclass_fields__}
+        save_checkpoint(self.generator, {"settings": settings, "weights": generator.state_dict()}, {})
+
+    def load_generator(self) -> Generator:
+        """Frozen, in 32 bits, on the CPU."""
+        state, _ = load_checkpoint(self.needs(self.generator, "train IMAGES --out MODEL"))
+        try:
+            generator = Generator(GeneratorSettings(**state["settings"]))
+            generator.load_state_dict(state["weights"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ModelError(self.generator, f"is no generator ({' '.join(str(error).split())[:120]})") from None
+        return generator.eval().requires_grad_(False)
+
+    def read_about(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.about.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ModelError(self.about, f"cannot be read ({error})") from None
+        return found if isinstance(found, dict) else {}
+
+    def tell_about(self, stage: str, told: dict[str, Any]) -> None:
+        """Note how a stage was made; what was told of the others stays."""
+        machine = {"machine": f"{platform.system()} {platform.machine()}", "taichi_nerf": __version__}
+        text = json.dumps({**self.read_about(), stage: {**told, **machine}}, indent=1)
+        write_whole(self.about, text.encode() + b"\n")

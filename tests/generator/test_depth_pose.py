@@ -1,0 +1,162 @@
+"""Depth and pose: geometry against closed forms, Monodepth2's sizes and folders, and a ball whose turn is known."""
+
+import math
+
+import pytest
+import torch
+
+from taichi_nerf.generator.depth_pose import geometry
+from taichi_nerf.generator.depth_pose.files import DepthPoseError, load_depth_pose, save_depth_pose
+from taichi_nerf.generator.depth_pose.loss import photometric, reprojection_loss, smoothness, ssim_distance, warped
+from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
+from taichi_nerf.generator.depth_pose.networks import DepthDecoder, Encoder, PoseDecoder
+from taichi_nerf.generator.depth_pose.training import DepthPoseTraining, train_depth_pose
+from taichi_nerf.generator.directions import pca
+from taichi_nerf.generator.turns import Turns
+from taichi_nerf.metrics import ssim
+
+from turning_sphere import FIELD_OF_VIEW, TURN, Ball
+
+
+def test_the_published_sizes_have_the_published_numbers_of_parameters():
+    with torch.device("meta"):
+        parts = [Encoder(), DepthDecoder(Encoder().channels), Encoder(64, 2), PoseDecoder(512)]
+    classifier = 512 * 1000 + 1000  # which the published encoders carry along
+    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
+    found = [counts[0] + classifier, counts[1], counts[2] + classifier, counts[3]]
+    assert [n / 1e6 for n in found] == pytest.approx([11.69, 3.15, 11.70, 1.31], abs=0.006)
+
+
+def test_parameters_are_named_as_in_monodepth2():
+    assert "encoder.layer2.0.downsample.1.running_mean" in Encoder(8).state_dict()
+    names = DepthDecoder(Encoder(8).channels).state_dict()
+    assert "decoder.0.conv.conv.weight" in names
+    assert "decoder.13.conv.bias" in names
+    assert len(names) == 28
+    assert "net.3.bias" in PoseDecoder(16).state_dict()
+
+
+def test_disparity_spans_the_depths_evenly_in_their_inverses():
+    depth = geometry.depth_of(torch.tensor([0.0, 0.5, 1.0]), 0.5, 2.0)
+    assert depth.tolist() == pytest.approx([2.0, 0.8, 0.5])
+
+
+def test_rotations_are_matrix_exponentials_and_have_gradients_at_zero():
+    axis_angle = torch.cat([torch.randn(5, 3), 1e-5 * torch.randn(2, 3), torch.zeros(1, 3)]).double().requires_grad_()
+    rotation = geometry.rotation_of(axis_angle)
+    x, y, z = axis_angle.detach().unbind(-1)
+    o = torch.zeros_like(x)
+    cross = torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).view(-1, 3, 3)
+    assert torch.allclose(rotation, torch.linalg.matrix_exp(cross), atol=1e-10)
+    rotation.sum().backward()
+    assert axis_angle.grad.isfinite().all()
+
+
+def test_six_numbers_and_motions_are_each_others_inverses():
+    six = 0.5 * torch.randn(6, 6).double()
+    motion = geometry.motion_of(six, 0.7)
+    assert torch.allclose(geometry.six_of(motion, 0.7), six, atol=1e-9)
+    eye = torch.eye(3, 4).double().expand(6, 3, 4)
+    assert torch.allclose(geometry.chained(motion, geometry.inverted(motion)), eye, atol=1e-12)
+    point = torch.randn(6, 3, 1).double()
+    then = geometry.motion_of(0.5 * torch.randn(6, 6).double(), 0.0)
+    apply = lambda m, p: m[:, :, :3] @ p + m[:, :, 3:]  # noqa: E731
+    assert torch.allclose(apply(geometry.chained(motion, then), point), apply(then, apply(motion, point)))
+
+
+def test_turning_leaves_the_pivot_where_it_is():
+    motion = geometry.motion_of(torch.tensor([[0.1, 0.8, -0.3, 0, 0, 0]]), 1.0)
+    assert torch.allclose(motion @ torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.0, 0, 1]), atol=1e-6)
+
+
+def test_the_warp_of_a_plane_is_its_homography(cpu):
+    """A plane n·p = 1 seen by two cameras: pixels are related by K (R + t nᵀ) K⁻¹, whatever is painted on it."""
+    size, focal = 64, 70.0
+    k = torch.tensor([[focal, 0, 32], [0, focal, 32], [0, 0, 1]]).double()
+    normal = torch.tensor([0.1, -0.15, 0.9]).double()
+    motion = geometry.motion_of(torch.tensor([[0.03, -0.08, 0.05, 0.02, 0.01, -0.03]]).double(), 1.0)
+    at = torch.arange(size).double() + 0.5
+    pixels = torch.stack([*torch.meshgrid(at, at, indexing="xy"), torch.ones(size, size).double()], -1)
+    depth = 1 / (pixels @ torch.linalg.inv(k).T @ normal)
+    homography = k @ (motion[0, :, :3] + motion[0, :, 3:] @ normal[None]) @ torch.linalg.inv(k)
+    where = pixels @ homography.T
+    where = where[..., :2] / where[..., 2:]
+    paint = lambda p: torch.stack([p[..., 0] * 0.01, p[..., 1] * 0.01, (p[..., 0] + p[..., 1]) * 0.005])  # noqa: E731
+    intrinsics = torch.tensor([[focal, focal, 32, 32]]).double()
+    found, valid = warped(paint(pixels)[None], depth[None], motion, intrinsics)
+    inside = ((where > 1) & (where < size - 1)).all(-1)
+    assert inside.float().mean() > 0.6
+    assert valid[0][inside].all()
+    assert (found[0] - paint(where)).abs()[:, inside].max() < 1e-9
+
+
+def test_equal_pictures_have_no_distance_and_others_ssims_own():
+    a, b = torch.rand(1, 3, 20, 20), torch.rand(1, 3, 20, 20)
+    assert photometric(a, a).abs().max() < 1e-6
+    assert ssim_distance(a, b).mean() > 0.2
+    smooth = (a + 0.02 * b).clamp(0, 1)
+    assert ssim_distance(a, smooth).mean() < 0.02
+    assert (1 - ssim(a[0].permute(1, 2, 0), smooth[0].permute(1, 2, 0))) / 2 < 0.02
+
+
+def test_what_stands_still_tells_nothing_and_the_better_source_counts():
+    target = torch.rand(1, 3, 16, 16)
+    worse, better = torch.rand(1, 3, 16, 16), target + 0.01
+    loss, share = reprojection_loss(target, [worse, better], [worse, worse])
+    assert share > 0.95
+    assert loss < 0.05
+    _, share = reprojection_loss(target, [worse, worse], [target, worse])
+    assert share == 0
+
+
+def test_smoothness_is_free_where_the_picture_has_an_edge():
+    step = torch.ones(1, 1, 8, 8)
+    step[..., 4:] = 2
+    flat, edge = torch.zeros(1, 3, 8, 8), 10 * (step - 1).expand(1, 3, 8, 8)
+    assert smoothness(step, edge) < 0.01 * smoothness(step, flat)
+    assert smoothness(torch.ones(1, 1, 8, 8), flat) == 0
+
+
+def test_folders_are_monodepth2s_and_come_back(tmp_path):
+    torch.manual_seed(0)
+    model = DepthPose(DepthPoseSettings(width=4, learn_focal=True)).eval()
+    save_depth_pose(tmp_path / "nets", model)
+    assert torch.load(tmp_path / "nets" / "encoder.pth", weights_only=True)["height"] == 64
+    again = load_depth_pose(tmp_path / "nets")
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert again.settings == model.settings
+    assert torch.equal(again.depth(images), model.depth(images))
+    first = torch.tensor([True, False])
+    assert torch.equal(again.motion(images, images.flip(0), first), model.motion(images, images.flip(0), first))
+    (tmp_path / "nets" / "settings.json").unlink()
+    assert load_depth_pose(tmp_path / "nets").settings.farthest == 100.0  # as a folder of theirs
+    torch.save({"net.0.weight": torch.zeros(1)}, tmp_path / "nets" / "pose.pth")
+    with pytest.raises(DepthPoseError, match=r"pose\.pth: net\.0\.weight"):
+        load_depth_pose(tmp_path / "nets")
+
+
+def test_the_order_of_a_pair_inverts_its_motion():
+    model = DepthPose(DepthPoseSettings(width=4)).eval()
+    a, b = torch.rand(2, 2, 3, 64, 64)
+    forward = model.motion(a, b, torch.tensor([True, True]))
+    back = model.motion(b, a, torch.tensor([False, False]))
+    assert torch.allclose(geometry.chained(forward, back), torch.eye(3, 4).expand(2, 3, 4), atol=1e-5)
+
+
+def test_the_turn_of_a_ball_is_learned_from_its_pictures(cpu):
+    """Nothing but images: the relative yaw has to come out, up to scale, also for balls and places that were not trained on."""
+    ball = Ball()
+    turns = Turns(ball, pca(ball, 20_000, 2), reach=1.5)
+    settings = DepthPoseSettings(width=8, field_of_view=FIELD_OF_VIEW, nearest=0.65, farthest=1.35)
+    training = DepthPoseTraining(steps=80, batch=4, learning_rate=2e-3, n_subjects=20, neighbours=(0.1, 0.4), smoothness=1e-3)
+    model, told = train_depth_pose(turns, settings, training)
+    assert told["steps"] == 80
+    steps = torch.linspace(-1.2, 1.2, 9)
+    with torch.no_grad():
+        code = turns.codes([700])
+        motions = model.motions_along(turns.images(turns.turned(code.expand(9, -1, -1), steps)), 4)
+    yaw = geometry.axis_angle_of(motions[:, :, :3])[:, 1]
+    truth = steps * TURN * turns.directions.deviations[0]
+    correlation = torch.corrcoef(torch.stack([yaw, truth]))[0, 1].abs()
+    assert correlation > 0.9
+    assert math.isfinite(told["loss"])

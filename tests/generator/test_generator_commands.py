@@ -1,0 +1,157 @@
+"""The commands of `taichi-nerf generator`, one after another on a tiny set, as a user would run them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from taichi_nerf.apps.main import main
+from taichi_nerf.generator.image_set import ImageSet, save_image_set
+
+
+def invoke(*arguments):
+    torch.set_default_device(None)
+    result = CliRunner().invoke(main, ["generator", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a set of 24 pictures: bars before white."""
+    folder = tmp_path_factory.mktemp("generator")
+    random = np.random.default_rng(0)
+    images, yaws = np.full((24, 16, 16, 3), 255, np.uint8), random.uniform(-1, 1, 24).astype(np.float32)
+    for image, yaw in zip(images, yaws, strict=True):
+        at = int(8 + 4 * yaw)
+        image[:, at - 2 : at + 2] = random.integers(0, 200, 3)
+    save_image_set(folder / "set.npz", ImageSet(images, np.repeat(np.arange(6), 4), yaws))
+    return folder
+
+
+TINY = ("--channels", 64, "--most-channels", 16, "--batch", 4, "--arch", "cpu")
+
+
+@pytest.fixture(scope="module")
+def model(place):
+    """A model folder with every stage, each of a few steps."""
+    out = place / "model"
+    stages = [
+        ("train", place / "set.npz", "--out", out, "--kimg", 0.08, "--grow-at", 0.04, *TINY),
+        ("directions", "--model", out, "--samples", 2000, "--components", 8, "--arch", "cpu"),
+        ("depth-pose", "--model", out, "--steps", 2, "--batch", 2, "--width", 4, "--subjects", 4, "--arch", "cpu"),
+        ("refine", "--model", out, "--steps", 2, "--batch", 2, "--subjects", 3, "--pairs", 3, "--width", 16, "--arch", "cpu"),
+    ]
+    for stage in stages:
+        status, _, err = invoke(*stage)
+        assert status == 0, err
+    return out
+
+
+def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
+    for name in ("generator.safetensors", "directions.npz", "depth_pose/depth.pth", "refiner.safetensors", "gan.safetensors"):
+        assert (model / name).is_file(), name
+    for name in ("directions_yaw.png", "depth.png", "refined.png"):
+        assert (model / "pictures" / name).is_file(), name
+    about = json.loads((model / "about.json").read_text())
+    assert list(about) == ["train", "directions", "depth_pose", "refine"]
+    assert about["train"]["images"] == 80
+    assert all("machine" in stage for stage in about.values())
+
+
+def test_a_training_is_not_overwritten_and_resumes_exactly(place, model):
+    status, _, err = invoke("train", place / "set.npz", "--out", model, "--kimg", 0.1, *TINY)
+    assert status == 1
+    assert "--resume goes on with it" in err
+    halves, whole = place / "halves", place / "whole"
+    for arguments in ((halves, "--kimg", 0.04), (halves, "--kimg", 0.08, "--resume"), (whole, "--kimg", 0.08)):
+        status, _, err = invoke("train", place / "set.npz", "--out", *arguments, *TINY)
+        assert status == 0, err
+    from taichi_nerf.training.checkpoint import load_checkpoint
+
+    a, b = (load_checkpoint(folder / "gan.safetensors")[0]["training"] for folder in (halves, whole))
+    assert a["n_images"] == b["n_images"] == 80
+    assert all(torch.equal(a["generator"][name], value) for name, value in b["generator"].items())
+
+
+def test_evaluation_writes_its_figures_and_trains_features_of_the_set(place, model):
+    file = place / "figures.json"
+    status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505", "--places", 5, "--images", place / "set.npz",
+                              "--train-features", 3, "--json", file, "--arch", "cpu")  # fmt: skip
+    assert status == 0, err
+    found = json.loads(file.read_text())
+    for method in ("gan_space", "refined"):
+        assert {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"} <= set(found[method])
+        assert found[method]["fid"] is not None
+    assert set(found["ranges"]) == {"20", "40", "full"}
+    assert found["features"] == "self-trained"
+    assert "yaw correlation" in out
+
+
+def test_a_turn_is_a_picture_a_folder_and_a_scene(place, model):
+    status, _, err = invoke("render", "--model", model, "--seed", 3, "--out", place / "turn.png", "--what", "gan,refined,depth",
+                            "--n-frames", 5, "--to-scene", place / "scene", "--arch", "cpu")  # fmt: skip
+    assert status == 0, err
+    import imageio.v3 as imageio
+
+    from taichi_nerf.scenes import load_scene
+
+    picture = imageio.imread(place / "turn.png")
+    assert picture.shape[1] / picture.shape[0] == pytest.approx(5 / 3)
+    scene = load_scene(place / "scene")
+    assert len(scene.names) == 5
+    assert {name: len(views) for name, views in scene.splits.items()}["test"] == 1
+    status, _, err = invoke("render", "--model", model, "--out", place / "turn.png", "--arch", "cpu")
+    assert status == 1
+    assert "--overwrite" in err
+
+
+def test_generators_are_converted_and_sizes_told(place, model):
+    status, out, err = invoke("convert", model, place / "theirs.pt")
+    assert status == 0, err
+    assert "16 pixels" in out
+    status, _, err = invoke("convert", place / "theirs.pt", place / "ours")
+    assert status == 0, err
+    assert (place / "ours" / "generator.safetensors").is_file()
+    status, _, err = invoke("convert", place / "theirs.pt", place / "ours")
+    assert status == 1
+
+
+def test_a_missing_stage_names_the_command_that_makes_it(place):
+    invoke("train", place / "set.npz", "--out", place / "bare", "--kimg", 0.01, *TINY)
+    status, _, err = invoke("depth-pose", "--model", place / "bare", "--arch", "cpu")
+    assert status == 1
+    assert "directions.npz: is missing; `taichi-nerf generator directions` makes it" in err
+    status, _, err = invoke("render", "--model", "builtin", "--out", place / "never.png", "--arch", "cpu")
+    assert status == 1
+    assert "no model comes with this version" in err
+    status, _, err = invoke("directions", "--model", place / "nothing", "--arch", "cpu")
+    assert status == 1
+    assert "generator train" in err
+
+
+def test_labels_give_a_direction(place, model):
+    import shutil
+
+    copy = place / "labelled"
+    shutil.copytree(model, copy)
+    (place / "labels.txt").write_text("# seed label\n" + "\n".join(f"{seed} {seed % 5 - 2}" for seed in range(40)))
+    status, _, err = invoke(
+        "directions", "--model", copy, "--method", "labels", "--labels", place / "labels.txt", "--arch", "cpu"
+    )
+    assert status == 0, err
+    (place / "labels.txt").write_text("1 2\n3 x\n")
+    status, _, err = invoke(
+        "directions", "--model", copy, "--method", "labels", "--labels", place / "labels.txt", "--arch", "cpu"
+    )
+    assert status == 1
+    assert "line 2" in err
+
+
+@pytest.mark.parametrize("command", ["train", "directions", "depth-pose", "refine", "evaluate", "render", "convert"])
+def test_every_command_has_help_with_an_example(command):
+    status, out, _ = invoke(command, "--help")
+    assert status == 0
+    assert "Example" in out
+    assert "--debug" in out

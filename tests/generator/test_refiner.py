@@ -1,0 +1,148 @@
+"""The refiner: where it begins, its diffusion, its losses, and that it learns on a ball whose turn is known."""
+
+import pytest
+import torch
+
+from taichi_nerf.generator.depth_pose.geometry import motion_of
+from taichi_nerf.generator.depth_pose.loss import warped
+from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
+from taichi_nerf.generator.directions import Directions
+from taichi_nerf.generator.refiner.files import load_refiner, save_refiner
+from taichi_nerf.generator.refiner.loss import visible_in_both, warp_loss
+from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, linear_schedule, refine
+from taichi_nerf.generator.refiner.training import Pairs, RefinerTraining, train_refiner
+from taichi_nerf.generator.turns import Turns
+
+from turning_sphere import FIELD_OF_VIEW, TURN, Ball
+
+SMALL = RefinerSettings(w_dim=4, n_layers=10, width=32, n_blocks=2)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(4)
+
+
+def test_the_schedule_is_the_product_of_what_is_kept():
+    alpha, kept = linear_schedule(1000), 1.0
+    assert alpha[0] == 1
+    for i in range(1000):
+        kept *= 1 - (1e-4 + (0.02 - 1e-4) * i / 999)
+    assert alpha[-1].item() == pytest.approx(kept, rel=1e-3)
+    assert kept < 1e-4  # nothing is left at the end
+
+
+def test_it_begins_by_changing_nothing():
+    refiner, codes = Refiner(SMALL), torch.randn(3, 10, 4)
+    turned = codes + torch.randn(3, 10, 4)
+    turned[:, :6] = turned[:, :1]
+    found = refine(refiner, codes, turned, torch.randn(3, 6), (0, 6))
+    assert torch.allclose(found, turned, atol=1e-5)
+
+
+def test_what_is_known_before_learning_is_the_mean_of_the_posterior():
+    """ŵ ~ N(w, 1): among drawn pairs of ŵ and ŵ_t, the mean of ŵ near an observed ŵ_t is what the untrained refiner says."""
+    refiner, n = Refiner(SMALL), 400_000
+    time = torch.full((n,), 300)
+    clean = 0.5 + torch.randn(n, 1)
+    noised = refiner.noised(clean, time, torch.randn(n, 1))
+    near = (noised - 1.0).abs() < 0.05
+    says = refiner(torch.full((1, 4), 0.5), torch.full((1, 4), 1.0), torch.zeros(1, 6), time[:1])
+    assert says[0, 0].item() == pytest.approx(clean[near].mean().item(), abs=0.03)
+
+
+def test_many_steps_of_an_untrained_refiner_lead_back_to_the_source_from_all_noise():
+    refiner, codes = Refiner(SMALL), torch.randn(2, 10, 4)[:, :1].repeat(1, 10, 1)
+    found = refine(refiner, codes, codes + 3, torch.zeros(2, 6), (0, 10), n_steps=10, start=1000)
+    assert found.isfinite().all()
+    assert (found - codes).abs().mean() < (found - codes - 3).abs().mean()
+
+
+def test_a_few_steps_from_little_noise_stay_near_the_turned_code():
+    refiner, codes = Refiner(SMALL), torch.randn(2, 10, 4)[:, :1].repeat(1, 10, 1)
+    found = refine(refiner, codes, codes + 0.5, torch.zeros(2, 6), (0, 10), n_steps=4, start=20)
+    assert (found - codes - 0.5).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("scope", ["edited", "all"])
+def test_flattening_is_undone_and_other_layers_are_left_alone(scope):
+    refiner = Refiner(RefinerSettings(w_dim=4, n_layers=10, width=8, scope=scope))
+    refiner.mean.normal_()
+    refiner.deviation.fill_(2.0)
+    codes = torch.randn(3, 10, 4)
+    codes[:, :5] = codes[:, :1]
+    assert torch.allclose(refiner.unflat(refiner.flat(codes, (0, 5)), codes, (0, 5)), codes, atol=1e-5)
+    changed = refiner.unflat(refiner.flat(codes, (0, 5)) + 1, codes, (0, 5))
+    assert torch.equal(changed[:, 5:], codes[:, 5:]) == (scope == "edited")
+
+
+def test_the_warp_loss_is_of_the_mask_and_not_of_pictures_that_show_too_little():
+    source, warp = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    warp[0, :, 0] = 2.0
+    warp[1] = 5.0
+    mask = torch.zeros(2, 4, 4, dtype=torch.bool)
+    mask[0, :2] = True
+    mask[1, 0, 0] = True
+    assert warp_loss(warp, source, mask, 0.25).item() == pytest.approx(2.0)  # half of the mask is wrong by 2: 4 / 2
+    assert warp_loss(warp, source, mask & False, 0.25) == 0
+
+
+def truth(steps):
+    """Motions of the ball's camera, and depth, of a network that was never wrong."""
+    six = torch.zeros(len(steps), 6)
+    six[:, 1] = TURN * steps
+    return motion_of(six, 1.0)
+
+
+def test_the_ball_warped_by_its_true_depth_and_turn_is_itself(cpu):
+    ball = Ball()
+    codes = torch.zeros(1, 10, 4)
+    turned = codes.clone()
+    turned[..., 0] = 0.6
+    a, b = ball.synthesis(codes), ball.synthesis(turned)
+    model = DepthPose(DepthPoseSettings(width=4, field_of_view=FIELD_OF_VIEW))
+    motion, depth = truth(torch.tensor([0.6])), ball.synthesis.depth[None]
+    seen = visible_in_both(model, a, b, depth, depth, motion) & ball.synthesis.hit
+    assert seen.float().mean() > 0.1
+    warp = warped(b, depth, motion, model.intrinsics(64, 1))[0]
+    error = (warp - a).abs().mean(1)[seen].mean()
+    assert error < 0.25 * (b - a).abs().mean(1)[seen].mean()
+
+
+def test_it_learns_to_undo_a_drift_and_keeps_the_turn(cpu):
+    """A direction that turns and colors at once: the refiner has to take the color back, by the warp alone."""
+    ball = Ball()
+    unit = torch.tensor([[1.0, 0.7, 0.0, 0.0]])
+    turns = Turns(ball, Directions(unit, torch.zeros(4), torch.ones(1), torch.ones(1), torch.ones(1)), reach=1.0)
+    steps = torch.linspace(-1, 1, 5)
+    codes = turns.codes(list(range(12)))
+    motions = truth(steps).expand(12, 5, 3, 4)
+    model = DepthPose(DepthPoseSettings(width=4, field_of_view=FIELD_OF_VIEW))
+    depth = ball.synthesis.depth
+    masks = torch.stack([visible_in_both(model, ball.synthesis(codes[i : i + 1]).expand(5, -1, -1, -1),
+                         ball.synthesis(codes[i : i + 1].expand(5, -1, -1)
+                                        + steps[:, None, None] * torch.tensor([1.0, 0, 0, 0])),
+                         depth.expand(5, 64, 64), depth.expand(5, 64, 64), truth(steps)) for i in range(12)])  # fmt: skip
+    masks = masks & ball.synthesis.hit
+    pairs = Pairs(codes, ball.synthesis(codes), depth.expand(12, 64, 64), steps, motions, masks)
+    training = RefinerTraining(steps=150, batch=8, learning_rate=3e-3, latent=0.0)
+    refiner, told = train_refiner(turns, model, SMALL, training, pairs)
+    assert told["steps"] == 150
+    source, plain = codes[:1].expand(5, -1, -1), turns.turned(codes[:1].expand(5, -1, -1), steps)
+    six = torch.zeros(5, 6)
+    six[:, 1] = TURN * steps
+    refined = refine(refiner, source, plain, six, turns.layers)
+    color = lambda found: (found - source)[:, 0, 1].abs().max()  # noqa: E731
+    assert color(refined) < 0.5 * color(plain)
+    angle = (refined - source)[:, 0, 0]
+    assert ((angle[-1] - angle[0]) / 2.0).item() == pytest.approx(1.0, abs=0.25)
+
+
+def test_a_refiner_comes_back_from_its_file(tmp_path):
+    refiner = Refiner(SMALL)
+    torch.nn.init.normal_(refiner.leave.weight)
+    save_refiner(tmp_path / "r.safetensors", refiner, 2.5, 13)
+    again, reach, n = load_refiner(tmp_path / "r.safetensors")
+    codes, pose = torch.randn(2, 10, 4), torch.randn(2, 6)
+    assert (reach, n) == (2.5, 13)
+    assert torch.equal(refine(again, codes, codes, pose, (0, 10)), refine(refiner.eval(), codes, codes, pose, (0, 10)))
