@@ -46,9 +46,11 @@ def measure(scene_folder: Path, budget: float, preset: str, device: torch.device
         found = evaluate(load_run(Path(temporary) / "run", device), "test", report=report)
     ends = [0.0, *(row["seconds"] for row in rows)]
     lasted = [end - start for start, end in pairwise(ends)]
-    means = [sum(row[name] * s for row, s in zip(rows, lasted, strict=True)) / sum(lasted)
-             for name in ("rays_per_second", "samples_per_second")]  # fmt: skip
-    return Row(budget, found["psnr"], found["ssim"], trained.n_steps, *means, found["seconds_per_image"])
+    rays, samples = (
+        sum(row[name] * s for row, s in zip(rows, lasted, strict=True)) / sum(lasted)
+        for name in ("rays_per_second", "samples_per_second")
+    )
+    return Row(budget, found["psnr"], found["ssim"], trained.n_steps, rays, samples, found["seconds_per_image"])
 
 
 def table(scene: Path, rows: list[Row], backend: Backend) -> str:

@@ -155,10 +155,10 @@ def _table_gradient(
 ) -> Tensor | None:
     """A fresh gradient for a tensor; None for a DeviceArray, whose own is added to."""
     if by_owners:  # which clear their rows themselves, each level just before it is needed
-        own, n_threads = fresh(table[0], *table[0].shape), current().n_threads
+        out, n_threads = fresh(table[0], *table[0].shape), current().n_threads
         options = (ctx.n_features, n_threads, max(1, n_threads // len(ctx.layout)))
-        launch(kernels.table_adjoint, positions.view(-1), grad.view(-1), *levels, *options, own.view(-1))
-        return own
+        launch(kernels.table_adjoint, positions.view(-1), grad.view(-1), *levels, *options, out.view(-1))
+        return out
     own = torch.zeros_like(table[0]) if table else None
     if grad.numel():
         target = ctx.on_device.grad if own is None else own
