@@ -21,7 +21,7 @@ def test_linear_is_that_of_ho_et_al():
     kept = NoiseSchedule.of("linear").kept
     assert kept[0].item() == pytest.approx(1 - 1e-4, rel=1e-12)
     assert (1 - kept[999] / kept[998]).item() == pytest.approx(0.02, rel=1e-9)
-    assert_close(NoiseSchedule.of("linear", 100).kept[-1].log(), kept[-1].log(), rtol=0.02, atol=0)
+    assert_close(NoiseSchedule.of("linear", 100).kept[-1].log(), kept[-1].log(), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])

@@ -38,7 +38,7 @@ def test_a_patch_is_a_window_of_its_picture(generator):
     both = torch.cat([color.float() / 255, inverse.half().float()[..., None]], -1).movedim(-1, 0)
     windows = both.unfold(1, 8, 1).unfold(2, 8, 1).flatten(1, 2).movedim(0, 1)  # [n, 4, 8, 8]
     for patch in (patches.draw(20, generator) + 1) / 2:
-        assert (windows - patch).abs().amax((1, 2, 3)).min() < 1e-6
+        assert (windows - patch).abs().amax((1, 2, 3)).min() < 2e-4  # colors are at least 1e-4
 
 
 def test_wider_windows_are_averaged(generator):
