@@ -130,7 +130,9 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @click.option("--distil", type=click.Path(path_type=Path), metavar="FOLDER", help="Also make a hash grid of it: FOLDER/run.")
 @click.option("--distil-seconds", type=click.FloatRange(min=1), default=30, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def render(pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int, fps: float, width: int | None, **options: Any) -> None:
+def render(
+    pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int, fps: float, width: int | None, **options: Any
+) -> None:
     """A video around a thing, from one or a few PICTURES of it: files with --turntable, or a folder with poses and --views.
 
     \b

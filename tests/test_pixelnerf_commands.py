@@ -73,7 +73,10 @@ def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(
 def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):
     assert "how long" in invoke("train", balls, "--out", tmp_path / "run")[2]
     assert "--resume goes on" in invoke("train", balls, "--out", trained, "--steps", 1)[2]
-    assert "needs" in invoke("render", square, "--out", tmp_path / "x.gif")[2] or "--turntable" in invoke("render", square, "--out", "x.gif")[2]
+    assert (
+        "needs" in invoke("render", square, "--out", tmp_path / "x.gif")[2]
+        or "--turntable" in invoke("render", square, "--out", "x.gif")[2]
+    )
     status, _, err = invoke("evaluate", tmp_path / "nothing", balls)
     assert (status, err.count("\n")) == (1, 1)
     assert "no such model" in err

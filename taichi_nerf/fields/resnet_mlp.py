@@ -25,9 +25,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResnetMlp(nn.Module):
-    def __init__(
-        self, n_code: int, n_features: int, n_hidden: int, n_blocks: int, n_inject: int, generator: torch.Generator
-    ):
+    def __init__(self, n_code: int, n_features: int, n_hidden: int, n_blocks: int, n_inject: int, generator: torch.Generator):
         super().__init__()
         self.n_hidden, self.n_inject = n_hidden, n_inject
         self.lin_in = linear(n_code, n_hidden, generator)
@@ -45,7 +43,6 @@ class ResnetMlp(nn.Module):
             rows = tap.permute(0, 2, 3, 1)  # channels innermost, as the lookup reads them
             part = rows @ weight[:, first : first + tap.shape[1]].T
             if tap.shape[2:] != size:
-                # torch 2.13 crashes going backward through the enlargement of pictures with channels innermost.
                 part = enlarged(part.permute(0, 3, 1, 2).contiguous(), size).permute(0, 2, 3, 1)
             total, first = part + bias if total is None else total + part, first + tap.shape[1]
         assert total is not None

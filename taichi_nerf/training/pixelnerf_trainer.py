@@ -30,8 +30,7 @@ def make_field(config: PixelNerfConfig) -> PixelAlignedField:
 class PixelNerfTrainer:
     def __init__(self, config: PixelNerfConfig, objects: ObjectSet, device: torch.device, world: World = World()):
         self.config, self.objects, self.device, self.world = config, objects, device, world
-        self.field = make_field(config).to(device)
-        self.field.encoder.to(memory_format=torch.channels_last)
+        self.field = make_field(config).to(device)  # channels outermost: torch 2.13 crashes training it the other way round
         rate = config.optimiser.learning_rate
         self.optimiser = torch.optim.Adam(self.field.parameters(), rate, fused=True)
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
@@ -105,9 +104,7 @@ class PixelNerfTrainer:
         shift = 0.0 if self.config.field.compat == "repo" else 0.5
         rays = item.rays(torch.stack([columns, rows], -1) + shift, views, self.device)
         level = LEVELS[self.config.objects.background]
-        looks = render_rays(
-            self.field, encoded, rays, (item.near, item.far), self.config.sampling, level, self.generator
-        )
+        looks = render_rays(self.field, encoded, rays, (item.near, item.far), self.config.sampling, level, self.generator)
         loss = torch.stack([(one.color - truth).square().mean() for one in looks]).sum()
         squared = float((looks[-1].color.detach() - truth).square().mean())
         return loss, squared, sum(one.n_samples for one in looks)
@@ -125,17 +122,12 @@ class PixelNerfTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.field.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for parameter, moments in self.optimiser.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):  # the fused step takes them for laid out as the parameter is
-                moments[name] = torch.empty_like(parameter).copy_(moments[name])
         self.generator.set_state(state["generator"])
         self.guard.load_state_dict(state["guard"])
         self.stopwatch, self.n_steps = Stopwatch(state["seconds"]), state["n_steps"]
 
 
-def draw_pixels(
-    item: ViewedObject, n: int, generator: torch.Generator, whole: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_pixels(item: ViewedObject, n: int, generator: torch.Generator, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Views, columns and rows [n] of random pixels, of whole pictures or within the boxes that the object fills."""
     views = torch.randint(item.n_views, (n,), generator=generator)
     width, height = item.size

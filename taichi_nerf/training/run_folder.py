@@ -30,7 +30,16 @@ NEEDED = ("settings", "scene", "arch", "device")  # of config.json, beside what 
 CONFIG, CHECKPOINT, METRICS, LOCK = "config.json", "checkpoint.safetensors", "metrics.jsonl", ".lock"
 PACKAGES = ("torch", "taichi", "numpy")
 # What overwriting removes. Whatever else there is in a run's folder is somebody's own and stays.
-OURS = (CONFIG, CHECKPOINT, METRICS, "model.safetensors", "eval/*/metrics.json", "eval/*/**/*.png", "plots/*.png", "preview/*.png")
+OURS = (
+    CONFIG,
+    CHECKPOINT,
+    METRICS,
+    "model.safetensors",
+    "eval/*/metrics.json",
+    "eval/*/**/*.png",
+    "plots/*.png",
+    "preview/*.png",
+)
 N_NAMED = 3  # files that an error names
 
 

@@ -18,9 +18,7 @@ def ball_views(seed, n_views=6, size=24, n_samples=3):
     up = random.normal(size=(n_views, 3))
     eyes = DISTANCE * up / np.linalg.norm(up, axis=-1, keepdims=True)
     focal = FOCAL * size
-    cameras = make_cameras(
-        look_at(eyes, np.zeros(3), np.array([0.0, 0, 1])), [focal, focal, size / 2, size / 2], (size, size)
-    )
+    cameras = make_cameras(look_at(eyes, np.zeros(3), np.array([0.0, 0, 1])), [focal, focal, size / 2, size / 2], (size, size))
     y, x = (np.mgrid[: size * n_samples, : size * n_samples] + 0.5) / n_samples
     pictures = []
     for view in range(n_views):
