@@ -4,8 +4,8 @@
 
 Plain is what a reader of the paper writes: project, grid_sample of the concatenated pyramid, sines, nn.Linear, all at once.
 Ours multiplies the feature images by lin_z once (that is counted, too), looks the products up by a kernel, and goes through the
-network a part at a time. Both without gradients, in float32, of one 128 x 128 picture a view; sizes are the published ones (512 wide, 512 features) and those of the small preset. They take turns, so that whatever else the machine does
-meets both alike.
+network a part at a time. Both without gradients, in float32, of one 128 x 128 picture a view; sizes are the published ones (512
+wide, 512 features) and those of the small preset. They take turns, so that whatever else the machine does meets both alike.
 """
 
 import argparse
