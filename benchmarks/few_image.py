@@ -4,8 +4,8 @@
 
 Objects are procedural; seeds of 10,000 and more are in no training set. Of each there are 12 views from all around
 (`view_object`); the first one or two are sources, and all but the first two are targets, whatever the number of sources.
-The baseline knows no geometry: for each object the better of the source picture repeated and the mean picture of the training objects;
-then the mean over objects.
+The baseline knows no geometry: for each object the better of the source picture repeated and the mean picture of the
+training objects; then the mean over objects.
 """
 
 import argparse
