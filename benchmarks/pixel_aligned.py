@@ -99,7 +99,8 @@ def measure(preset: str, n_points: int, n_views: int, device: torch.device) -> R
             found.append(1e3 * (now() - begin))
     medians = [statistics.median(found) for found in times]
     memory = [peak_growth(call) for call in (ours, theirs)]
-    return Row(preset, n_points, n_views, *medians, medians[1] / medians[0], *memory)
+    ratio = medians[1] / medians[0]
+    return Row(preset, n_points, n_views, medians[0], medians[1], ratio, memory[0], memory[1])
 
 
 def as_text(rows: list[Row]) -> str:
