@@ -2,10 +2,10 @@
 
     python benchmarks/few_image.py --category chair --seeds 10000-10019 --views 1,2 [--model builtin] [--json FILE]
 
-Objects are procedural; seeds of 10,000 and more are in no training set. Of each there are 12 views from all around (`view_object`);
-the first one or two are sources, and all but the first two are targets, whatever the number of sources. The baseline knows no
-geometry: for each object the better of the source picture repeated and the mean picture of the training objects; then the mean
-over objects.
+Objects are procedural; seeds of 10,000 and more are in no training set. Of each there are 12 views from all around
+(`view_object`); the first one or two are sources, and all but the first two are targets, whatever the number of sources.
+The baseline knows no geometry: for each object the better of the source picture repeated and the mean picture of the
+training objects; then the mean over objects.
 """
 
 import argparse

@@ -2,11 +2,10 @@
 
     python benchmarks/pixel_aligned.py [--points 65536] [--views 1] [--json FILE]
 
-Plain is what a reader of the paper writes: project, grid_sample of the concatenated pyramid, sines, nn.Linear, all points at once.
+Plain is what a reader of the paper writes: project, grid_sample of the concatenated pyramid, sines, nn.Linear, all at once.
 Ours multiplies the feature images by lin_z once (that is counted, too), looks the products up by a kernel, and goes through the
-network a part at a time. Both without gradients, in float32, from the same features of one 128 x 128 picture a view; sizes are the
-published ones (512 wide, 512 features) and those of the small preset. They take turns, so that whatever else the machine does
-meets both alike.
+network a part at a time. Both without gradients, in float32, of one 128 x 128 picture a view; sizes are the published ones (512
+wide, 512 features) and those of the small preset. They take turns, so that whatever else the machine does meets both alike.
 """
 
 import argparse
@@ -100,7 +99,8 @@ def measure(preset: str, n_points: int, n_views: int, device: torch.device) -> R
             found.append(1e3 * (now() - begin))
     medians = [statistics.median(found) for found in times]
     memory = [peak_growth(call) for call in (ours, theirs)]
-    return Row(preset, n_points, n_views, *medians, medians[1] / medians[0], *memory)
+    ratio = medians[1] / medians[0]
+    return Row(preset, n_points, n_views, medians[0], medians[1], ratio, memory[0], memory[1])
 
 
 def as_text(rows: list[Row]) -> str:

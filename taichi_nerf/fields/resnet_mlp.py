@@ -8,6 +8,7 @@ lin_z(lookup(F)) = lookup(lin_z(F)). `project` does that, and a point then costs
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +38,11 @@ class ResnetMlp(nn.Module):
         """All lin_z of features that `upsampled` would make of these: [n, h, w, n_inject * n_hidden]. Smaller taps are
         multiplied before they are enlarged, for interpolation is linear, too."""
         size, first, total = taps[0].shape[2:], 0, None
-        weight = torch.cat([layer.weight for layer in self.lin_z])
-        bias = torch.cat([layer.bias for layer in self.lin_z])
+        weight, bias = (torch.cat([getattr(layer, name) for layer in self.lin_z]) for name in ("weight", "bias"))
         for tap in taps:
             rows = tap.permute(0, 2, 3, 1)  # channels innermost, as the lookup reads them
             part = rows @ weight[:, first : first + tap.shape[1]].T
             if tap.shape[2:] != size:
-                # torch 2.13 crashes going backward through the enlargement of pictures with channels innermost.
                 part = enlarged(part.permute(0, 3, 1, 2).contiguous(), size).permute(0, 2, 3, 1)
             total, first = part + bias if total is None else total + part, first + tap.shape[1]
         assert total is not None
@@ -53,6 +52,7 @@ class ResnetMlp(nn.Module):
         """[n, 4] from codes [n_views, n, n_code] and projected features [n_views, n, n_inject * n_hidden]."""
         x = _apply(self.lin_in, code.to(dtype))
         parts = injected.to(dtype).chunk(self.n_inject, -1)
+        block: Any
         for index, block in enumerate(self.blocks):
             if index == self.n_inject:
                 x = x.mean(0, keepdim=True)
@@ -76,6 +76,6 @@ def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
     return layer
 
 
-def _apply(layer: nn.Module, x: Tensor) -> Tensor:
-    assert isinstance(layer, nn.Linear)
+def _apply(layer: Any, x: Tensor) -> Tensor:
+    """An nn.Linear, in the precision of x."""
     return nn.functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))

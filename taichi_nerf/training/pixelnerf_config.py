@@ -1,4 +1,4 @@
-"""Everything that decides how a pixelNeRF is trained: `published` as its authors did, `small` for pictures of 64 pixels on a CPU."""
+"""How a pixelNeRF is trained: `published` as its authors did, `small` for pictures of 64 pixels on a CPU."""
 
 from dataclasses import dataclass
 from typing import Literal

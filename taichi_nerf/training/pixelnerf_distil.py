@@ -67,7 +67,7 @@ def write_scene(
     encoded = encode(prior, item, sources, device)
     n = N_TRAIN + N_TEST
     cameras = cameras_like(item, around(n, distance), width)
-    order = {"test": range(0, n, n // N_TEST)[:N_TEST]}
+    order = {"test": list(range(0, n, n // N_TEST))[:N_TEST]}
     order["train"] = [i for i in range(n) if i not in order["test"]]
     focal = float(cameras.intrinsics[0, 0])
     with unfinished_folder(out) as unfinished:

@@ -55,8 +55,9 @@ class ViewedObject(NamedTuple):
         pictures = self.pictures[views].permute(0, 3, 1, 2).float() / 255
         filled = None if self.filled is None else widened(self.filled[views])
         poses = inverted(self.camera_to_worlds[views])
-        arrays = (pictures.contiguous(), poses, self.intrinsics[views].contiguous())
-        return Sources(*(array.to(device) for array in arrays), None if filled is None else filled.to(device))
+        intrinsics = self.intrinsics[views].contiguous().to(device)
+        seen = None if filled is None else filled.to(device)
+        return Sources(pictures.contiguous().to(device), poses.to(device), intrinsics, seen)
 
     def rays(self, pixels: Tensor, views: Tensor, device: torch.device) -> Rays:  # [n_rays, 2], [n_rays]
         arrays = (pixels, views.int(), self.camera_to_worlds, self.intrinsics)

@@ -30,8 +30,7 @@ def make_field(config: PixelNerfConfig) -> PixelAlignedField:
 class PixelNerfTrainer:
     def __init__(self, config: PixelNerfConfig, objects: ObjectSet, device: torch.device, world: World = World()):
         self.config, self.objects, self.device, self.world = config, objects, device, world
-        self.field = make_field(config).to(device)
-        self.field.encoder.to(memory_format=torch.channels_last)
+        self.field = make_field(config).to(device)  # channels outermost: torch 2.13 crashes training it the other way round
         rate = config.optimiser.learning_rate
         self.optimiser = torch.optim.Adam(self.field.parameters(), rate, fused=True)
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
@@ -123,9 +122,6 @@ class PixelNerfTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.field.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for parameter, moments in self.optimiser.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):  # the fused step takes them for laid out as the parameter is
-                moments[name] = torch.empty_like(parameter).copy_(moments[name])
         self.generator.set_state(state["generator"])
         self.guard.load_state_dict(state["guard"])
         self.stopwatch, self.n_steps = Stopwatch(state["seconds"]), state["n_steps"]
