@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import contraction as kernels
+from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
 from taichi_nerf.reference.contraction import icosahedron
 
@@ -40,7 +41,7 @@ class _ContractGaussians(torch.autograd.Function):
         inputs = [plain(x) for x in (means, directions, spreads, basis)]
         outputs = [fresh(means, len(means), len(basis)) for _ in range(2)]
         if len(means) and len(basis):
-            kernels.contract_gaussians(*inputs, *outputs)
+            launch(kernels.contract_gaussians, *inputs, *outputs)
         ctx.save_for_backward(*inputs)
         return tuple(outputs)
 
@@ -50,5 +51,5 @@ class _ContractGaussians(torch.autograd.Function):
         inputs = [saved.detach() for saved in ctx.saved_tensors]
         gradients = [torch.empty_like(x) for x in inputs[:3]]
         if len(inputs[0]):
-            kernels.contract_gaussians_adjoint(*inputs, plain(grad_means), plain(grad_variances), *gradients)
+            launch(kernels.contract_gaussians_adjoint, *inputs, plain(grad_means), plain(grad_variances), *gradients)
         return *gradients, None
