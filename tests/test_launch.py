@@ -66,7 +66,7 @@ def test_a_number_that_is_no_template_makes_no_form_of_its_own(cpu):
 def test_forms_die_with_their_backend(cpu):
     out = torch.zeros(1)
     launch(add, torch.ones(1), 1, 1.0, False, out)
-    start("cpu", n_threads=1)
+    start("cpu", n_threads=cpu.n_threads + 1)
     try:
         launch(add, torch.ones(1), 1, 5.0, False, out)
         launch(add, torch.ones(1), 1, 7.0, False, out)

@@ -82,14 +82,25 @@ def hash_grid(
     per_level_scale: float | None = None,
     log2_table_size: int = 19,
     features: Tensor | None = None,  # [n, n_levels * n_features]
+    packed: Tensor | None = None,  # [n_entries, n_features / 2] int32
 ) -> Tensor:
     """The features of every level, interpolated trilinearly: [n, n_levels * n_features], coarse levels first.
 
     `features`, what an earlier call gave for these positions and this table, stands for the result; gradients are the same.
+    `packed`, pairs of bfloat16 in a word, stands for the table; features are bfloat16 then, gradients those of the table.
 
     Coordinates outside [0, 1] are taken to the border, NaN to 0; neither has a gradient.
     """
     layout = level_layout(n_levels, base_resolution, max_resolution, per_level_scale, log2_table_size)
+    out = _interpolated(positions, table, layout)
+    if packed is not None:
+        rounded = packed.view(torch.bfloat16).to(table.dtype)
+        features = _interpolated(positions, rounded, layout).bfloat16() if features is None else features
+        out = out.bfloat16()
+    return out if features is None else features.detach() + (out - out.detach())
+
+
+def _interpolated(positions: Tensor, table: Tensor, layout: tuple[Level, ...]) -> Tensor:
     inside = torch.where(positions >= 0, positions.clamp(max=1), 0.0)
     corners = torch.tensor([[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)], device=positions.device)
     encoded = []
@@ -101,8 +112,7 @@ def hash_grid(
         weights = factors[..., 0] * factors[..., 1] * factors[..., 2]
         rows = _rows(cell.long()[:, None] + corners, level)
         encoded.append((weights[..., None] * table[rows]).sum(1))
-    out = torch.cat(encoded, -1)
-    return out if features is None else features.detach() + (out - out.detach())
+    return torch.cat(encoded, -1)
 
 
 def _rows(vertices: Tensor, level: Level) -> Tensor:

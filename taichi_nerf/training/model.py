@@ -38,7 +38,7 @@ class Model(nn.Module, ABC):
     """A radiance field with all that rendering it takes, and how it is trained."""
 
     box: Tensor  # [2, 3] what a bounded scene fills, in scene units
-    first_n_rays: int  # of the first step
+    first_n_rays: int  # of the first step, of all ranks together
     needs_depth = False  # whether the loss looks at depth
 
     def __init__(self, config: Config, scene: SceneData):
@@ -83,7 +83,7 @@ class Model(nn.Module, ABC):
         """The weights of the networks that tell density."""
 
     def next_n_rays(self, n_rays: int, n_samples: int, n_ranks: int) -> int:
-        """How many rays the next step has, after one of `n_rays` that took `n_samples`."""
+        """How many rays the next step of this rank has, after one of `n_rays` that took `n_samples`."""
         return n_rays
 
     @abstractmethod

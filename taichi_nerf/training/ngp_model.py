@@ -90,7 +90,7 @@ class NgpModel(Model):
         wanted = n_rays * batch.n_samples / n_ranks / max(n_samples, 1)
         stretch = sampler.stretch * n_samples / n_rays / batch.n_samples_per_ray
         sampler.stretch = min(max(stretch, 1.0), LONGEST_STRETCH)
-        return int(min(max(wanted, FEWEST_RAYS), 2 * n_rays, batch.n_rays_most))
+        return int(min(max(wanted, FEWEST_RAYS / n_ranks), 2 * n_rays, batch.n_rays_most / n_ranks))
 
     def render(self, rays: Rays, background: Tensor | None, **options: object) -> RenderedBatch:
         return render_rays(self.field, self.sampler, rays, background, self.config.culling, **options)  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ class Trainer:
         self.budget = Budget(config.run.steps, config.run.time_budget)
         self.stopwatch = Stopwatch()
         self.guard = Guard()
-        self.n_steps, self.n_rays = 0, self.model.first_n_rays
+        self.n_steps, self.n_rays = 0, -(-self.model.first_n_rays // world.size)
 
     @property
     def is_done(self) -> bool:

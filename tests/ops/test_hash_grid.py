@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from taichi_nerf.kernels import hash_grid as kernels
 from taichi_nerf.ops import hash_grid as ops
 from taichi_nerf.ops.hash_grid import hash_grid, initialise_table, level_layout
+from taichi_nerf.reference import hash_grid as reference
 from taichi_nerf.runtime import DeviceArray
 
 MIXED = {"n_levels": 5, "base_resolution": 4, "max_resolution": 64, "log2_table_size": 10}  # dense 4, 8; hashed 16 … 64
@@ -276,6 +277,17 @@ def test_features_of_a_packed_table_are_those_of_the_rounded_one(cpu, generator,
     found = hash_grid(positions, table, **MIXED, packed=ops.pack(table))
     assert found.dtype == torch.bfloat16
     assert_close(found.float(), hash_grid(positions, rounded(table), **MIXED), rtol=2**-7, atol=1e-6)
+
+
+def test_a_packed_table_means_what_the_reference_says(cpu, generator):
+    positions, table = torch.rand(300, 3, generator=generator), table_for(MIXED, 2, generator)
+    cotangent, leaves = torch.randn(300, 10, generator=generator).bfloat16(), []
+    for function in (hash_grid, reference.hash_grid):
+        own = [x.clone().requires_grad_() for x in (positions, table)]
+        out = function(*own, **MIXED, packed=ops.pack(table))
+        leaves.append([out.detach().float(), *torch.autograd.grad(out, own, cotangent)])
+    for ours, theirs, tolerance in zip(*leaves, (2**-7, 1e-3, 1e-5), strict=True):
+        assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max()))
 
 
 def test_gradients_through_a_packed_table_are_those_of_the_table(cpu, generator):
