@@ -77,7 +77,7 @@ def step_of(checkpoint):
 
 
 def test_two_processes_reach_what_one_does(cpu, scene_folder, tmp_path):
-    """At as many rays over all. On three small test views other draws alone make a difference of up to a decibel; measured: +0.9."""
+    """At as many rays over all. On three small views other draws alone make up to a decibel; measured: +0.9 for two."""
     settings = ["--steps", "200", "--arch", "cpu", *SETTINGS]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "taichi_nerf"]
     runs = {"one": TRAIN, "two": [*torchrun, "train"]}
