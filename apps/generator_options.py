@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from taichi_nerf.runtime import Backend
     from taichi_nerf.training.interrupt import StopSignals
 
-WHAT = ("refined", "gan", "depth")
-
 model_option = click.option("--model", "model", required=True, metavar="MODEL", help="A model folder.")
 
 
@@ -29,19 +27,6 @@ class Seeds(click.ParamType):
                 self.fail(f"expected seeds such as 500-599 or 1,4,7, got {value!r}", param, ctx)
             found += range(int(first), int(last or first) + 1)
         return found
-
-
-class Kinds(click.ParamType):
-    """refined,gan,depth"""
-
-    name = "list"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        kinds = [part.strip() for part in str(value).split(",")]
-        for kind in kinds:
-            if kind not in WHAT:
-                self.fail(f"expected some of {', '.join(WHAT)}, got {kind!r}", param, ctx)
-        return kinds
 
 
 class LayerRange(click.ParamType):

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import Kinds, model_option, start_backend
+from taichi_nerf.apps.generator_options import model_option, start_backend
+from taichi_nerf.apps.kinds import Kinds
 
 
 @click.command(cls=Command)
@@ -17,7 +18,11 @@ from taichi_nerf.apps.generator_options import Kinds, model_option, start_backen
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Of the turn.")
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
 @click.option(
-    "--what", type=Kinds(), default="refined", show_default=True, help="refined, gan, depth: several in rows, or side by side."
+    "--what",
+    type=Kinds(("refined", "gan", "depth")),
+    default="refined",
+    show_default=True,
+    help="refined, gan, depth: several in rows, or side by side.",
 )
 @click.option("--diffusion-steps", type=click.IntRange(min=1), default=1, show_default=True, help="More than one: DDIM.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")

@@ -5,22 +5,10 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command
+from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.run_options import open_run, run_options
 
 WHAT = ("color", "depth", "opacity", "normals")
-
-
-class Kinds(click.ParamType):
-    """color,depth"""
-
-    name = "list"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        kinds = [part.strip() for part in str(value).split(",")]
-        for kind in kinds:
-            if kind not in WHAT:
-                self.fail(f"expected some of {', '.join(WHAT)}, got {kind!r}", param, ctx)
-        return kinds
 
 
 @click.command(cls=Command)
@@ -32,7 +20,7 @@ class Kinds(click.ParamType):
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.  [default: 30, or the file's]")
 @click.option("--width", type=click.IntRange(1, 16384), help="[default: that of the views, or the file's]")
 @click.option("--height", type=click.IntRange(1, 16384))
-@click.option("--what", type=Kinds(), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
+@click.option("--what", type=Kinds(WHAT), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
 def render(
     run: Path, scene: Path | None, arch: str, out: Path, path: str | None, n_frames: int | None, fps: float | None,
     width: int | None, height: int | None, what: list[str],

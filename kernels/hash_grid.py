@@ -26,9 +26,6 @@ import taichi as ti
 from taichi_nerf.kernels import hash_grid_cells as cells
 from taichi_nerf.kernels.device_functions import real
 
-TOUCHED = 64  # rows for each point up to which a level is read from end to end first
-BLOCK = 64  # points turned over at a time between the layouts: their rows stay in L1
-
 
 @ti.func
 def touch(table: ti.template(), grid):
@@ -78,16 +75,16 @@ def encode(
             end = ti.min(first + per_slice, n)
             for level in range(scales.shape[0]):
                 scale, grid = scales[level], cells.grid_of(levels, level)
-                if TOUCHED * (end - first) >= grid[1]:  # many lines will be needed
+                if cells.TOUCHED * (end - first) >= grid[1]:  # many lines will be needed
                     scratch[level * n + first, 0] = touch(table, grid)  # overwritten next
                 for is_hashed in ti.static(range(2)):  # a loop for each kind, without a choice inside
                     if levels[level, 3] == is_hashed:
                         for i in range(first, end):
                             encode_point(positions, table, i, scale, grid, is_hashed, n_features, scratch, level * n + i, 0)
-            for block in range((end - first + BLOCK - 1) // BLOCK):
-                start = first + block * BLOCK
+            for block in range((end - first + cells.BLOCK - 1) // cells.BLOCK):
+                start = first + block * cells.BLOCK
                 for level in range(scales.shape[0]):
-                    for i in range(start, ti.min(start + BLOCK, end)):
+                    for i in range(start, ti.min(start + cells.BLOCK, end)):
                         for f in ti.static(range(n_features)):
                             out[i, level * n_features + f] = scratch[level * n + i, f]
 
@@ -117,10 +114,10 @@ def to_level_major(
     n_features: ti.template(),
     out: ti.types.ndarray(ndim=2),  # [n_levels * n, n_features]
 ):
-    for block in range((features.shape[0] + BLOCK - 1) // BLOCK):
+    for block in range((features.shape[0] + cells.BLOCK - 1) // cells.BLOCK):
         n = features.shape[0]
         for level in range(features.shape[1] // n_features):
-            for i in range(block * BLOCK, ti.min(block * BLOCK + BLOCK, n)):
+            for i in range(block * cells.BLOCK, ti.min(block * cells.BLOCK + cells.BLOCK, n)):
                 for f in ti.static(range(n_features)):
                     out[level * n + i, f] = features[i, level * n_features + f]
 

@@ -10,6 +10,8 @@ from taichi_nerf.kernels.device_functions import real
 # Taichi cuts an outermost loop into pieces of at least 512 iterations, one per thread. `n_slices * 512` iterations, all but
 # every 512th idle, therefore give each slice of the work a thread of its own.
 SLICE = 512
+TOUCHED = 64  # rows for each point up to which a level is read from end to end first, which is faster than random visits
+BLOCK = 64  # points turned over at a time between the layouts: their rows stay in L1
 
 
 @ti.func

@@ -9,9 +9,6 @@ import taichi as ti
 
 from taichi_nerf.kernels import hash_grid_cells as cells
 
-TOUCHED = 64  # rows for each point up to which a level is read from end to end first, which is faster than random visits
-BLOCK = 64  # points turned over at a time between the layouts: their rows stay in L1
-
 
 @ti.func
 def rounded(x):
@@ -87,7 +84,7 @@ def encode(
             end = ti.min(first + per_slice, n)
             for level in range(n_levels):
                 scale, grid = scales[level], cells.grid_of(levels, level)
-                if TOUCHED * (end - first) >= grid[1]:
+                if cells.TOUCHED * (end - first) >= grid[1]:
                     n_read = 0
                     for line in range(grid[1] * n_words // 16):
                         n_read += ti.cast(table[grid[0] * n_words + line * 16] != 0, ti.i32)
@@ -96,10 +93,10 @@ def encode(
                     if levels[level, 3] == is_hashed:
                         for i in range(first, end):
                             encode_point(positions, table, i, scale, grid, is_hashed, n_words, scratch, level * n + i)
-            for block in range((end - first + BLOCK - 1) // BLOCK):
-                start = first + block * BLOCK
+            for block in range((end - first + cells.BLOCK - 1) // cells.BLOCK):
+                start = first + block * cells.BLOCK
                 for level in range(n_levels):
-                    for i in range(start, ti.min(start + BLOCK, end)):
+                    for i in range(start, ti.min(start + cells.BLOCK, end)):
                         for word in ti.static(range(n_words)):
                             out[(i * n_levels + level) * n_words + word] = scratch[(level * n + i) * n_words + word]
 
@@ -110,10 +107,10 @@ def to_level_major(
     n_words: ti.template(),
     out: ti.types.ndarray(ndim=2),  # [n_levels * n, 2 * n_words] in 32 bits each
 ):
-    for block in range((features.shape[0] + BLOCK - 1) // BLOCK):
+    for block in range((features.shape[0] + cells.BLOCK - 1) // cells.BLOCK):
         n = features.shape[0]
         for level in range(features.shape[1] // n_words):
-            for i in range(block * BLOCK, ti.min(block * BLOCK + BLOCK, n)):
+            for i in range(block * cells.BLOCK, ti.min(block * cells.BLOCK + cells.BLOCK, n)):
                 for word in ti.static(range(n_words)):
                     both = features[i, level * n_words + word]
                     out[level * n + i, 2 * word] = low_of(both)
