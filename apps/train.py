@@ -23,8 +23,8 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
 @click.option("--prior", metavar="FILE|builtin", help="A diffusion prior over patches, for few views; brings --geometry along.")
 @click.option("--geometry/--no-geometry", default=None, help="Geometric terms for few views: opacity, frusta, distortion.")
-@click.option("--background", type=click.Choice(["white", "black", "random"]), default="white", show_default=True,
-              help="What pictures with alpha are evaluated on.")  # fmt: skip
+@click.option("--background", type=click.Choice(["white", "black", "random"]),
+              help="What pictures with alpha, or masks, are evaluated on.  [default: black with masks, else white]")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; of all settings only the budget may change.")

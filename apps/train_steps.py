@@ -25,6 +25,7 @@ def configuration(
     from taichi_nerf.training import methods
     from taichi_nerf.training.config import Config, RunSettings, SceneSettings
     from taichi_nerf.training.few_views import with_few_views
+    from taichi_nerf.training.presets import usual_background
     from taichi_nerf.training.run_folder import RunError, RunFolder
     from taichi_nerf.training.scene_files import open_scene
     from taichi_nerf.training.settings import apply_settings
@@ -38,12 +39,15 @@ def configuration(
         **{name: options[name] for name in ("n_views", "protocol", "downscale", "allow_outside")},
         **{name: getattr(place, name) for name in ("center", "scale", "axes", "near", "far")},
     )
-    run = RunSettings(**{name: options[name] for name in ("method", "preset", "seed", "steps", "time_budget", "background")})
+    run = RunSettings(**{name: options[name] for name in ("method", "preset", "seed", "steps", "time_budget")})
     # What --set says about run and scene comes before the preset, which is fitted to both; what it says about the rest, after.
-    early = [text for text in options["settings"] if text.strip().startswith(("run.", "scene."))]
+    early = [f"run.background={options['background']}"] if options["background"] else []
+    early += [text.strip() for text in options["settings"] if text.strip().startswith(("run.", "scene."))]
     first = apply_settings(Config(settings, run), early)
     methods.checked(first.run)
     found = open_scene(first.scene)
+    if not any(text.startswith("run.background") for text in early):
+        first = replace(first, run=replace(first.run, background=usual_background(found)))
     config, notes = methods.choose(found, first.scene, first.run, device)
     config, few_view_notes = with_few_views(config, found, options["geometry"], options["prior"])
     notes = [*notes, *few_view_notes]

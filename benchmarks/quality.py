@@ -19,6 +19,7 @@ from taichi_nerf.runtime import Backend
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.evaluate import evaluate
 from taichi_nerf.training.methods import choose
+from taichi_nerf.training.presets import usual_background
 from taichi_nerf.training.run import load_run, train
 from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.training.scene_files import open_scene
@@ -38,7 +39,8 @@ class Row:
 def measure(scene_folder: Path, budget: float, preset: str, device: torch.device, report: Callable[[float, str], None]) -> Row:
     settings = SceneSettings(str(scene_folder.resolve()))
     scene = open_scene(settings)
-    config, _ = choose(scene, settings, RunSettings(preset=preset, time_budget=budget), device)
+    run = RunSettings(preset=preset, time_budget=budget, background=usual_background(scene))
+    config, _ = choose(scene, settings, run, device)
     with tempfile.TemporaryDirectory() as temporary:
         with RunFolder.create(Path(temporary) / "run") as folder:
             trained = train(config, scene, folder, device, report=report)

@@ -15,7 +15,7 @@ from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import BatchSettings, Config, LossSettings, NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.config import Background, BatchSettings, Config, LossSettings, NgpConfig, RunSettings, SceneSettings
 
 STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither steps nor time are given
 SHORT_STEPS, SHORT_SECONDS = 4_000, 150.0  # up to which a training is short; on a processor
@@ -51,6 +51,14 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     if scene.masks is not None:
         notes.append("masks: nothing is outside of them" if batch.masks == "alpha" else "masks: pixels outside are ignored")
     return config, notes
+
+
+def usual_background(scene: SceneData) -> Background:
+    """Black for photographs that masks cut out, as IDR, NeuS and what came after show and measure DTU; white for renderings.
+
+    It matters inside of the masks too: a pixel of the outline is partly background, of the photograph in the truth.
+    """
+    return "black" if scene.masks is not None and not scene.bounds.unbounded else "white"
 
 
 def budget_of(config: Config) -> str:
