@@ -24,7 +24,7 @@ What is left is not ours: a fresh 46 MB gradient is 11,000 page faults, 30 ms of
 import taichi as ti
 
 from taichi_nerf.kernels import hash_grid_cells as cells
-from taichi_nerf.kernels.device_functions import real
+from taichi_nerf.kernels.device_functions import lanes_of, real
 
 
 @ti.func
@@ -55,38 +55,69 @@ def encode_point(
         out[row, column + f] = features[f]
 
 
+@ti.func
+def encode_lanes(
+    positions: ti.template(), table: ti.template(), first, n_lanes, scale, grid, is_hashed: ti.template(),
+    n_features: ti.template(), out: ti.template(), place,
+):  # fmt: skip
+    """One level's features of points first to first + n_lanes, to out[place n_features …]."""
+    features = [lanes_of(real(positions, 0), cells.LANES) for _ in range(n_features)]
+    for lane in range(n_lanes):
+        cell, fraction = cells.cell_at(cells.position_at(positions, first + lane), scale)
+        steps = cells.row_steps(cell, grid, is_hashed)
+        sums = ti.Vector([real(positions, 0) for _ in ti.static(range(n_features))])
+        for corner in ti.static(range(8)):
+            row = cells.row_from(steps, corner, grid, is_hashed) * n_features
+            weight = cells.weight_of(fraction, corner)
+            for f in ti.static(range(n_features)):
+                sums[f] += weight * table[row + f]
+        for f in ti.static(range(n_features)):
+            features[f][lane] = sums[f]
+    for lane in range(n_lanes):
+        for f in ti.static(range(n_features)):
+            out[(place + lane) * n_features + f] = features[f][lane]
+
+
 @ti.kernel
 def encode(
-    positions: ti.types.ndarray(ndim=2),  # [n, 3]
-    table: ti.types.ndarray(ndim=2),  # [n_entries, n_features]
+    positions: ti.types.ndarray(ndim=1),  # [3 n]
+    table: ti.types.ndarray(ndim=1),  # [n_entries * n_features]
     levels: ti.types.ndarray(ndim=2),  # [n_levels, 4]: offset, size, resolution, is hashed
     scales: ti.types.ndarray(ndim=1),  # [n_levels]
     n_features: ti.template(),
+    n_levels: ti.template(),
     n_slices: ti.i32,
-    scratch: ti.types.ndarray(ndim=2),  # [n_levels * n, n_features]
-    out: ti.types.ndarray(ndim=2),  # [n, n_levels * n_features]
+    scratch: ti.types.ndarray(ndim=1),  # [n_levels * n * n_features]
+    out: ti.types.ndarray(ndim=1),  # [n * n_levels * n_features]
 ):
-    """For CPUs: each thread takes a slice of the points through level after level."""
+    """For CPUs: each thread takes a slice of the points through level after level. Arrays are flat, for speed."""
     for q in range(n_slices * cells.SLICE):
         if q % cells.SLICE == 0:
-            n = positions.shape[0]
+            n = positions.shape[0] // 3
             per_slice = (n + n_slices - 1) // n_slices
             first = q // cells.SLICE * per_slice
             end = ti.min(first + per_slice, n)
-            for level in range(scales.shape[0]):
+            for level in range(n_levels):
                 scale, grid = scales[level], cells.grid_of(levels, level)
                 if cells.TOUCHED * (end - first) >= grid[1]:  # many lines will be needed
-                    scratch[level * n + first, 0] = touch(table, grid)  # overwritten next
+                    n_read = 0
+                    for line in range(grid[1] * n_features // cells.LINE):
+                        n_read += ti.cast(table[grid[0] * n_features + line * cells.LINE] > 0, ti.i32)
+                    scratch[(level * n + first) * n_features] = n_read  # overwritten next; else the compiler drops the loop
                 for is_hashed in ti.static(range(2)):  # a loop for each kind, without a choice inside
                     if levels[level, 3] == is_hashed:
-                        for i in range(first, end):
-                            encode_point(positions, table, i, scale, grid, is_hashed, n_features, scratch, level * n + i, 0)
+                        for group in range((end - first + cells.LANES - 1) // cells.LANES):
+                            start = first + group * cells.LANES
+                            n_lanes = ti.min(cells.LANES, end - start)
+                            encode_lanes(
+                                positions, table, start, n_lanes, scale, grid, is_hashed, n_features, scratch, level * n + start
+                            )
             for block in range((end - first + cells.BLOCK - 1) // cells.BLOCK):
                 start = first + block * cells.BLOCK
-                for level in range(scales.shape[0]):
+                for level in range(n_levels):
                     for i in range(start, ti.min(start + cells.BLOCK, end)):
                         for f in ti.static(range(n_features)):
-                            out[i, level * n_features + f] = scratch[level * n + i, f]
+                            out[(i * n_levels + level) * n_features + f] = scratch[(level * n + i) * n_features + f]
 
 
 @ti.kernel
@@ -124,19 +155,26 @@ def to_level_major(
 
 @ti.func
 def add_to_table(
-    positions: ti.template(), grad: ti.template(), i, row, scale, grid, is_hashed: ti.template(),
-    n_features: ti.template(), first, n_owned, out_table: ti.template(),
+    positions: ti.template(), grad: ti.template(), first, n_lanes, place, scale, grid, is_hashed: ti.template(),
+    n_features: ti.template(), first_owned, n_owned, out_table: ti.template(),
 ):  # fmt: skip
-    cell, fraction = cells.cell_at([positions[3 * i], positions[3 * i + 1], positions[3 * i + 2]], scale)
-    steps = cells.row_steps(cell, grid, is_hashed)
-    gradient = ti.Vector([grad[row * n_features + f] for f in ti.static(range(n_features))])
-    for corner in ti.static(range(8)):
-        entry = cells.row_from(steps, corner, grid, is_hashed)
-        weight = cells.weight_of(fraction, corner)
-        if ti.cast(entry - first, ti.u32) < n_owned:
-            for f in ti.static(range(n_features)):
-                # Spelled out, because Taichi makes `+=` on an array atomic.
-                out_table[entry * n_features + f] = out_table[entry * n_features + f] + weight * gradient[f]
+    """Points first to first + n_lanes of one level: where their corners are and what they weigh, then the adding."""
+    rows = [lanes_of(0, cells.LANES) for _ in range(8)]
+    weights = [lanes_of(real(positions, 0), cells.LANES) for _ in range(8)]
+    for lane in range(n_lanes):
+        cell, fraction = cells.cell_at(cells.position_at(positions, first + lane), scale)
+        steps = cells.row_steps(cell, grid, is_hashed)
+        for corner in ti.static(range(8)):
+            rows[corner][lane] = cells.row_from(steps, corner, grid, is_hashed)
+            weights[corner][lane] = cells.weight_of(fraction, corner)
+    for lane in range(n_lanes):
+        gradient = ti.Vector([grad[(place + lane) * n_features + f] for f in ti.static(range(n_features))])
+        for corner in ti.static(range(8)):
+            row, weight = rows[corner][lane], weights[corner][lane]
+            if ti.cast(row - first_owned, ti.u32) < n_owned:
+                for f in ti.static(range(n_features)):
+                    # Spelled out, because Taichi makes `+=` on an array atomic.
+                    out_table[row * n_features + f] = out_table[row * n_features + f] + weight * gradient[f]
 
 
 @ti.kernel
@@ -169,9 +207,10 @@ def table_adjoint(
                     out_table[place] = 0
                 for is_hashed in ti.static(range(2)):
                     if levels[level, 3] == is_hashed:
-                        for i in range(n):
-                            add_to_table(positions, grad, i, level * n + i, scale, grid, is_hashed, n_features,
-                                         first, n_owned, out_table)  # fmt: skip
+                        for group in range((n + cells.LANES - 1) // cells.LANES):
+                            start = group * cells.LANES
+                            add_to_table(positions, grad, start, ti.min(cells.LANES, n - start), level * n + start, scale, grid,
+                                         is_hashed, n_features, first, n_owned, out_table)  # fmt: skip
 
 
 @ti.kernel

@@ -11,7 +11,9 @@ from taichi_nerf.kernels.device_functions import real
 # every 512th idle, therefore give each slice of the work a thread of its own.
 SLICE = 512
 TOUCHED = 64  # rows for each point up to which a level is read from end to end first, which is faster than random visits
+LINE = 16  # words of a line of cache
 BLOCK = 64  # points turned over at a time between the layouts: their rows stay in L1
+LANES = 64  # points in a loop over lanes; the compiler unrolls much shorter ones, instead of doing several points at once
 
 
 @ti.func
@@ -25,6 +27,12 @@ def cell_at(position, scale):
     scaled = ti.Vector([inside(position[axis]) * scale + real(scale, 0.5) for axis in ti.static(range(3))])
     cell = ti.cast(scaled, ti.i32)
     return cell, scaled - cell
+
+
+@ti.func
+def position_at(positions: ti.template(), i):
+    """Point i of a flat array [3 n]."""
+    return ti.Vector([positions[3 * i + axis] for axis in ti.static(range(3))])
 
 
 @ti.func

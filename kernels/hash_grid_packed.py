@@ -8,6 +8,7 @@ changes stays in 32 bits; `pack` rounds it after each step. Rounding has slope o
 import taichi as ti
 
 from taichi_nerf.kernels import hash_grid_cells as cells
+from taichi_nerf.kernels.device_functions import lanes_of
 
 
 @ti.func
@@ -34,33 +35,42 @@ def high_of(word):
 
 @ti.kernel
 def pack(
-    table: ti.types.ndarray(ndim=2),  # [n_entries, 2 * n_words]
-    n_words: ti.template(),
-    out: ti.types.ndarray(ndim=2),  # [n_entries, n_words]
+    table: ti.types.ndarray(ndim=1),  # [2 n]
+    out: ti.types.ndarray(ndim=1),  # [n]
 ):
-    for entry in range(table.shape[0]):
-        for word in ti.static(range(n_words)):
-            out[entry, word] = pair(table[entry, 2 * word], table[entry, 2 * word + 1])
+    for group in range((out.shape[0] + cells.LANES - 1) // cells.LANES):
+        words, first = lanes_of(0, cells.LANES), group * cells.LANES
+        n_lanes = ti.min(cells.LANES, out.shape[0] - first)
+        for lane in range(n_lanes):
+            words[lane] = pair(table[2 * (first + lane)], table[2 * (first + lane) + 1])
+        for lane in range(n_lanes):
+            out[first + lane] = words[lane]
 
 
 @ti.func
-def encode_point(
-    positions: ti.template(), table: ti.template(), i, scale, grid, is_hashed: ti.template(), n_words: ti.template(),
+def encode_lanes(
+    positions: ti.template(), table: ti.template(), first, n_lanes, scale, grid, is_hashed: ti.template(), n_words: ti.template(),
     scratch: ti.template(), place,
 ):  # fmt: skip
-    """One level's features of point i, to scratch[place n_words …]."""
-    cell, fraction = cells.cell_at([positions[3 * i], positions[3 * i + 1], positions[3 * i + 2]], scale)
-    steps = cells.row_steps(cell, grid, is_hashed)
-    features = ti.Vector([0.0 for _ in ti.static(range(2 * n_words))])
-    for corner in ti.static(range(8)):
-        first = cells.row_from(steps, corner, grid, is_hashed) * n_words
-        weight = cells.weight_of(fraction, corner)
+    """One level's features of points first to first + n_lanes, to scratch[place n_words …]."""
+    words = [lanes_of(0, cells.LANES) for _ in range(n_words)]
+    for lane in range(n_lanes):
+        i = first + lane
+        cell, fraction = cells.cell_at(cells.position_at(positions, i), scale)
+        steps = cells.row_steps(cell, grid, is_hashed)
+        features = ti.Vector([0.0 for _ in ti.static(range(2 * n_words))])
+        for corner in ti.static(range(8)):
+            row = cells.row_from(steps, corner, grid, is_hashed) * n_words
+            weight = cells.weight_of(fraction, corner)
+            for word in ti.static(range(n_words)):
+                both = table[row + word]
+                features[2 * word] += weight * low_of(both)
+                features[2 * word + 1] += weight * high_of(both)
         for word in ti.static(range(n_words)):
-            both = table[first + word]
-            features[2 * word] += weight * low_of(both)
-            features[2 * word + 1] += weight * high_of(both)
-    for word in ti.static(range(n_words)):
-        scratch[place * n_words + word] = pair(features[2 * word], features[2 * word + 1])
+            words[word][lane] = pair(features[2 * word], features[2 * word + 1])
+    for lane in range(n_lanes):
+        for word in ti.static(range(n_words)):
+            scratch[(place + lane) * n_words + word] = words[word][lane]
 
 
 @ti.kernel
@@ -86,13 +96,17 @@ def encode(
                 scale, grid = scales[level], cells.grid_of(levels, level)
                 if cells.TOUCHED * (end - first) >= grid[1]:
                     n_read = 0
-                    for line in range(grid[1] * n_words // 16):
-                        n_read += ti.cast(table[grid[0] * n_words + line * 16] != 0, ti.i32)
+                    for line in range(grid[1] * n_words // cells.LINE):
+                        n_read += ti.cast(table[grid[0] * n_words + line * cells.LINE] != 0, ti.i32)
                     scratch[(level * n + first) * n_words] = n_read  # overwritten next; else the compiler drops the loop
                 for is_hashed in ti.static(range(2)):  # a loop for each kind, without a choice inside
                     if levels[level, 3] == is_hashed:
-                        for i in range(first, end):
-                            encode_point(positions, table, i, scale, grid, is_hashed, n_words, scratch, level * n + i)
+                        for group in range((end - first + cells.LANES - 1) // cells.LANES):
+                            start = first + group * cells.LANES
+                            n_lanes = ti.min(cells.LANES, end - start)
+                            encode_lanes(
+                                positions, table, start, n_lanes, scale, grid, is_hashed, n_words, scratch, level * n + start
+                            )
             for block in range((end - first + cells.BLOCK - 1) // cells.BLOCK):
                 start = first + block * cells.BLOCK
                 for level in range(n_levels):

@@ -89,8 +89,8 @@ def check_indices(op: str, name: str, indices: Tensor, last: int) -> None:
 def check_spans(op: str, spans: Tensor, n_samples: int) -> None:
     """Refuse spans (first, count) that reach beyond the samples, where asking is free."""
     check_indices(op, "spans", spans, n_samples)
-    if spans.device.type == "cpu" and spans.numel() and int(spans.sum(-1).max()) > n_samples:
-        raise ValueError(f"{op}: spans has to stay within the {n_samples} samples, one ends at {int(spans.sum(-1).max())}")
+    if spans.device.type == "cpu" and spans.numel() and (end := int((spans[:, 0] + spans[:, 1]).max())) > n_samples:
+        raise ValueError(f"{op}: spans has to stay within the {n_samples} samples, one ends at {end}")
 
 
 def fresh(like: Tensor, *shape: int) -> Tensor:

@@ -73,7 +73,7 @@ def pack(table: Tensor, out: Tensor | None = None) -> Tensor:  # [n_entries, n_f
     shape = (table.shape[0], table.shape[1] // 2)
     out = torch.empty(shape, dtype=torch.int32, device=table.device) if out is None else out
     check("pack", table=(table, "n_entries n_features"), out=(out, "{} {}".format(*shape), torch.int32))
-    launch(packed_kernels.pack, plain(table), shape[1], out)
+    launch(packed_kernels.pack, plain(table).view(-1), out.view(-1))
     return out
 
 
@@ -101,10 +101,11 @@ class _HashGrid(torch.autograd.Function):
         if packed is not None:
             return _encode_packed(positions, plain(packed), levels)
         out = fresh(positions, n, len(layout) * n_features)
-        if out.numel() and current().arch == "cpu":
+        if out.numel() and current().arch == "cpu" and on_device is None:
             # Kept for the backward pass, which needs as much: 16 MB anew would be 4,000 page faults, about 10 ms.
             ctx.scratch = fresh(positions, n * len(layout), n_features)
-            launch(kernels.encode, positions, values, *levels, n_features, current().n_threads, ctx.scratch, out)
+            sizes = (n_features, len(layout), current().n_threads)
+            launch(kernels.encode, positions.view(-1), values.view(-1), *levels, *sizes, ctx.scratch.view(-1), out.view(-1))
         elif out.numel():
             launch(kernels.encode_by_points, positions, values, *levels, n_features, out)
         return out
