@@ -9,6 +9,8 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from taichi_nerf.fields.space import unit_positions
+from taichi_nerf.ops.ray_box import intersect_boxes
+from taichi_nerf.ops.ray_marching import march_rays
 from taichi_nerf.rays import Rays
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler, OccupancySettings
 
@@ -214,3 +216,28 @@ def test_the_least_density_of_a_cell_rises_slowly_and_falls_at_once(cpu):
         march.update(lambda at, density=density: torch.full_like(at[:, 0], density), 1.0, generator)
         known.append(march.least_density.unique().tolist())
     assert known == [[0.5], [1.5], [3.5], [1.25], [3.0], [0.0]]
+
+
+@pytest.mark.parametrize("n_cascades", [1, 2])
+def test_rays_are_cut_to_what_is_occupied_without_losing_a_sample(backend, n_cascades, generator):
+    """Random cells in a corner of the grid, all of the box marched by hand; and a grid that was loaded, or is empty."""
+    found = sampler(n_cascades=n_cascades)
+    occupied = torch.rand(n_cascades, R, R, R, generator=generator) < 0.05
+    occupied[:, R // 2 :], occupied[:, :, : R // 3] = False, False
+    found.thickness.copy_(occupied.flatten().float())
+    found.pack()
+    rays = random_rays(3000, generator)
+    half = 2.0 ** (n_cascades - 1)
+    t_near, t_far = intersect_boxes(rays.origins, rays.directions, half * BOX, near=0.05, far=10.0)
+    wanted = march_rays(*rays[:2], t_near, t_far, found.bits, BOX, step_size=0.02, resolution=R, n_cascades=n_cascades)
+    loaded = sampler(n_cascades=n_cascades)
+    loaded.load_state_dict(found.state_dict())
+    for made in (found, loaded):
+        samples = made(rays)
+        assert torch.equal(samples.spans, wanted.spans)
+        assert torch.equal(samples.t_starts, wanted.t_starts)
+    assert len(wanted.t_starts) > 1000
+    found.thickness.zero_()
+    found.bits.zero_()
+    found._find_reach()
+    assert len(found(rays).t_starts) == 0

@@ -19,6 +19,9 @@ from taichi_nerf.ops import occupancy_grid, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
 
 
+MARGIN = 0.01  # of a cell, around those that are occupied: more than rounding moves a point
+
+
 @dataclass(frozen=True)
 class OccupancySettings:
     resolution: int = 64  # cells along an axis
@@ -38,6 +41,7 @@ class OccupancyGridSampler(nn.Module):
     thickness: Tensor  # [n_cells] remembered; -1 where no camera sees
     least_density: Tensor  # [n_cells] that is met everywhere in a cell
     bits: Tensor  # [n_cells / 32] int32
+    reach: Tensor  # [2, 3] box around all occupied cells, of one cascade; rays that miss it have no samples
 
     def __init__(self, settings: OccupancySettings, box: Tensor, contraction: Contraction, near: float, far: float):
         super().__init__()
@@ -49,6 +53,8 @@ class OccupancyGridSampler(nn.Module):
         self.register_buffer("thickness", torch.zeros(n_cells, device=box.device))
         self.register_buffer("least_density", torch.zeros(n_cells, device=box.device))
         self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
+        self.register_buffer("reach", box.clone(), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, _: module._find_reach())
 
     def get_extra_state(self) -> dict[str, float]:
         return {"stretch": self.stretch}
@@ -65,10 +71,7 @@ class OccupancyGridSampler(nn.Module):
         """
         origins, directions = rays.origins.detach(), rays.directions.detach()
         if self.contraction == "none":
-            half = (self.box[1] - self.box[0]) / 2 * 2 ** (self.settings.n_cascades - 1)
-            center = (self.box[0] + self.box[1]) / 2
-            t_near, t_far = ray_box.intersect_boxes(origins, directions, torch.stack([center - half, center + half]))
-            t_near, t_far = t_near.clamp_min(self.near), t_far.clamp_max(self.far)
+            t_near, t_far = ray_box.intersect_boxes(origins, directions, self.reach, near=self.near, far=self.far)
         else:
             t_near = torch.full_like(origins[:, 0], self.near)
             t_far = torch.full_like(t_near, self.far)
@@ -119,6 +122,26 @@ class OccupancyGridSampler(nn.Module):
     def pack(self) -> None:
         threshold = -math.log1p(-self.settings.least_alpha)
         self.bits.copy_(occupancy_grid.pack_occupancy(self.thickness, threshold=threshold))
+        self._find_reach()
+
+    def _find_reach(self) -> None:
+        """Of several cascades the outermost box; of one, where something is."""
+        low, high = self.box[0], self.box[1]
+        n, n_cascades = self.settings.resolution, self.settings.n_cascades
+        if n_cascades > 1 or self.contraction != "none":
+            center, half = (low + high) / 2, (high - low) / 2 * 2 ** (n_cascades - 1)
+            self.reach.copy_(torch.stack([center - half, center + half]))
+            return
+        words = self.bits.view(n, n, n // 32)  # z, y, x
+        bit = torch.arange(32, dtype=torch.int32, device=words.device)
+        some = words != 0
+        along = ((words.view(-1, n // 32, 1) >> bit & 1).bool().any(0).flatten(), some.any(2).any(0), some.any(2).any(1))
+        cells = [there.nonzero()[:, 0] for there in along]
+        if any(len(numbers) == 0 for numbers in cells):
+            self.reach.copy_(torch.stack([high, low]))  # which no ray meets
+            return
+        edges = torch.stack([torch.stack([numbers[0] - MARGIN, numbers[-1] + 1 + MARGIN]) for numbers in cells], -1)
+        self.reach.copy_(low + (high - low) / n * edges)
 
     def _step(self) -> float:
         """How long a step is in the middle of the scene, which cameras of unbounded scenes see from distance one."""
