@@ -1,7 +1,15 @@
 """The cameras of a scene as a torch module: pixels to rays, with poses and lenses that training may correct.
 
-A correction turns a camera about its own centre by an axis-angle vector ω, in scene axes, and moves the centre: R ← exp(ω) R,
-c ← c + τ. What amounts to moving the scene as a whole says nothing about the cameras: `settle` takes that out.
+A correction moves a camera's centre by τ while it keeps looking at the same point, d in front of it, and turns it about its own
+centre by ω, in scene axes:
+
+    c ← c + τ      R ← exp(ω) exp(-forward × τ / d) R
+
+Turning and moving a camera by itself shift its picture alike, and only parallax tells them apart: with these coordinates ω is
+what shifts the picture and τ what parallax shows, and an optimiser that scales each by its own gradients sees both. d is the
+median distance of the cameras from the middle of the scene.
+
+What amounts to moving the scene as a whole says nothing about the cameras: `settle` takes that out.
 """
 
 from typing import Any
@@ -34,6 +42,8 @@ class CameraRig(nn.Module):
         for name, values in given.items():
             self.register_buffer(name, torch.tensor(np.asarray(values), dtype=torch.float32), persistent=False)
         self.register_buffer("models", torch.tensor(np.asarray(cameras.models), dtype=torch.int32), persistent=False)
+        centers = torch.tensor(np.asarray(cameras.camera_to_worlds)[:, :, 3], dtype=torch.float32)
+        self.distance = max(float(centers.norm(dim=-1).median()), 0.1)
         n_poses, n_lenses = len(cameras) * refine_poses, len(cameras) * refine_intrinsics
         self.turns = nn.Parameter(torch.zeros(n_poses, 3))  # ω
         self.shifts = nn.Parameter(torch.zeros(n_poses, 3))  # τ
@@ -47,8 +57,13 @@ class CameraRig(nn.Module):
         """[n, 3, 4] camera to world, corrected."""
         if not self.refine_poses:
             return self.camera_to_worlds
-        rotations = torch.linalg.matrix_exp(_cross_matrices(self.turns)) @ self.camera_to_worlds[:, :, :3]
+        rotations = _rotations(self.turns) @ self._facing(self.shifts) @ self.camera_to_worlds[:, :, :3]
         return torch.cat([rotations, (self.camera_to_worlds[:, :, 3] + self.shifts)[:, :, None]], -1)
+
+    def _facing(self, shifts: Tensor) -> Tensor:
+        """Rotations [n, 3, 3] that keep cameras which move by `shifts` looking at what is `distance` in front of them."""
+        forward = self.camera_to_worlds[:, :, 2]
+        return _rotations(torch.linalg.cross(shifts, forward) / self.distance)
 
     def lenses(self) -> Tensor:
         """Intrinsics [n, 4], corrected."""
@@ -70,8 +85,19 @@ class CameraRig(nn.Module):
         arms, wanted_arms = (centers - centers.mean(0)) @ turn.T, wanted - wanted.mean(0)
         scale = (arms * wanted_arms).sum() / (arms * arms).sum().clamp_min(1e-12)
         rotations = turn @ now[:, :, :3]
-        self.turns[views] = _logarithms(rotations @ given[:, :, :3].mT)
-        self.shifts[views] = scale * arms + wanted.mean(0) - wanted
+        self.take(torch.cat([rotations, (scale * arms + wanted.mean(0))[:, :, None]], -1), views)
+
+    @torch.no_grad()
+    def take(self, poses: Tensor, views: Tensor) -> None:  # [n_chosen, 3, 4], [n_chosen] int64
+        """Correct the chosen cameras to these poses."""
+        given = self.camera_to_worlds[views]
+        poses = poses.to(given.dtype)
+        self.shifts[views] = poses[:, :, 3] - given[:, :, 3]
+        self.turns[views] = _logarithms(poses[:, :, :3] @ (self._facing(self.shifts)[views] @ given[:, :, :3]).mT)
+
+
+def _rotations(vectors: Tensor) -> Tensor:  # [n, 3] axis-angle → [n, 3, 3]
+    return torch.linalg.matrix_exp(_cross_matrices(vectors))
 
 
 def _cross_matrices(vectors: Tensor) -> Tensor:  # [n, 3] → [n, 3, 3]

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from taichi_nerf.fields.hash_grid_field import LARGEST_LOG_DENSITY, HashGridField, HashGridSettings
 from taichi_nerf.fields.mlp import CHUNK, Mlp, best_precision
 from taichi_nerf.fields.space import unit_positions
+from taichi_nerf.ops.hash_grid import level_layout
 
 BOX = torch.tensor([[-1.0, -2, -1], [3.0, 2, 1]])
 SMALL = HashGridSettings(n_levels=4, log2_table_size=12, base_resolution=4, max_resolution=32, n_hidden=16)
@@ -226,3 +227,33 @@ def test_nowhere_is_a_place_to_look_at(backend):
     density, color = small_field()(torch.zeros(0, 3), torch.zeros(0, 3))
     assert (density.shape, color.shape) == ((0,), (0, 3))
     assert small_field().glance(torch.zeros(0, 3)).density.shape == (0,)
+
+
+def test_levels_come_in_coarse_to_fine():
+    """At 0 a third of them counts; each comes in smoothly; at 1 the field is that without weights."""
+    made = HashGridSettings(**{**vars(SMALL), "n_levels": 6})
+    fields = [HashGridField(made, BOX, "none", 1, torch.Generator().manual_seed(3), coarse_to_fine=c) for c in (False, True)]
+    plain, field = fields
+    generator = torch.Generator().manual_seed(0)
+    for part in fields:
+        nn.init.uniform_(part.table, -1, 1, generator=torch.Generator().manual_seed(4))
+    positions, directions = places(200, generator)
+    shown = []
+    for progress in (0.0, 0.375, 1.0, 2.0):
+        field.sharpen(progress)
+        shown.append(field.level_weights.view(6, 2)[:, 0].tolist())
+    assert shown[0] == [1, 1, 0, 0, 0, 0]
+    assert shown[1] == pytest.approx([1, 1, 1, 0.5, 0, 0])
+    assert shown[2] == shown[3] == [1] * 6
+    for ours, theirs in zip(field(positions, directions), plain(positions, directions), strict=True):
+        assert torch.equal(ours, theirs)
+    field.sharpen(0.0)
+    seen = field.glance(positions)
+    assert_close(seen.density, field(positions, directions, features=seen.features)[0])
+    density, _ = field(positions, directions)
+    density.sum().backward()
+    first = field.table.grad.abs().sum(-1)
+    n_coarse = sum(level.size for level in level_layout(**field.layout)[:2])
+    assert first[:n_coarse].any()
+    assert not first[n_coarse:].any()
+    assert {"level_weights"} <= set(field.state_dict())

@@ -2,8 +2,12 @@
 
 features(x) → 64 → 16 numbers, the first of which is the logarithm of density
 those 16, 16 spherical harmonics of the direction [, an embedding of the image] → 64 → 64 → color
+
+While cameras are corrected, fine levels hide where they should go. `sharpen` lets the levels in one after the other, coarse to
+fine, by BARF's weights (Lin et al. 2021, equation 14): level k counts (1 - cos(π min(max(α - k, 0), 1))) / 2.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +40,12 @@ class HashGridSettings:
 
 class HashGridField(Field):
     box: Tensor  # [2, 3]
+    level_weights: Tensor  # [n_levels * n_features], or none at all
 
     def __init__(
-        self, settings: HashGridSettings, box: Tensor, contraction: Contraction, n_images: int, generator: torch.Generator
-    ):
+        self, settings: HashGridSettings, box: Tensor, contraction: Contraction, n_images: int, generator: torch.Generator,
+        coarse_to_fine: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.settings, self.contraction = settings, contraction
         self.register_buffer("box", box)
@@ -51,9 +57,11 @@ class HashGridField(Field):
         }
         table = hash_grid.initialise_table(**self.layout, n_features=settings.n_features, generator=generator)
         self.table = nn.Parameter(table)
+        n_encoded = settings.n_levels * settings.n_features
+        self.register_buffer("level_weights", torch.ones(n_encoded * coarse_to_fine))
         self._packed: Tensor | None = None
         self._packed_version, self._is_watched = -1, False
-        n_hidden, n_encoded = settings.n_hidden, settings.n_levels * settings.n_features
+        n_hidden = settings.n_hidden
         self.density_mlp = Mlp((n_encoded, n_hidden, settings.n_geometry), generator, settings.precision)
         n_seen = settings.n_geometry + (settings.harmonics + 1) ** 2 + settings.n_appearance
         self.color_mlp = Mlp((n_seen, *[n_hidden] * settings.n_color_layers, 3), generator, settings.precision)
@@ -62,7 +70,7 @@ class HashGridField(Field):
     def forward(
         self, positions: Tensor, directions: Tensor, image_ids: Tensor | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        geometry = self.density_mlp(self.encode(positions, features))
+        geometry = self.density_mlp(self._weighed(self.encode(positions, features)))
         seen_from = spherical_harmonics.spherical_harmonics(directions, degree=self.settings.harmonics)
         inputs = [geometry, seen_from.to(geometry.dtype)]
         if self.settings.n_appearance:
@@ -73,7 +81,17 @@ class HashGridField(Field):
     @torch.no_grad()
     def glance(self, positions: Tensor) -> Glance:
         features = self.encode(positions)
-        return Glance(self.density_of(self.density_mlp(features)), features)
+        return Glance(self.density_of(self.density_mlp(self._weighed(features))), features)
+
+    def sharpen(self, progress: float) -> None:
+        """From the coarsest third of the levels, at 0, to all of them, at 1."""
+        n = self.settings.n_levels
+        shown = n / 3 + (n - n / 3) * min(max(progress, 0.0), 1.0)  # α
+        weights = (1 - torch.cos(math.pi * (shown - torch.arange(n)).clamp(0, 1))) / 2
+        self.level_weights.copy_(weights.repeat_interleave(self.settings.n_features))
+
+    def _weighed(self, features: Tensor) -> Tensor:
+        return features * self.level_weights.to(features.dtype) if len(self.level_weights) else features
 
     def density_of(self, geometry: Tensor) -> Tensor:
         return _ExpOfFirst.apply(geometry, self.settings.log_density)

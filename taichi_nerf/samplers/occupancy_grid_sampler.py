@@ -18,7 +18,6 @@ from taichi_nerf.fields.space import Contraction
 from taichi_nerf.ops import occupancy_grid, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
 
-
 MARGIN = 0.01  # of a cell, around those that are occupied: more than rounding moves a point
 
 

@@ -74,6 +74,7 @@ class PoseSettings:
     intrinsics: bool = False  # one focal length factor for all
     learning_rate: float = 2e-3
     from_step: int = 0
+    sharp_from: float = 0.5  # share of the training after which a hash grid has all its levels; the coarsest come first
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class NgpModel(Model):
     def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
         """Look at the grid's cells again."""
         config = self.config.grid
+        sharpen(self.field, self.config, progress)
         if n_steps % config.every == 0:
             share = 1.0 if n_steps < config.full_until else config.share
             self.sampler.update(lambda at: self.field.glance(at).density, share, generator)
@@ -123,7 +124,14 @@ def contraction_of(config: NgpConfig, scene: SceneData) -> Contraction:
 def field_of(config: NgpConfig, scene: SceneData, box: Tensor, generator: torch.Generator) -> HashGridField:
     appearance = config.appearance
     field = replace(config.field, n_appearance=appearance.n_numbers) if appearance.enabled else config.field
-    return HashGridField(field, box, contraction_of(config, scene), len(scene.cameras), generator)
+    contraction, n_images = contraction_of(config, scene), len(scene.cameras)
+    return HashGridField(field, box, contraction, n_images, generator, coarse_to_fine=config.poses.refine)
+
+
+def sharpen(field: HashGridField, config: NgpConfig, progress: float) -> None:
+    """Let another level in, where the cameras are corrected."""
+    if config.poses.refine:
+        field.sharpen(progress / max(config.poses.sharp_from, 1e-6))
 
 
 def optimiser_of(config: NgpConfig, field: HashGridField) -> torch.optim.Adam:

@@ -14,7 +14,7 @@ from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig
 from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Compared, Model, Shown
-from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_of, rate_at
+from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_of, rate_at, sharpen
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
 
@@ -56,6 +56,7 @@ class NgpProposalModel(Model):
 
     def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
         self.progress = progress
+        sharpen(self.field, self.config, progress)
 
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         config, n_rays = self.config.loss, len(shown.views)

@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from ball_scene import views_of_ball
 
+from taichi_nerf.benchmarks.poses import disturb, errors
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import render_picture
@@ -152,32 +154,18 @@ def test_pictures_of_several_sizes_train(cpu):
         assert all(math.isfinite(x) for x in train(trainer(scene=mixed, batch=replace(CONFIG.batch, importance=importance)), 3))
 
 
-def pose_error(rig, taken):
-    """Mean distance of camera centres after the best similarity, from those that took the pictures."""
-    from taichi_nerf.camera_rig import CameraRig
-
-    truth = CameraRig(taken, refine_poses=True).double()
-    with torch.no_grad():
-        now = rig.poses().double()
-        truth.turns.zero_()
-        truth.shifts.copy_(now[:, :, 3] - truth.camera_to_worlds[:, :, 3])
-        truth.turns.copy_(_small_turns(now[:, :, :3] @ truth.camera_to_worlds[:, :, :3].mT))
-        truth.settle(torch.arange(len(now)))
-    return truth.shifts.norm(dim=-1).mean().item()
-
-
-def _small_turns(rotations):
-    skew = (rotations - rotations.mT) / 2
-    return torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], -1)
-
-
-def test_refining_poses_makes_a_pose_error_smaller(cpu):
-    scene, taken = views_of_ball(pose_error=0.06)
-    made = trainer(scene=scene, poses=PoseSettings(refine=True, learning_rate=3e-3), run=RunSettings(steps=500))
-    before = pose_error(made.model.rig, taken)
+def test_refining_poses_makes_pose_errors_smaller(cpu):
+    """Measured: 1.68° and 1.87 % become 1.20° and 1.30 %; in the longer run of `benchmarks/poses.py` a tenth is left."""
+    n_views = 30
+    scene, _ = views_of_ball(n_views=n_views, size=64)
+    truth = scene.cameras.camera_to_worlds
+    stated = disturb(truth, list(range(n_views)), 0.03, 0.02)
+    scene = replace(scene, cameras=replace(scene.cameras, camera_to_worlds=stated))
+    made = trainer(scene=scene, poses=PoseSettings(refine=True), run=RunSettings(steps=500))
     train(made, 500)
-    after = pose_error(made.model.rig, taken)
-    assert after < 0.75 * before, (before, after)
+    before = np.array(errors(stated, truth)[1])
+    after = np.array(errors(made.model.rig.poses().detach().double().numpy(), truth)[1])
+    assert (after < 0.8 * before).all(), (before, after)
 
 
 def test_poses_stay_until_their_first_step(cpu):
