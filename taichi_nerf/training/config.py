@@ -118,6 +118,7 @@ class LossSettings:
     kind: Photometric = "mse"
     opacity_entropy: float = 0.0
     spread: float = 0.0  # mip-NeRF 360's distortion
+    spread_from: float = 0.1  # share of the training over which it grows: at once, it can make fog at the cameras final
     depth: float = 0.0  # where the scene has depth
 
 

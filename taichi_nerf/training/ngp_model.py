@@ -15,7 +15,7 @@ from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import NgpConfig
 from taichi_nerf.training.model import Compared, Model, Shown
-from taichi_nerf.training.schedules import late_decay
+from taichi_nerf.training.schedules import late_decay, ramp
 
 LONGEST_STRETCH = 5.0  # of the steps along rays
 FEWEST_RAYS, FIRST_RAYS = 256, 512  # few at first, when every cell is still taken for occupied
@@ -33,6 +33,7 @@ class NgpModel(Model):
         self.field = field_of(config, scene, self.box.clone(), generator)
         near, far = scene.bounds.near, scene.bounds.far
         self.sampler = OccupancyGridSampler(config.occupancy, self.box.clone(), contraction_of(config, scene), near, far)
+        self.progress = 0.0
         self.needs_depth = config.loss.depth > 0
         self.to(device)
 
@@ -60,6 +61,7 @@ class NgpModel(Model):
     def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
         """Look at the grid's cells again."""
         config = self.config.grid
+        self.progress = progress
         sharpen(self.field, self.config, progress)
         if n_steps % config.every == 0:
             share = 1.0 if n_steps < config.full_until else config.share
@@ -74,7 +76,7 @@ class NgpModel(Model):
         if config.opacity_entropy:
             loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
         if config.spread:
-            loss = loss + config.spread * losses.spread(out.weights, samples)
+            loss = loss + config.spread * ramp(self.progress, config.spread_from) * losses.spread(out.weights, samples)
         if config.depth and shown.depth is not None:
             loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
         return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), batch.n_marched, batch)
@@ -131,7 +133,7 @@ def field_of(config: NgpConfig, scene: SceneData, box: Tensor, generator: torch.
 def sharpen(field: HashGridField, config: NgpConfig, progress: float) -> None:
     """Let another level in, where the cameras are corrected."""
     if config.poses.refine:
-        field.sharpen(progress / max(config.poses.sharp_from, 1e-6))
+        field.sharpen(ramp(progress, config.poses.sharp_from))
 
 
 def optimiser_of(config: NgpConfig, field: HashGridField) -> torch.optim.Adam:

@@ -15,6 +15,7 @@ from taichi_nerf.training.config import NgpConfig
 from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Compared, Model, Shown
 from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_of, rate_at, sharpen
+from taichi_nerf.training.schedules import ramp
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
 
@@ -71,7 +72,8 @@ class NgpProposalModel(Model):
         if config.opacity_entropy:
             loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
         if config.spread:
-            loss = loss + config.spread * losses.spread(out.weights, proposed.samples)
+            grown = config.spread * ramp(self.progress, config.spread_from)
+            loss = loss + grown * losses.spread(out.weights, proposed.samples)
         if config.depth and shown.depth is not None:
             loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
         n_samples = n_rays * (sum(self.config.proposal.n_proposed) + self.config.proposal.n_samples)

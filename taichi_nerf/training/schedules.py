@@ -16,6 +16,11 @@ def late_decay(progress: float, start: float = 0.5, final: float = 0.02) -> floa
     return float(final ** max((min(progress, 1.0) - start) / (1 - start), 0.0))
 
 
+def ramp(progress: float, over: float) -> float:
+    """A factor: up a straight line from 0 to 1 over the first `over` of the training."""
+    return min(progress / over, 1.0) if over > 0 else 1.0
+
+
 def log_linear(progress: float, first: float, last: float, delay: float = 0.0, delay_factor: float = 1.0) -> float:
     """A rate: a straight line between the logarithms of `first` and `last`, held back over the first `delay` of the training.
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taichi_nerf.training.schedules import cosine, late_decay, log_linear
+from taichi_nerf.training.schedules import cosine, late_decay, log_linear, ramp
 
 PROGRESS = st.floats(0, 1)
 
@@ -52,3 +52,8 @@ def test_schedules_without_meaning_are_refused():
             wrong()
     with pytest.raises(ValueError, match="expected positive rates"):
         log_linear(0.5, 0.0, 1.0)
+
+
+def test_a_ramp_is_a_straight_line_and_then_flat():
+    assert [ramp(p, 0.2) for p in (0.0, 0.05, 0.2, 0.7)] == pytest.approx([0, 0.25, 1, 1])
+    assert ramp(0.0, 0.0) == 1

@@ -168,6 +168,19 @@ def test_refining_poses_makes_pose_errors_smaller(cpu):
     assert (after < 0.8 * before).all(), (before, after)
 
 
+def test_the_loss_of_spread_grows_over_the_first_part_of_training(cpu):
+    losses = {}
+    for spread, progress in ((0.0, 0.5), (10.0, 0.0), (10.0, 0.05), (10.0, 0.5)):
+        made = trainer(loss=LossSettings(spread=spread, spread_from=0.1))
+        made.model.before_step(1, progress, made.grid_generator)
+        losses[spread, progress] = made.compare(made.draw(500))[0].item()
+    none = losses.pop((0.0, 0.5))
+    at_first, half, full = losses.values()
+    assert at_first == none
+    assert half - none == pytest.approx((full - none) / 2, rel=1e-4)
+    assert full > 1.01 * none
+
+
 def test_poses_stay_until_their_first_step(cpu):
     made = trainer(poses=PoseSettings(refine=True, from_step=5))
     train(made, 5)
