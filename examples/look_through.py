@@ -3,8 +3,8 @@
     taichi-nerf demo --out demo
     python examples/look_through.py demo/run --out look_through.png
 
-Nothing is trained anew: `swap` puts a kernel of examples/kernels/ in the place of the project's own, and the same field, sampler and
-renderer call it.
+Nothing is trained anew: `swap` puts a kernel of examples/kernels/ in the place of the project's own, and the same field,
+sampler and renderer call it.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A loss of your own: depth that hardly changes from a pixel to its neighbours, where nobody looked (RegNeRF, Niemeyer et al. 2022).
+"""A loss of your own: depth that hardly changes from a pixel to the next, where nobody looked (RegNeRF, Niemeyer et al. 2022).
 
     taichi-nerf scene make objects --out scene
     python examples/my_loss.py scene --out my_loss.png
@@ -23,7 +23,7 @@ from taichi_nerf.training.trainer import Trainer
 
 
 class SmoothDepth(Term):
-    """Squared differences of depth between neighbours, in patches of 8 x 8 pixels seen by cameras between the training cameras."""
+    """Squared differences of depth between neighbours, in small patches seen by any of the scene's cameras."""
 
     def __init__(self, weight: float, sizes: torch.Tensor, n_patches: int = 8, side: int = 8):
         self.weight, self.sizes, self.n_patches, self.side = weight, sizes, n_patches, side

@@ -40,7 +40,8 @@ scene = open_scene(settings)
 # %% [markdown]
 # ## Training
 #
-# `methods.choose` fits every setting to the scene and says why. A step draws pixels, renders their rays, compares, and moves the weights.
+# `methods.choose` fits every setting to the scene and says why. A step draws pixels, renders their rays, compares,
+# and moves the weights.
 
 # %%
 config, notes = methods.choose(scene, settings, RunSettings(time_budget=SECONDS), backend.torch_device)

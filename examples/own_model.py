@@ -2,8 +2,8 @@
 
     python examples/own_model.py --out own_model.png
 
-What is yours here: an ordinary torch network, the loop, the optimiser. What is used: rays of cameras, the occupancy grid that skips
-empty space and asks any function for density, and compositing. All of it is differentiable, and runs on every backend.
+What is yours here: an ordinary torch network, the loop, the optimiser. What is used: rays of cameras, a hash encoding, the
+occupancy grid that skips empty space and asks any function for density, and compositing.
 """
 
 import argparse
@@ -26,19 +26,19 @@ from taichi_nerf.rays import Rays
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler, OccupancySettings
 from taichi_nerf.scenes import load_scene
 
+LAYOUT = {"n_levels": 8, "base_resolution": 8, "max_resolution": 96, "log2_table_size": 14}
+
 
 class MyModel(nn.Module):
     """Density and color of points of the box [-1, 1]³, seen from everywhere alike: a hash table and a small network."""
 
-    LAYOUT = {"n_levels": 8, "base_resolution": 8, "max_resolution": 96, "log2_table_size": 14}
-
     def __init__(self):
         super().__init__()
-        self.table = nn.Parameter(hash_grid.initialise_table(**self.LAYOUT, n_features=2))
+        self.table = nn.Parameter(hash_grid.initialise_table(**LAYOUT, n_features=2))
         self.layers = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
 
     def forward(self, positions):
-        numbers = self.layers(hash_grid.hash_grid((positions + 1) / 2, self.table, **self.LAYOUT))
+        numbers = self.layers(hash_grid.hash_grid((positions + 1) / 2, self.table, **LAYOUT))
         return nn.functional.softplus(10 * numbers[:, 0]), numbers[:, 1:].sigmoid()
 
 

@@ -48,7 +48,7 @@ def test_swapping_a_kernel_takes_less_than_30_lines(tmp_path):
 
 
 def test_a_run_is_seen_through_three_kernels(cpu, scene_folder, tmp_path):
-    config, scene = small_run.configured(scene_folder, steps=150)
+    config, scene = small_run.configured(scene_folder, steps=60)
     small_run.trained(tmp_path / "run", config, scene)
     run("look_through.py", tmp_path / "run", "--width", 40, folder=tmp_path)
     trained, cartoon, xray = np.split(imageio.imread(tmp_path / "look_through.png").astype(float), 3, 1)
@@ -77,7 +77,7 @@ def test_a_kernel_writes_every_output(cpu, file):
     with swap(compositing, composite_rays=module.composite_rays):
         launch(compositing.composite_rays, *inputs, *outputs)
     assert all(output.isfinite().all() for output in outputs)
-    assert all(((0 <= output) & (output <= 1.0001)).all() for output in (outputs[0], outputs[1], outputs[3]))
+    assert all(((output >= 0) & (output <= 1.0001)).all() for output in (outputs[0], outputs[1], outputs[3]))
 
 
 def held_out(text):

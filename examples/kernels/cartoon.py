@@ -37,10 +37,12 @@ def composite_rays(
             for channel in range(color.shape[1]):
                 out_color[ray, channel] += weight * color[i, channel]
         opacity = 1 - transmittance
-        band = depth / ti.max(opacity, 1e-6) / BAND
+        solid = ti.max(opacity, 1e-6)
+        band = depth / solid / BAND
         is_line = band - ti.floor(band) < LINE
         for channel in range(color.shape[1]):
-            step = ti.ceil(out_color[ray, channel] * STEPS) / STEPS
-            out_color[ray, channel] = ti.select(is_line, 0.25 * step, step) + transmittance * background[ray, channel]
+            step = ti.min(1.0, ti.ceil(out_color[ray, channel] / solid * STEPS) / STEPS)
+            shade = ti.select(is_line, 0.25 * step, step)
+            out_color[ray, channel] = opacity * shade + transmittance * background[ray, channel]
         out_opacity[ray] = opacity
         out_depth[ray] = depth

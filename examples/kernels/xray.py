@@ -1,5 +1,5 @@
-"""Compositing as an x-ray sees: matter weakens light and never hides what is behind it. A plate darkens with the length of the way
-through matter, whatever its density and color; the formula is Beer's, opacity = 1 - exp(-density · length), with one density for all.
+"""Compositing as an x-ray sees: matter weakens light and never hides what is behind it. What counts is the length of the way
+through matter, whatever its density and color; the formula is Beer's, opacity = 1 - exp(-absorption · length).
 
 A file like this one holds kernels by the names of those that it replaces, with the same arguments: examples/look_through.py.
 """
