@@ -98,12 +98,13 @@ def test_every_command_is_on_the_page_of_commands():
 def test_newcomers_walk_through_commands_of_the_pages():
     for page in walk.PAGES:
         assert any(line.startswith("taichi-nerf train") for line in walk.commands_of(page)), page
-    assert walk.shorter("taichi-nerf train s --out r --time-budget 60") == "taichi-nerf train s --out r --time-budget 6"
+    assert walk.shorter("taichi-nerf train s --out r --time-budget 60") == "taichi-nerf train s --out r --steps 120"
     for page in walk.PAGES:  # nothing of minutes is left
         lines = [walk.shorter(line) for line in walk.commands_of(page)]
-        budgets = [int(n) for line in lines for n in re.findall(r"--(?:time-budget|seconds) (\d+)", line)]
+        assert not [line for line in lines if re.search(r"--(time-budget|seconds)", line)], page
+        budgets = [int(n) for line in lines for n in re.findall(r"--steps (\d+)", line)]
         assert budgets
-        assert max(budgets) < 10
+        assert max(budgets) <= 150
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,7 +4,7 @@
 
 The commands are those of the pages' `sh` blocks, so the pages cannot drift from what works. Budgets are cut (`SHORTER`), and
 what has installed the program already is passed over. Where pycolmap is not installed, `photos` has to say so in one line, and a
-scene of our own making takes the place of what it would have made. `make wheel` walks with the wheel, in a fresh environment.
+scene of our own making takes the place of what it would have made. Budgets are steps: so many on any machine. `make wheel` walks with the wheel, in a fresh environment.
 """
 
 import os
@@ -19,9 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/quick_start.md")
 SHORTER = (
-    (r"^taichi-nerf demo\b(.*)$", r"taichi-nerf demo\1 --seconds 8"),
-    (r"^(taichi-nerf train .*)--time-budget 60\b", r"\1--time-budget 6"),
-    (r"^(taichi-nerf train .*)--time-budget (90|120)\b", r"\1--time-budget 8"),
+    (r"^taichi-nerf demo\b(.*)$", r"taichi-nerf demo\1 --steps 150"),
+    (r"^(taichi-nerf train .*--resume .*)--time-budget \d+", r"\1--steps 140"),
+    (r"^(taichi-nerf train .*)--time-budget \d+", r"\1--steps 120"),
     (r"^(taichi-nerf render (?!.*--n-frames).*)$", r"\1 --n-frames 4 --width 96 --height 96"),
     (r"^(taichi-nerf render .*--n-frames) \d+", r"\1 3 --width 96 --height 96"),
     (r"^(taichi-nerf export .*)$", r"\1 --resolution 64"),
