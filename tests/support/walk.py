@@ -4,7 +4,8 @@
 
 The commands are those of the pages' `sh` blocks, so the pages cannot drift from what works. Budgets are cut (`SHORTER`), and
 what has installed the program already is passed over. Where pycolmap is not installed, `photos` has to say so in one line, and a
-scene of our own making takes the place of what it would have made. Budgets are steps: so many on any machine. `make wheel` walks with the wheel, in a fresh environment.
+scene of our own making takes the place of what it would have made. Budgets are
+steps: so many on any machine. `make wheel` walks with the wheel, in a fresh environment.
 """
 
 import os
@@ -22,7 +23,7 @@ SHORTER = (
     (r"^taichi-nerf demo\b(.*)$", r"taichi-nerf demo\1 --steps 150"),
     (r"^(taichi-nerf train .*--resume .*)--time-budget \d+", r"\1--steps 140"),
     (r"^(taichi-nerf train .*)--time-budget \d+", r"\1--steps 120"),
-    (r"^(taichi-nerf render (?!.*--n-frames).*)$", r"\1 --n-frames 4 --width 96 --height 96"),
+    (r"^(taichi-nerf render (?!.*--n-frames).*)$", r"\1 --n-frames 3"),
     (r"^(taichi-nerf render .*--n-frames) \d+", r"\1 3 --width 96 --height 96"),
     (r"^(taichi-nerf export .*)$", r"\1 --resolution 64"),
 )
