@@ -2,7 +2,7 @@
 # make test      the test suite (installs first)
 # make install   only the environment, in .venv; a second run finds it there
 # make check     ruff and mypy
-# make wheel     build the wheel, install it in a fresh environment outside this tree, and try it
+# make wheel     build the wheel, install it in a fresh environment outside this tree, and walk through README with it
 
 PYTHON ?= python3
 VENV ?= .venv

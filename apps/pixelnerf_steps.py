@@ -71,6 +71,9 @@ def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], devi
     from taichi_nerf.training.pixelnerf_objects import read_object
     from taichi_nerf.training.pixelnerf_pictures import Turntable, on_turntable, with_best_azimuth
 
+    for picture in pictures:
+        if not Path(picture).exists():
+            raise ValueError(f"{picture}: no such file or folder")
     if options["turntable"]:
         place = Turntable(**{name: options[name] for name in PLACE})
         item = on_turntable(list(pictures), place, list(options["masks"]), prior.background, options["azimuth"] or 0.0)

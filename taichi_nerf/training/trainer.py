@@ -5,10 +5,12 @@
         progress = trainer.step()
     save_checkpoint(file, trainer.state_dict(), {})
 
-What differs between methods is behind `model.Model`.
+What differs between methods is behind `model.Model`. A model of your own, and terms of your own that are added to the loss:
+`Trainer(config, scene, device, model=mine, terms=[mine])`; examples/my_field.py and examples/my_loss.py.
 """
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +26,10 @@ from taichi_nerf.training.distributed import World
 from taichi_nerf.training.error_map import ErrorMap
 from taichi_nerf.training.guard import Guard
 from taichi_nerf.training.methods import make_model
-from taichi_nerf.training.model import Shown
+from taichi_nerf.training.model import Model, Shown
 from taichi_nerf.training.pixel_batches import draw_rows
 from taichi_nerf.training.targets import Batch, Targets
-from taichi_nerf.training.terms import Moment
+from taichi_nerf.training.terms import Moment, Term
 from taichi_nerf.training.terms_of import terms_of
 
 
@@ -44,14 +46,23 @@ class Step:
 
 
 class Trainer:
-    def __init__(self, config: Config, scene: SceneData, device: torch.device, world: World = World()):
+    def __init__(
+        self,
+        config: Config,
+        scene: SceneData,
+        device: torch.device,
+        world: World = World(),
+        *,
+        model: Model | None = None,  # None: the configured method's
+        terms: Sequence[Term] = (),  # of the loss, besides those that are configured
+    ):
         self.config, self.scene, self.device, self.world = config, scene, device, world
         torch.manual_seed(config.run.seed)
-        self.model = make_model(config, scene, device)
+        self.model = make_model(config, scene, device) if model is None else model.to(device)
         self.views = [int(view) for view in scene.splits["train"]]
         self.model.prepare(scene, self.views)
         self.targets = Targets.of(scene, self.views, config.batch.masks == "alpha", self.model.needs_depth, device)
-        self.terms = terms_of(config, scene, self.views, device)
+        self.terms = [*terms_of(config, scene, self.views, device), *terms]
         self.errors = ErrorMap(self.targets.colors) if config.batch.importance else None
         self.optimiser = self._optimiser()
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)

@@ -1,6 +1,7 @@
-"""Build the wheel, install it in a fresh environment outside the source tree, and use it there as a user would.
+"""Build the wheel, install it in a fresh environment outside the source tree, and use it there as a user would: the commands of
+README and of the quick start, one after another (`walk.py`), in an empty folder.
 
-Run by `make wheel`; not a pytest file, because it installs a second environment and takes a minute.
+Run by `make wheel`; not a pytest file, because it installs a second environment and takes minutes.
 """
 
 import os
@@ -10,6 +11,8 @@ import tempfile
 import venv
 import zipfile
 from pathlib import Path
+
+import walk
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +60,8 @@ def main() -> None:
             ["benchmark", "kernels", "--only", "compositing", "--n", "1000"],
         ):
             print(run(outside / "env/bin/taichi-nerf", *command, cwd=outside), end="")
+        (outside / "walk").mkdir()
+        walk.main(outside / "env/bin", outside / "walk")
 
 
 if __name__ == "__main__":
