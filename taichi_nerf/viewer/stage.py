@@ -124,8 +124,10 @@ class Stage:
             self._keys.append(line)
 
     def _frustum(self, name: str, eye: Eye, color: tuple[int, int, int], image: Array | None = None) -> Any:
+        tangent = np.tan(eye.fov_y / 2)
+        scale = self._size * np.cbrt(tangent * tangent * eye.aspect / 3)  # viser keeps volumes; this keeps lengths
         return self._client.scene.add_camera_frustum(
-            name, eye.fov_y, eye.aspect, scale=self._size, color=color, image=image, format="jpeg", cast_shadow=False,
+            name, eye.fov_y, eye.aspect, scale=scale, color=color, image=image, format="jpeg", cast_shadow=False,
             receive_shadow=False, thickness=0.03 * self._size, wxyz=eye.wxyz, position=eye.position,
         )  # fmt: skip
 
