@@ -70,10 +70,11 @@ class LiveKernels:
             if not (Path(next(iter(folder_of_kernels.__path__))) / f"{name}.py").is_file():
                 raise KernelError(f"--kernel {name}: there is no such file in kernels/; there are {', '.join(known_files())}")
         for file in self.files():
-            self._seen[file] = _signature(file)
-            self._versions[file] = self._read(file, freeze=file not in self.own.values())
+            if file not in self.own.values():
+                self._seen[file], self._versions[file] = _signature(file), self._read(file, freeze=True)
         for name, file in self.own.items():
             try:
+                self._seen[file], self._versions[file] = _signature(file), self._read(file)
                 self._put_in(name, file)
             except Exception as error:
                 raise KernelError(explain(error, file)) from error

@@ -14,6 +14,7 @@ WHAT = ("color", "depth", "normals", "opacity", "sample count", "occupancy")
 LEAST_HEIGHT, MOST_HEIGHT = 16, 2160  # pixels
 LEAST_FOV, MOST_FOV = 1e-3, 3.1  # radians
 LARGEST = 1e6  # of a position, in scene units
+DIGITS = 6  # that count: a browser at rest may send the same place again, a rounding error away
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,17 @@ class Eye:
             return None
         turn = numbers[3:7] / length
         return Eye(
-            tuple(numbers[:3].tolist()),
-            tuple(turn.tolist()),
-            min(max(float(fov_y), LEAST_FOV), MOST_FOV),
-            min(max(float(aspect), 0.05), 20.0),
+            tuple(np.round(numbers[:3], DIGITS).tolist()),
+            tuple(np.round(turn, DIGITS).tolist()),
+            round(min(max(float(fov_y), LEAST_FOV), MOST_FOV), DIGITS),
+            round(min(max(float(aspect), 0.05), 20.0), DIGITS),
         )
 
     @property
     def pose(self) -> Array:
         """[3, 4] camera to world."""
-        return np.concatenate([rotations(np.array([self.wxyz]))[0], np.array(self.position)[:, None]], -1)
+        turn = np.array([self.wxyz]) / np.linalg.norm(self.wxyz)
+        return np.concatenate([rotations(turn)[0], np.array(self.position)[:, None]], -1)
 
     def camera(self, height: int) -> Cameras:
         """A pinhole of so many rows of square pixels."""
