@@ -79,7 +79,7 @@ def test_sample_counts_and_cells_are_those_of_the_grid(cpu, run):
     model = run.model
     generator = torch.Generator().manual_seed(3)
     origins = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator), dim=-1) * 3
-    directions = torch.nn.functional.normalize(0.4 * torch.randn(64, 3, generator=generator) - origins, dim=-1)
+    directions = torch.nn.functional.normalize(1.2 * torch.randn(64, 3, generator=generator) - origins, dim=-1)
     rays = Rays(origins, directions, *[None] * (len(Rays._fields) - 2))
     pixels, distance = occupied_cells(model, rays, (8, 8))
     counts, _ = sample_counts(model, rays, (8, 8))
