@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from taichi_nerf.training.run_folder import RunFolder
 
 MAY_CHANGE = {"scene", "out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_run", "debug"} | {
-    "watches", "host", "port", "token", "own_kernels", "watch_kernels"
+    "watches", "host", "port", "token", "resolution", "own_kernels", "watch_kernels"
 }  # on resuming  # fmt: skip
 
 

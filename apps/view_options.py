@@ -36,12 +36,16 @@ SERVER = (
     click.option("--token", metavar="TEXT|auto",
                  help="A secret part of the address, without which nobody comes in.  [default: none; auto for another --host]"),
 )  # fmt: skip
+RESOLUTION = (
+    click.option("--resolution", type=click.IntRange(64, 1080), default=512, show_default=True,
+                 help="Rows of finished pictures, at first; the page has a slider."),
+)  # fmt: skip
 KERNELS = (
     click.option("--kernel", "own_kernels", type=OwnKernels(), multiple=True, metavar="NAME=FILE.py",
                  help="Kernels of yours in place of those of kernels/NAME.py; may be repeated."),
     click.option("--watch-kernels", is_flag=True, help="Read kernels again whenever their files are edited."),
 )  # fmt: skip
-view_options = options_of(SERVER, KERNELS)
+view_options = options_of(SERVER, RESOLUTION, KERNELS)
 
 
 def place_of(options: dict[str, Any], out: Path) -> "Place":
@@ -61,7 +65,7 @@ def place_of(options: dict[str, Any], out: Path) -> "Place":
             f"{out} and use its processor; nothing is encrypted",
             err=True,
         )
-    return Place(out, host, options["port"], token)
+    return Place(out, host, options["port"], token, options["resolution"])
 
 
 def live_kernels_of(options: dict[str, Any]) -> "LiveKernels | None":

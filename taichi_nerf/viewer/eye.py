@@ -63,7 +63,6 @@ class Wish:
     height: int = 512  # pixels of the finished picture
     frames_per_second: float = 10.0  # while the camera moves
     crop: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # low and high corner of what is shown
-    with_depth: bool = True  # the picture hides what lies behind it of the cameras drawn over it
 
 
 def eye_of_view(cameras: Cameras, view: int) -> Eye:

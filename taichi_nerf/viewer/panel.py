@@ -3,6 +3,7 @@
 viser calls back from threads of its own. Nothing here renders: it changes wishes, and takes pictures that were made for them.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,19 +22,22 @@ RATES = (1, 30, 8)  # frames a second
 
 
 class Panel:
-    def __init__(self, client: Any, stage: Stage, studio: Studio | None, box: Any, out: Path):
-        """`studio`: None where there is only a scene. `box`: [2, 3], of what a crop starts from. `out`: where files go."""
+    def __init__(self, client: Any, stage: Stage, studio: Studio | None, box: Any, out: Path, height: int, first: Eye):
+        """`studio`: None where there is only a scene. `box`: [2, 3], of what a crop starts from. `out`: where files go.
+        `first`: where the browser will look from, which it tells only after it has told of a place of its own.
+        """
         self.client, self.stage, self.studio, self.out = client, stage, studio, out
         self.recorder = PathRecorder()
         self._lock = Lock()
         self._picture: Part | None = None  # the last
+        self._wished: Wish | None = None
         self._is_finished, self._wants_screenshot = False, False
         gui = client.gui
         self._status = gui.add_markdown("", order=0)
-        self.height, self.rate = HEIGHTS[2], RATES[2]
+        self.height = height
         if studio is not None:
             self._show = gui.add_dropdown("Show", WHAT, initial_value="color", order=1)
-            self._height = gui.add_slider("Resolution", HEIGHTS[0], HEIGHTS[1], 8, HEIGHTS[2], order=2,
+            self._height = gui.add_slider("Resolution", HEIGHTS[0], HEIGHTS[1], 8, height, order=2,
                                           hint="rows of the finished picture")  # fmt: skip
             self._rate = gui.add_slider("Frames a second", RATES[0], RATES[1], 1, RATES[2], order=3,
                                         hint="while the camera moves: more of them are coarser")  # fmt: skip
@@ -50,7 +54,9 @@ class Panel:
         if studio is not None:
             studio.open(client.client_id, self.take, self.tell)
         client.camera.on_update(self._moved)
-        self._renew(None)
+        eye = self.eye
+        if eye is not None:
+            self._wish(replace(first, aspect=eye.aspect))
         self._show_stage()
 
     def close(self) -> None:
@@ -65,12 +71,11 @@ class Panel:
     def take(self, part: Part, wish: Wish, finished: bool) -> None:
         """A picture is there; on the thread that renders."""
         with self._lock:
+            finished = finished and wish == self._wished
             self._picture, self._is_finished = part, finished
             saves = finished and self._wants_screenshot
             self._wants_screenshot = self._wants_screenshot and not finished
-        self.client.scene.set_background_image(
-            part.pixels, format="jpeg", jpeg_quality=95 if finished else 75, depth=part.depth if wish.with_depth else None
-        )
+        self.client.scene.set_background_image(part.pixels, format="jpeg", jpeg_quality=95 if finished else 75, depth=part.depth)
         self.client.flush()
         self._say(f"{part.pixels.shape[1]} × {part.pixels.shape[0]}" if finished else "…")
         if saves:
@@ -167,9 +172,16 @@ class Panel:
 
     def _renew(self, _: Any) -> None:
         eye = self.eye
-        if self.studio is None or eye is None:
+        if eye is not None:
+            self._wish(eye)
+
+    def _wish(self, eye: Eye) -> None:
+        if self.studio is None:
             return
         wish = Wish(eye, str(self._show.value), int(self._height.value), float(self._rate.value), self._box())
+        with self._lock:
+            self._is_finished = self._is_finished and wish == self._wished
+            self._wished = wish
         self.studio.wish(self.client.client_id, wish)
 
     def _say(self, text: str) -> None:

@@ -17,7 +17,7 @@ from taichi_nerf.live_kernels import LiveKernels, News
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.model import Model
 from taichi_nerf.viewer.looks import Looks
-from taichi_nerf.viewer.panel import Panel
+from taichi_nerf.viewer.panel import HEIGHTS, Panel
 from taichi_nerf.viewer.server import quiet, start_server
 from taichi_nerf.viewer.stage import Stage, Thumbnails, first_eye, frustum_size
 from taichi_nerf.viewer.studio import Studio
@@ -33,6 +33,7 @@ class Place:
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = None
+    height: int = HEIGHTS[2]  # rows of finished pictures, at first
 
 
 class Viewer:
@@ -132,7 +133,9 @@ class Viewer:
 
     def _came(self, client: Any) -> None:
         stage = Stage(client, self.scene, self._thumbnails)
-        panel = Panel(client, stage, self.studio, self.scene.bounds.box, self.place.out)
+        panel = Panel(
+            client, stage, self.studio, self.scene.bounds.box, self.place.out, self.place.height, first_eye(self.scene)[0]
+        )
         self._panels[client.client_id] = panel
         if client.client_id not in self.server.get_clients():  # it went while it was being set up
             self._went(client)

@@ -40,6 +40,8 @@ class Page:
         self.console: list[str] = []  # errors that the page logged
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        # viser's websocket lives in a worker, which is a target of its own; it waits until its requests are noted.
+        self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
 
     def call(self, method: str, **parameters):
         self._n_calls += 1
@@ -54,6 +56,10 @@ class Page:
 
     def _note(self, event):
         kind, about = event.get("method"), event.get("params", {})
+        if kind == "Target.attachedToTarget":
+            for method in ("Network.enable", "Runtime.runIfWaitingForDebugger"):
+                self._n_calls += 1
+                self._socket.send(json.dumps({"id": self._n_calls, "method": method, "sessionId": about["sessionId"]}))
         if kind == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"][:200])
         elif kind == "Network.webSocketCreated":

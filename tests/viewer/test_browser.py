@@ -25,8 +25,8 @@ pytest.importorskip("viser", reason="viser is not installed (pip install 'taichi
 if CHROMIUM is None:
     pytest.skip("there is no chromium on this machine", allow_module_level=True)
 
-SIZE = 900, 600
-FREE = slice(200, 590), slice(10, 550)  # of the page: no controls, no notices
+SIZE, HEIGHT = (760, 420), 160
+FREE = slice(200, 415), slice(10, 420)  # of the page: no controls, no notices
 PICTURE = "document.body && document.body.innerText.includes('×')"  # the finished one is told of by its size
 GOOD = "out_opacity[ray] = opacity"
 
@@ -37,7 +37,17 @@ class Viewer:
     def __init__(self, folder: Path):
         self.run, self.out, self.kernel = folder / "run", folder / "out", folder / "my_kernels.py"
         self.kernel.write_text(Path(compositing.__file__).read_text())
-        options = ["--port", "0", "--out", str(self.out), "--watch-kernels", "--kernel", f"compositing={self.kernel}"]
+        options = [
+            "--port",
+            "0",
+            "--resolution",
+            str(HEIGHT),
+            "--out",
+            str(self.out),
+            "--watch-kernels",
+            "--kernel",
+            f"compositing={self.kernel}",
+        ]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "taichi_nerf", "view", str(self.run), "--arch", "cpu", *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -105,7 +115,7 @@ def psnr(a, b):
     return -10 * np.log10(np.mean((a.astype(float) / 255 - b.astype(float) / 255) ** 2) + 1e-12)
 
 
-def expected(viewer, what, height=512):
+def expected(viewer, what, height=HEIGHT):
     """[h, w, 3] what the first view shows, rendered here."""
     run = load_run(viewer.run, runtime.start("cpu").torch_device)
     eye = first_eye(run.scene)[0]
