@@ -16,6 +16,7 @@ from taichi_nerf.apps.prior import prior
 from taichi_nerf.apps.render import render
 from taichi_nerf.apps.scene import scene
 from taichi_nerf.apps.train import train
+from taichi_nerf.apps.view import view
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (demo, train, evaluate, render, export, scene, photos, prior, pixelnerf, generator, backends, benchmark):
+for command in (demo, train, evaluate, render, export, view, scene, photos, prior, pixelnerf, generator, backends, benchmark):
     main.add_command(command)

@@ -8,7 +8,8 @@ import click
 
 from taichi_nerf.apps.command import Command, arch_option
 from taichi_nerf.apps.scene_options import scene_options
-from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, open_folder
+from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
+from taichi_nerf.apps.view_options import view_options
 
 METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 
@@ -31,6 +32,8 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print every setting and why, and train nothing.")
 @scene_options
+@click.option("--view", "watches", is_flag=True, help="Show the training in a browser while it runs.")
+@view_options
 @click.pass_context
 def train(context: click.Context, scene: Path | None, out: Path, arch: str, **options: Any) -> None:
     """Train a radiance field on SCENE until --steps or --time-budget is spent, whichever comes first.
@@ -70,10 +73,11 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         threads = max(1, runtime.available_threads() // ranks.size)
         backend = runtime.start(arch, threads if ranks.size > 1 else None)
         say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
-        with open_folder(out, options, ranks) as folder, progress() as report, StopSignals() as stop:
+        with open_folder(out, options, ranks) as folder, StopSignals() as stop, onlooker_of(config, out, options, ranks,
+                         stop) as onlooker, progress() as report:  # fmt: skip
             quiet = report if ranks.is_main else (lambda done, text: None)
             outcome = train_run(config, found, folder, device, resume=options["resume"], report=quiet,
-                                stop=lambda: stop.requested, world=ranks)  # fmt: skip
+                                stop=lambda: stop.requested, world=ranks, onlooker=onlooker)  # fmt: skip
         say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
         if outcome.n_skipped or outcome.n_returns:
             say(f"{outcome.n_skipped} steps were no numbers and skipped; {outcome.n_returns} returns to an earlier state")

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from taichi_nerf.scenes import SceneData
     from taichi_nerf.training.config import Config
     from taichi_nerf.training.distributed import World
+    from taichi_nerf.training.interrupt import StopSignals
+    from taichi_nerf.training.onlooker import Onlooker
     from taichi_nerf.training.run_folder import RunFolder
 
-MAY_CHANGE = {"scene", "out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_run", "debug"}  # on resuming
+MAY_CHANGE = {"scene", "out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_run", "debug"} | {
+    "watches", "host", "port", "token", "resolution", "own_kernels", "watch_kernels"
+}  # on resuming  # fmt: skip
 
 
 def configuration(
@@ -89,3 +93,24 @@ def open_folder(out: Path, options: dict[str, Any], ranks: "World") -> "Iterator
     opened = RunFolder.open(out).locked() if options["resume"] else RunFolder.create(out, options["overwrite"])
     with opened as folder:
         yield folder
+
+
+@contextmanager
+def onlooker_of(
+    config: "Config", out: Path, options: dict[str, Any], ranks: "World", stop: "StopSignals"
+) -> "Iterator[Onlooker | None]":
+    """Who looks on: a browser, kernel files that are being edited, or nobody."""
+    from taichi_nerf.apps.view_options import live_kernels_of, place_of
+
+    if not (options["watches"] or options["own_kernels"] or options["watch_kernels"]):
+        yield None
+        return
+    if ranks.size > 1:
+        raise click.UsageError("--view, --kernel and --watch-kernels go with a training in one process")
+    kernels = live_kernels_of(options)
+    from taichi_nerf.training.render_path import LEVELS
+    from taichi_nerf.viewer.training_view import TrainingView
+
+    place = place_of(options, out / "viewer") if options["watches"] else None
+    with TrainingView(place, LEVELS[config.run.background], lambda: stop.requested, kernels, click.echo) as view:
+        yield view

@@ -99,7 +99,7 @@ def check_gradients(family: str, n: int = 64, seed: int = 0, show: bool = True) 
                 )
             )
     if show:
-        _print_table(family, backend.arch, rows)
+        print(gradient_table(family, backend.arch, rows))
     return rows
 
 
@@ -166,14 +166,16 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return float(error.nan_to_num(nan=float("inf")))
 
 
-def _print_table(family: str, arch: str, rows: list[GradientError]) -> None:
-    print(f"{family} on {arch}: largest error of each gradient, relative to its largest entry")
+def gradient_table(family: str, arch: str, rows: list[GradientError]) -> str:
+    """What `check_gradients` shows."""
+    lines = [f"{family} on {arch}: largest error of each gradient, relative to its largest entry"]
     if not rows:
-        print("nothing here has a gradient")
-        return
+        return "\n".join([*lines, "nothing here has a gradient"])
     if arch not in ("cpu", "cuda"):
-        print("(in 32 bits, where differences are rough: an adjoint is wrong if it also disagrees with the reference)")
+        lines.append("(in 32 bits, where differences are rough: an adjoint is wrong if it also disagrees with the reference)")
     width = max(len(row.example) for row in rows)
-    print(f"{'example':<{width}}  {'argument':<20} {'reference':>10} {'differences':>12}")
+    lines.append(f"{'example':<{width}}  {'argument':<20} {'reference':>10} {'differences':>12}")
     for row in rows:
-        print(f"{row.example:<{width}}  {row.argument:<20} {row.against_reference:>10.1e} {row.against_differences:>12.1e}")
+        errors = f"{row.against_reference:>10.1e} {row.against_differences:>12.1e}"
+        lines.append(f"{row.example:<{width}}  {row.argument:<20} {errors}")
+    return "\n".join(lines)

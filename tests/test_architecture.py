@@ -60,6 +60,12 @@ RULES = {
     "rays": (set(), {"torch"}),
     "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
     "hotswap": ({"runtime", "ops", "reference", "kernels"}, {"torch"}),
+    "live_kernels": ({"hotswap", "runtime", "reference", "kernels"}, {"torch"}),
+    "viewer": (
+        {"viewer", "training", "rendering", "fields", "camera_rig", "cameras", "curves", "trajectories", "camera_path", "scenes"}
+        | {"export", "live_kernels", "rays"},
+        {"torch", "numpy", "viser", "websockets"},
+    ),
     "launch": ({"runtime"}, {"taichi", "torch"}),
     "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
     "demo": ({"training", "procedural", "export"}, {"torch"}),
@@ -79,6 +85,7 @@ OTHERS = {
     "skimage",
     "trimesh",
     "viser",
+    "websockets",
     "safetensors",
 }
 
@@ -123,6 +130,15 @@ def test_matplotlib_is_imported_by_the_two_files_that_draw_with_it():
         name for name, file in modules() for module, _ in imports(file) if module.split(".")[0] in ("matplotlib", "mpl_toolkits")
     }
     assert found == {"export.plots", "export.training_plot"}
+
+
+def test_viser_is_known_to_one_file_and_imported_when_it_is_needed():
+    found = {
+        name for name, file in modules() for module, _ in imports(file) if module.split(".")[0] in ("viser", "websockets")
+    }
+    assert found == {"viewer.server"}
+    top = ast.parse((ROOT / "taichi_nerf/viewer/server.py").read_text()).body
+    assert not [node for node in top if isinstance(node, ast.Import) and node.names[0].name.startswith(("viser", "websockets"))]
 
 
 def test_no_kernel_is_taken_by_name():

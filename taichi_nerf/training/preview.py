@@ -34,6 +34,6 @@ def preview(model: Model, scene: SceneData, view: int):  # type: ignore[no-untyp
     truth, render = torch.lerp(background, color, alpha[..., None]), over(picture.color.cpu(), opacity, background)
     parts = [to_bytes(part) for part in (truth, render, 5 * (truth - render).abs())]
     seen = depth[opacity > 0.5]
-    near, far = seen.quantile(torch.tensor([0.02, 0.98])).tolist() if len(seen) else (1.0, 2.0)
+    near, far = seen.quantile(torch.tensor([0.02, 0.98])).clamp_min(1e-3).tolist() if len(seen) else (1.0, 2.0)
     parts.append(color_depth(depth, near, max(far, near * 1.01), opacity, inverse=scene.bounds.unbounded))
     return torch.cat([torch.from_numpy(part) for part in parts], 1).numpy()

@@ -23,6 +23,7 @@ from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.methods import config_class, make_model
 from taichi_nerf.training.model import Model
+from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.preview import save_previews
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.scene_files import open_scene, scene_hash
@@ -66,6 +67,7 @@ def train(
     report: Report = lambda done, text: None,
     stop: Callable[[], bool] = lambda: False,
     world: World = World(),
+    onlooker: Onlooker | None = None,
 ) -> Outcome:
     """Train until the budget is spent or `stop()`, which is asked between steps. The main process alone writes.
 
@@ -82,7 +84,9 @@ def train(
     if world.is_main:
         folder.truncate_metrics(trainer.n_steps)
         folder.write_config(about)
-    stopped = _train(trainer, folder, about, report, stop)
+    onlooker = onlooker or Onlooker()
+    onlooker.begins(trainer)
+    stopped = _train(trainer, folder, about, report, stop, onlooker)
     if world.is_main and not stopped:
         (folder.plots).mkdir(exist_ok=True)
         training_plot(folder.read_metrics(), folder.plots / "training.png")
@@ -91,17 +95,21 @@ def train(
     return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns)
 
 
-def _train(trainer: Trainer, folder: RunFolder, about: dict[str, object], report: Report, stop: Callable[[], bool]) -> bool:
+def _train(
+    trainer: Trainer, folder: RunFolder, about: dict[str, object], report: Report, stop: Callable[[], bool], onlooker: Onlooker
+) -> bool:
     """The loop. True if `stop` ended it."""
     meter = Meter(trainer.world.size)
     saved_at = trainer.stopwatch.seconds
     stopped = _agree(trainer, stop())
     while not (stopped or trainer.is_done):
-        meter.add(trainer.step())
+        step = trainer.step()
+        meter.add(step)
+        asked = onlooker.stepped(step)
         stopped = _agree(trainer, stop())
         seconds = trainer.stopwatch.seconds
         ends = stopped or trainer.is_done
-        due = seconds - saved_at >= trainer.config.run.save_every
+        due = asked or seconds - saved_at >= trainer.config.run.save_every
         if ends or due or meter.seconds >= ROW_EVERY:
             row = meter.row()
             report(trainer.progress, meter.text(row, trainer.progress))

@@ -1,0 +1,109 @@
+"""What each switch shows, against the model itself and against the grid read cell by cell."""
+
+import numpy as np
+import pytest
+import small_run
+import torch
+
+from taichi_nerf.rays import Rays
+from taichi_nerf.training.pictures import picture_by
+from taichi_nerf.training.render_path import shown
+from taichi_nerf.training.run import load_run
+from taichi_nerf.viewer.eye import WHAT, eye_of_view
+from taichi_nerf.viewer.looks import FARTHEST, Looks, occupied_cells, sample_counts
+from taichi_nerf.viewer.stage import thumbnail
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from taichi_nerf import runtime
+
+    backend = runtime.start("cpu")
+    folder = tmp_path_factory.mktemp("looks")
+    small_run.make(folder / "scene")
+    config, scene = small_run.configured(folder / "scene", steps=40)
+    small_run.trained(folder / "run", config, scene)
+    return load_run(folder / "run", backend.torch_device)
+
+
+@pytest.fixture
+def looks(run):
+    return Looks(run.model, 1.0, False)
+
+
+@pytest.mark.parametrize("what", ["color", "opacity", "normals"])
+def test_a_picture_is_the_one_that_render_makes(cpu, run, looks, what):
+    camera = eye_of_view(run.scene.cameras, 2).camera(30)
+    picture = picture_by(run.model, camera, 0, with_normals=what == "normals")
+    expected = shown(picture, what, run, (1.0, 2.0))
+    found = looks.rows(camera, 0, 30, what).pixels
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_rows_are_rows_of_the_whole(cpu, run, looks, what):
+    camera = eye_of_view(run.scene.cameras, 0).camera(24)
+    whole = looks.rows(camera, 0, 24, what)
+    parts = [looks.rows(camera, first, first + 8, what) for first in (0, 8, 16)]
+    for k in range(2):
+        np.testing.assert_allclose(np.concatenate([part[k] for part in parts]), whole[k], atol=1)
+
+
+def test_depth_is_along_the_axis_and_far_where_nothing_is(cpu, run, looks):
+    camera = eye_of_view(run.scene.cameras, 0).camera(20)
+    part, picture = looks.rows(camera, 0, 20), picture_by(run.model, camera, 0)
+    y, x = np.indices((20, 20)) + 0.5
+    cosine = 1 / np.sqrt(1 + ((x - 10) ** 2 + (y - 10) ** 2) / camera.intrinsics[0, 0] ** 2)
+    there = picture.opacity.numpy() > 0.5
+    np.testing.assert_allclose(part.depth[there], (picture.depth.numpy() * cosine)[there], rtol=1e-4)
+    assert (part.depth[picture.opacity.numpy() < 0.1] == FARTHEST).all()
+
+
+def test_a_crop_shows_nothing_outside_of_the_box(cpu, run, looks):
+    """A depth is a mean of places on the ray: of places in the box, which is convex, it lies in the box."""
+    camera = eye_of_view(run.scene.cameras, 0).camera(24)
+    low, high = (-0.4, -0.4, -1.0), (0.4, 0.4, 1.0)
+    pose = camera.camera_to_worlds[0]
+    y, x = np.indices((24, 24)) + 0.5
+    local = np.stack([(x - 12) / camera.intrinsics[0, 0], (y - 12) / camera.intrinsics[0, 0], np.ones_like(x)], -1)
+    part = looks.rows(camera, 0, 24, "opacity", (low, high))
+    places = pose[:, 3] + (local * part.depth[..., None]) @ pose[:, :3].T
+    seen = part.depth < FARTHEST
+    assert 5 < seen.sum() < (looks.rows(camera, 0, 24).depth < FARTHEST).sum()
+    assert (places[seen] > np.array(low) - 1e-3).all()
+    assert (places[seen] < np.array(high) + 1e-3).all()
+
+
+def test_sample_counts_and_cells_are_those_of_the_grid(cpu, run):
+    """One ray at a time: the first sample of a ray lies in a cell whose bit is set."""
+    model = run.model
+    generator = torch.Generator().manual_seed(3)
+    origins = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator), dim=-1) * 3
+    directions = torch.nn.functional.normalize(1.2 * torch.randn(64, 3, generator=generator) - origins, dim=-1)
+    rays = Rays(origins, directions, *[None] * (len(Rays._fields) - 2))
+    pixels, distance = occupied_cells(model, rays, (8, 8))
+    counts, _ = sample_counts(model, rays, (8, 8))
+    n, box = model.sampler.settings.resolution, model.sampler.box
+    met = 0
+    for k in range(64):
+        samples = model.sampler(Rays(origins[k : k + 1], directions[k : k + 1], *[None] * (len(Rays._fields) - 2)))
+        hit = distance.flatten()[k] > 0
+        assert bool(hit) == (len(samples.t_starts) > 0)
+        if hit:
+            middle = (samples.t_starts[0] + samples.t_ends[0]) / 2
+            x, y, z = ((origins[k] + middle * directions[k] - box[0]) / (box[1] - box[0]) * n).long().clamp(0, n - 1).tolist()
+            cell = x + n * (y + n * z)
+            assert (int(model.sampler.bits[cell // 32]) >> (cell % 32)) & 1
+            assert samples.t_starts[0] == distance.flatten()[k]
+            met += 1
+    assert 5 < met < 64
+    assert ((pixels != 128).any(-1) == (counts != 128).any(-1)).all()
+
+
+def test_thumbnails_are_small_and_over_white():
+    picture = np.zeros((300, 200, 4), np.uint8)
+    picture[:150, :, :] = [10, 20, 30, 255]
+    small = thumbnail(picture)
+    assert max(small.shape[:2]) <= 96
+    assert small[0, 0].tolist() == [10, 20, 30]
+    assert small[-1, 0].tolist() == [255, 255, 255]

@@ -1,0 +1,87 @@
+"""Who comes in at the door of the viewer's server, and what is said to who may not."""
+
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from taichi_nerf.viewer.server import Door, ViewerError, is_of_this_machine, start_server
+
+
+@pytest.mark.parametrize(
+    ("token", "path", "headers", "admitted"),
+    [
+        (None, "/", {"Host": "127.0.0.1:8080"}, "/"),
+        (None, "/", {"Host": "localhost:9"}, "/"),
+        (None, "/", {"Host": "[::1]:8080"}, "/"),
+        (None, "/", {"Host": "evil.example"}, None),
+        (None, "/", {"Host": "localhost.evil.example"}, None),
+        (None, "/", {}, None),
+        (None, "/", {"Host": "localhost:80", "Origin": "http://localhost:80"}, "/"),
+        (None, "/", {"Host": "localhost:80", "Origin": "http://localhost:81"}, None),
+        (None, "/", {"Host": "localhost:80", "Origin": "https://evil.example"}, None),
+        (None, "/", {"Host": "localhost:80", "Origin": "null"}, None),
+        ("abcdefgh", "/abcdefgh/", {"Host": "any.name"}, "/"),
+        ("abcdefgh", "/abcdefgh", {"Host": "any.name"}, "/"),
+        ("abcdefgh", "/abcdefgh/a.js?b", {"Host": "any.name"}, "/a.js"),
+        ("abcdefgh", "/", {"Host": "any.name"}, None),
+        ("abcdefgh", "/abcdefg/", {"Host": "any.name"}, None),
+        ("abcdefgh", "/\xff", {"Host": "any.name"}, None),
+        ("abcdefgh", "/abcdefgh/", {"Host": "any.name", "Origin": "http://other.name"}, None),
+    ],
+)
+def test_the_door(token, path, headers, admitted):
+    assert Door("127.0.0.1", token).admits(path, headers) == admitted
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("192.168.1.2", False), ("a.name", False)],
+)
+def test_which_hosts_only_this_machine_reaches(host, inside):
+    assert is_of_this_machine(host) == inside
+
+
+def test_without_viser_one_line_tells_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(ViewerError, match=r"pip install 'taichi-nerf\[view\]'"):
+        start_server("127.0.0.1", 0, None, "x")
+
+
+def fetch(url, **headers):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+            return answer.status, dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, {}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_server_with_a_token(capfd):
+    """Page and websocket: with the token they are there, without it nothing is; and nobody opens a tunnel."""
+    viser = pytest.importorskip("viser")
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    server, url = start_server("127.0.0.1", 0, "secret-token", "x")
+    try:
+        root = url.removesuffix("secret-token/")
+        status, headers = fetch(url)
+        assert status == 200
+        assert f"connect-src 'self' ws://{root[7:-1]} " in headers["Content-Security-Policy"]
+        assert fetch(root)[0] == fetch(root + "other-token/")[0] == 404
+        assert fetch(url, Origin="http://evil.example")[0] == 404
+        protocols = [f"viser-v{viser.__version__}"]
+        socket = url.replace("http", "ws").rstrip("/")
+        with connect(socket, subprotocols=protocols, proxy=None) as good:
+            assert good.recv(30)  # the scene, from its beginning
+        for bad, origin in ((root.replace("http", "ws"), None), (socket, "http://evil.example")):
+            with pytest.raises(InvalidStatus, match="404"):
+                connect(bad, subprotocols=protocols, origin=origin, proxy=None)
+        assert server.request_share_url() is None
+    finally:
+        server.stop()
+    assert "secret-token" not in capfd.readouterr().out
