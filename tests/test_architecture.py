@@ -13,7 +13,8 @@ SOURCES += [("taichi_nerf.apps", ROOT / "apps"), ("taichi_nerf.benchmarks", ROOT
 RULES = {
     "kernels": (
         {"kernels.device_functions", "kernels.activations", "kernels.hash_grid_cells"}
-        | {"kernels.procedural_shapes", "kernels.procedural_textures"},
+        | {"kernels.procedural_shapes", "kernels.procedural_textures"}
+        | {"kernels.occupancy_grid", "kernels.spherical_harmonics", "kernels.resident_rays"},
         {"taichi"},
     ),
     "cameras": (set(), {"numpy"}),
@@ -45,8 +46,13 @@ RULES = {
             "weights",
             "priors",
             "few_view_losses",
+            "resident",
         },
         {"torch", "numpy", "imageio", "trimesh"},
+    ),
+    "resident": (
+        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "camera_rig"},
+        {"torch"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
     "losses": ({"ops", "rays"}, {"torch"}),

@@ -76,7 +76,7 @@ class OccupancyGridSampler(nn.Module):
             t_near = torch.maximum(t_near, begin)
         return ray_marching.march_rays(
             origins, directions, t_near, t_far, self.bits, self.box,
-            step_size=self.stretch * self.settings.step_size, cone_angle=min(self.stretch * self.settings.cone_angle, 0.5),
+            step_size=self.step_size, cone_angle=self.cone_angle,
             max_step=self.settings.max_step,
             jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
             contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
@@ -100,7 +100,7 @@ class OccupancyGridSampler(nn.Module):
             shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
             positions = self._positions(chosen, shift)
             met = density(positions)
-            occupancy_grid.update_density_(self.thickness, chosen, met * self._step(), decay=self.settings.decay)
+            occupancy_grid.update_density_(self.thickness, chosen, met * self.step_length, decay=self.settings.decay)
             least = self.least_density.index_select(0, chosen)
             self.least_density.index_copy_(0, chosen.long(), torch.minimum(met, self.settings.rise * least + 0.5))
         self.pack()
@@ -120,7 +120,16 @@ class OccupancyGridSampler(nn.Module):
         threshold = -math.log1p(-self.settings.least_alpha)
         self.bits.copy_(occupancy_grid.pack_occupancy(self.thickness, threshold=threshold))
 
-    def _step(self) -> float:
+    @property
+    def step_size(self) -> float:
+        return self.stretch * self.settings.step_size
+
+    @property
+    def cone_angle(self) -> float:
+        return min(self.stretch * self.settings.cone_angle, 0.5)
+
+    @property
+    def step_length(self) -> float:
         """How long a step is in the middle of the scene, which cameras of unbounded scenes see from distance one."""
         return self.stretch * max(self.settings.step_size, self.settings.cone_angle)
 
