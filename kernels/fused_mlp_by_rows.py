@@ -48,7 +48,7 @@ def multiply_rows(
 
 @ti.func
 def threads_for(n, start, n_threads):
-    """As many of the threads as have 8 rows each, and a group to share the rest: row r of a thread is start + r threads + thread."""
+    """As many as have 8 rows each, and a group to share the rest: row r of a thread is start + r threads + thread."""
     wanted = (ti.max(n - start, 0) + BLOCK - 1) // BLOCK
     return ti.min((wanted + GROUP - 1) // GROUP * GROUP, n_threads)
 

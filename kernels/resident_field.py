@@ -102,15 +102,15 @@ def encode_samples_adjoint(
 @ti.func
 def cell_of_run(i, run_length, seed, n_cells):
     """A cell of the i-th run of neighbours."""
-    shift = ti.select(run_length > 1, resident_rays.uniform(seed, 4 * i), 0.0)
-    return ti.min(ti.cast(ti.floor((ti.cast(i, ti.f32) + shift) * run_length), ti.i32), n_cells - 1)
+    shift = ti.min(ti.cast(resident_rays.uniform(seed, 4 * i) * run_length, ti.i32), run_length - 1)
+    return ti.min(i * run_length + shift, n_cells - 1)
 
 
 @ti.kernel
 def visit_cells(
     first: ti.i32,  # number of the first run
     n: ti.i32,  # visits
-    run_length: ti.f32,  # cells
+    run_length: ti.i32,  # cells
     seed: ti.i32,
     n_cells: ti.i32,
     resolution: ti.template(),
@@ -136,7 +136,7 @@ def visit_cells(
 def learn_cells(
     first: ti.i32,
     n: ti.i32,
-    run_length: ti.f32,
+    run_length: ti.i32,
     seed: ti.i32,  # that of the visit
     geometry: ti.types.ndarray(ndim=2),  # [room, n_geometry]
     log_density: ti.f32,

@@ -4,7 +4,8 @@ Arrays have room for more rays and samples than there are, because the host does
 comes along, that of samples stands in `total` [2], on the device: those that there is room for, and those that there would be.
 Rays beyond the last one are given a stretch that ends before it begins, so they take no samples anywhere.
 
-Random numbers are a hash of a seed and a place (Jarzynski and Olano 2020, pcg): the same whatever thread asks. Everything has 32 bits.
+Random numbers are a hash of a seed and a place (Jarzynski and Olano 2020, pcg): the same whatever thread asks.
+Everything has 32 bits.
 """
 
 import taichi as ti

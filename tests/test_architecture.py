@@ -24,7 +24,7 @@ RULES = {
     "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
     "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes", "trajectories"}, {"torch", "numpy", "imageio"}),
     "ndc": ({"scenes.scene_data"}, {"torch"}),
-    "fields": ({"fields", "ops", "rays"}, {"torch"}),
+    "fields": ({"fields", "ops", "rays", "runtime"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "weights": ({"weights", "fields"}, {"torch", "numpy"}),
     "priors": ({"priors", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),

@@ -74,9 +74,9 @@ class Workspace:
 
 
 def fused_mlp_(
-    rows: Tensor,  # [n, widths[0]]
-    weights: Tensor,  # [n_weights]
-    out: Tensor,  # [n, widths[-1]], overwritten
+    rows: Tensor | DeviceArray,  # [n, widths[0]]
+    weights: Tensor | DeviceArray,  # [n_weights]
+    out: Tensor | DeviceArray,  # [n, widths[-1]], overwritten
     *,
     widths: tuple[int, ...],
     output: Output = "none",
@@ -97,9 +97,9 @@ def fused_mlp_(
 
 
 def fused_mlp_backward_(
-    rows: Tensor,  # [n, widths[0]]
-    weights: Tensor,  # [n_weights]
-    out: Tensor,  # [n, widths[-1]] from `fused_mlp_`; out.grad holds its cotangents
+    rows: Tensor | DeviceArray,  # [n, widths[0]]
+    weights: Tensor | DeviceArray,  # [n_weights]
+    out: Tensor | DeviceArray,  # [n, widths[-1]] from `fused_mlp_`; out.grad holds its cotangents
     *,
     widths: tuple[int, ...],
     output: Output = "none",

@@ -4,6 +4,8 @@
 go on as anywhere.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ class Network:
         return self._workspace
 
     @property
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         return {"widths": self.widths, "output": self.output}
 
     @staticmethod

@@ -4,10 +4,9 @@ import math
 
 import torch
 
-from taichi_nerf.kernels import occupancy_grid, ray_marching, resident_field
+from taichi_nerf.kernels import hash_grid, occupancy_grid, ray_marching, resident_field
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.fused_mlp import fused_mlp_
-from taichi_nerf.kernels import hash_grid
 from taichi_nerf.resident.arrays import floats, whole
 from taichi_nerf.resident.field import ResidentField
 from taichi_nerf.runtime import DeviceArray
@@ -43,16 +42,16 @@ class ResidentGrid:
         self._merge()
 
     def pull(self) -> None:
-        for own, buffer in (
-            (self.thickness, self.sampler.thickness), (self.least_density, self.sampler.least_density), (self.bits, self.sampler.bits),
-        ):  # fmt: skip
-            buffer.copy_(own.to_torch())
+        sampler = self.sampler
+        sampler.thickness.copy_(self.thickness.to_torch())
+        sampler.least_density.copy_(self.least_density.to_torch())
+        sampler.bits.copy_(self.bits.to_torch())
 
     def update(self, share: float, generator: torch.Generator) -> None:
         """`OccupancyGridSampler.update`, with random numbers of the device's own."""
         settings, field, n_cells = self.sampler.settings, self.field, self.thickness.shape[0]
-        n = max(1, int(share * n_cells))
-        run_length, seed = n_cells / n, draw_seed(generator)
+        run_length = max(1, round(1 / share))
+        n, seed = -(-n_cells // run_length), draw_seed(generator)
         grid = (settings.resolution, self.contracted, field.box.data)
         for first in range(0, n, AT_ONCE):
             some = min(AT_ONCE, n - first)
@@ -62,7 +61,9 @@ class ResidentGrid:
             levels = (field.levels.data, field.scales.data, field.n_features)
             launch(hash_grid.encode_by_points, self._positions.data, field.table.data, *levels, self._features.data)
             workspace = field.density.workspace(some)
-            fused_mlp_(self._features, field.density.weights, self._geometry, n_rows=some, workspace=workspace, **field.density.options)  # type: ignore[arg-type]
+            fused_mlp_(
+                self._features, field.density.weights, self._geometry, n_rows=some, workspace=workspace, **field.density.options
+            )
             launch(
                 resident_field.learn_cells, first, some, run_length, seed, self._geometry.data, field.log_density,
                 self.sampler.step_length, settings.decay, settings.rise, self.thickness.data, self.least_density.data,

@@ -1,11 +1,11 @@
 """March, glance, look, composite and all their gradients, on the device: `rendering.render_rays`, launch by launch.
 
-    rays = pipeline.rays(pixels, views)                       origins and directions stay on the device
-    seen = pipeline.render(rays, n_rays, chance)              torch sees colors over black, opacity, depth of n rays, with gradients
-    loss(seen).backward()                                     gradients of table and networks are on the device
+    rays = pipeline.rays(pixels, views)             origins and directions stay on the device
+    seen = pipeline.render(rays, n_rays, chance)    torch sees colors over black, opacity and depth, with gradients
+    loss(seen).backward()                           gradients of table and networks are on the device
 
-What crosses is one row a ray, there and back. The host learns how many samples there were with that row, after the fact: it guesses
-how much room the next rendering needs by what the last one took.
+What crosses is one row a ray, there and back. The host learns how many samples there were with that row, after the fact: it
+guesses how much room the next rendering needs by what the last one took.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,13 @@ from torch.autograd.function import once_differentiable
 
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.kernels import (
-    compositing, distortion, ray_generation, ray_marching, resident_exchange, resident_field, resident_rays,
+    compositing,
+    distortion,
+    ray_generation,
+    ray_marching,
+    resident_exchange,
+    resident_field,
+    resident_rays,
 )  # fmt: skip
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.fused_mlp import fused_mlp_, fused_mlp_backward_
@@ -60,6 +66,11 @@ class Pipeline:
         self._per_ray: tuple[float, float, float] | None = None  # samples of a ray: first march, second, kept
         self._free: dict[Size, list[Rendering]] = {}
         self._free_rays: dict[int, list[RayArrays]] = {}
+
+    @property
+    def kept_per_ray(self) -> float:
+        """Samples that the last rendering looked at in full."""
+        return self._per_ray[2] if self._per_ray else 0.0
 
     # Rays
 

@@ -96,7 +96,7 @@ class ResidentNgpModel(NgpModel):
             self.grid.pull()
             self._is_ahead = False
 
-    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         self.pull()
         return super().state_dict(*arguments, **options)
 
