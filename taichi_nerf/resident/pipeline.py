@@ -5,7 +5,7 @@
     loss(seen).backward()                           gradients of table and networks are on the device
 
 What crosses is one row a ray, there and back. The host learns how many samples there were with that row, after the fact: it
-guesses how much room the next rendering needs by what the last one took.
+guesses how much room the next rendering needs by what the last ones took. Where that was too little, it renders again.
 """
 
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from taichi_nerf.resident.grid import ResidentGrid
 from taichi_nerf.runtime import DeviceArray, current
 
 MARGIN = 1.5  # of room over what the last rendering took
+FORGOTTEN = 0.9  # what a rendering of few samples leaves of the room that others needed
 LATER_SHARE = 4  # the second march has a quarter of the first one's room
 
 
@@ -105,11 +106,13 @@ class Pipeline:
         self, rays: RayArrays, n_rays: int, chance: Chance, *, with_spread: bool = False, with_samples: bool = False
     ) -> Seen:
         """Gradients flow to table and networks."""
-        room = self._room(n_rays)
-        anchor = self.field.table.anchor
-        out, weights, (samples, counts) = _Rendered.apply(anchor, self, room, rays, n_rays, chance, with_spread, with_samples)
-        marched, later, _, kept = counts
-        self._per_ray = (marched / n_rays, later / n_rays, kept / n_rays)
+        anchor, room = self.field.table.anchor, self._room(n_rays)
+        options = (rays, n_rays, chance, with_spread, with_samples)
+        out, weights, (samples, counts) = _Rendered.apply(anchor, self, room, *options)
+        while not self._had_room(room.size, n_rays, counts):
+            room = self._room(n_rays)
+            out, weights, (samples, counts) = _Rendered.apply(anchor, self, room, *options)
+        marched, later = counts[:2]
         if not out.requires_grad:
             self.give_back(room, rays)
         spread = out[:, 5] if with_spread else None
@@ -126,6 +129,14 @@ class Pipeline:
         size = Size(room_for(n_rays), first, later, kept)
         free = self._free.get(size)
         return free.pop() if free else Rendering(size, self.field.widths)
+
+    def _had_room(self, size: Size, n_rays: int, counts: list[int]) -> bool:
+        """Whether nothing was left out, which is seldom; and learn from the counts how much room the next rendering needs."""
+        marched, later, _, kept = counts
+        before = self._per_ray or (0.0, 0.0, 0.0)
+        now = (marched / n_rays, later / n_rays, kept / n_rays)
+        self._per_ray = tuple(max(new, FORGOTTEN * old) for new, old in zip(now, before, strict=True))  # type: ignore[assignment]
+        return marched <= size.first and later <= size.later and kept <= size.kept
 
     def _most_per_ray(self) -> int:
         return self.grid.sampler.settings.max_samples_per_ray

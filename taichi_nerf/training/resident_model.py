@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from taichi_nerf.rays import Rays, RenderedRays, Samples
-from taichi_nerf.rendering import RAYS_AT_ONCE, Picture, RenderedBatch
+from taichi_nerf.rendering import Picture, RenderedBatch
 from taichi_nerf.resident.adam import ResidentAdam
 from taichi_nerf.resident.arrays import RayArrays
 from taichi_nerf.resident.field import ResidentField, misfit
@@ -23,6 +23,7 @@ from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.ngp_model import NgpModel, groups_of
 from taichi_nerf.training.setting_values import SettingsError
 
+RAYS_AT_ONCE = 2**12  # of a picture
 NO_CHANCE = Chance(0, shift=False, look=0.0)
 
 

@@ -114,6 +114,19 @@ def test_rays_made_by_torch_and_rays_made_on_the_device_look_alike(scene_folder,
     torch.testing.assert_close(own.color, taken.color)
 
 
+def test_where_room_is_lacking_nothing_is_lost(scene_folder, gpu):
+    _, resident = pair(scene_folder, gpu)
+    pixels, views, _ = some_rays(resident)
+    pipeline = resident.pipeline
+    with torch.no_grad():
+        expected = pipeline.render(pipeline.rays(pixels, views), len(views), FIXED)
+        pipeline._per_ray = (1.0, 0.0, 1.0)
+        seen = pipeline.render(pipeline.rays(pixels, views), len(views), FIXED)
+    assert expected.n_marched > 2**12  # more than the least room
+    assert seen.n_marched == expected.n_marched
+    torch.testing.assert_close(seen.color, expected.color, rtol=0, atol=0)
+
+
 def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(scene_folder, gpu):
     plain, resident = pair(scene_folder, gpu)
     ours, theirs = resident.optimiser(), plain.optimiser()
