@@ -28,9 +28,14 @@ class Asked(NamedTuple):
     scene: Path | None
     seconds: list[float] | None
     preset: str | None
+    settings: tuple[str, ...]
 
 
-TAKES = {"kernels": ("only", "n"), "training": ("scene", "seconds", "preset"), "quality": ("scene", "seconds", "preset")}
+TAKES = {
+    "kernels": ("only", "n"),
+    "training": ("scene", "seconds", "preset", "settings"),
+    "quality": ("scene", "seconds", "preset"),
+}
 NAMES = ("kernels", "scenes", "training", "quality", "nerf", "scales", "samplers")
 
 
@@ -42,12 +47,14 @@ NAMES = ("kernels", "scenes", "training", "quality", "nerf", "scales", "samplers
 @click.option("--scene", type=click.Path(path_type=Path), help="Train on this one, for training and quality.")
 @click.option("--seconds", callback=budgets, metavar="S[,S…]", help="Time budgets, for training and quality.")
 @click.option("--preset", type=click.Choice(["fast", "default", "quality"]), help="Settings to begin with, for the same.")
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="A setting, for training; may be repeated.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")
 def benchmark(name: str, json_file: Path | None, **options: Any) -> None:
     """Time the parts of the system.
 
     `kernels`: every one forward and backward against its plain-torch reference. `scenes`: reading 100 pictures of 800 x 800 and
-    building batches of rays from them. `training`: the stages of a step, over 20 seconds on a procedural scene. `quality`: how
+    building batches of rays from them. `training`: the stages and kernels of a step and what
+    crosses between host and device, over 20 seconds on a procedural scene. `quality`: how
     good a scene's test views are after each of some time budgets. `nerf`: a step of NeRF against the same network written
     plainly in torch. `scales`: mip-NeRF against NeRF on thin things at four sizes, two minutes each. `samplers`: the occupancy
     grid against proposals on a scene that goes on, a minute each.
@@ -61,6 +68,7 @@ def benchmark(name: str, json_file: Path | None, **options: Any) -> None:
     for option, value in asked._asdict().items():
         if option != "arch" and value not in (None, ()) and option not in TAKES.get(name, ()):
             takers = " and ".join(taker for taker, taken in TAKES.items() if option in taken)
+            option = "set" if option == "settings" else option
             raise click.UsageError(f"--{option} is for {takers}; `benchmark {name}` does not take it")
     if name == "quality" and asked.scene is None:
         raise click.UsageError("benchmark quality trains on a scene of yours: give --scene")
@@ -104,7 +112,7 @@ def measure_training(asked: Asked) -> tuple[str, str]:
 
     backend, lasting = start(asked.arch), max(asked.seconds or [20.0])
     click.echo(f"{'making a scene of 100 views, ' if asked.scene is None else ''}training for {lasting:g} s", err=True)
-    result = training.run(asked.scene, lasting, [], backend, asked.preset or "default")
+    result = training.run(asked.scene, lasting, list(asked.settings), backend, asked.preset or "default")
     return training.table(result, backend), training.as_json(result, backend)
 
 

@@ -1,10 +1,13 @@
 """Train on a procedural scene and tell where the time of a step goes.
 
     python benchmarks/training.py [--scene DIR] [--seconds 20] [--preset fast] [--set field.log2_table_size=19] [--json FILE]
-    taichi-nerf benchmark training
+    taichi-nerf benchmark training --arch vulkan --set backend.resident=false
 
 Each stage is timed where the trainer calls it, means over the second half of the run; "the rest" is what lies between.
-The first line of the table is throughput over that half.
+The first line of the table is throughput over that half; the second what crossed between host and device where a backend copies
+(launch.py tells how it is counted), how many kernels were launched, and how often the host waited for them.
+A training that stays on the device does not wait for its stages, so they tell little there: a few more steps after the end, in
+which the host waits for every kernel, tell how long each of them takes.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,15 +26,19 @@ from unittest.mock import patch
 import torch
 
 from taichi_nerf.benchmarks.kernels import now
+from taichi_nerf.launch import watching
 from taichi_nerf.ops import compositing
 from taichi_nerf.procedural import make_scene
-from taichi_nerf.runtime import Backend, start
+from taichi_nerf.runtime import Backend, Traffic, start, traffic
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.training.config import Config, RunSettings, SceneSettings
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.presets import choose
+from taichi_nerf.training.resident_model import ResidentNgpModel
 from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.trainer import Trainer
+
+MOST_KERNELS = 16  # lines of the table; the JSON has all
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,13 @@ class Result:
     shaded_per_ray: float  # looked at in full
     step: float  # milliseconds
     stages: dict[str, float]  # milliseconds of a step
+    is_resident: bool
+    uploaded: float  # bytes of a step, on backends that copy
+    downloaded: float
+    launches: float  # of a step
+    waits: float  # of the host for the device, on backends that copy
+    device_peak: int  # bytes of arrays on the device, torch's on CUDA included; 0 where torch's memory is the host's
+    kernels: dict[str, tuple[float, float]]  # launches of a step and milliseconds, each waited for
 
 
 class Clock:
@@ -71,6 +85,7 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
     trainer.warm_up()
     model, rows = trainer.model, []
     looked_at: list[int] = []
+    crossings: list[Traffic] = []
     composite = compositing.composite_rays
 
     def counted(density: torch.Tensor, *others: Any) -> Any:
@@ -78,25 +93,30 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
         return composite(density, *others)
 
     parts = (
-        ("occupancy grid, every 16th step", model, "before_step"),
-        ("pixels", trainer, "draw"),
-        ("rays", model.rig, "rays"),
-        ("march", model.sampler, "forward"),
-        ("glance: encode, density network", model.field, "glance"),
-        ("choose what is visible", compositing, "visible_samples"),
-        ("look: both networks", model.field, "forward"),
-        ("backward", torch.Tensor, "backward"),
-        ("Adam", trainer.optimiser, "step"),
-        ("guard", trainer.guard, "accepts"),
+        parts_of_resident(trainer)
+        if isinstance(model, ResidentNgpModel)
+        else (
+            ("occupancy grid, every 16th step", model, "before_step"),
+            ("pixels", trainer, "draw"),
+            ("rays", model.rig, "rays"),
+            ("march", model.sampler, "forward"),
+            ("glance: encode, density network", model.field, "glance"),
+            ("choose what is visible", compositing, "visible_samples"),
+            ("look: both networks", model.field, "forward"),
+            ("backward", torch.Tensor, "backward"),
+            ("Adam", trainer.optimiser, "step"),
+            ("guard", trainer.guard, "accepts"),
+        )
     )
     with ExitStack() as stack:
         for stage, owner, name in parts:
             stack.enter_context(patch.object(owner, name, clock.timed(stage, getattr(owner, name))))
         stack.enter_context(patch.object(compositing, "composite_rays", clock.timed("composite", counted)))
         while not trainer.is_done:
-            before = time.perf_counter()
+            before, crossed = time.perf_counter(), replace(traffic)
             rows.append(trainer.step())
             clock.end_step(1e3 * (time.perf_counter() - before))
+            crossings.append(since(crossed))
     half = len(rows) // 2
     seconds = rows[-1].seconds - rows[half - 1].seconds
     n_rays, n_samples = sum(row.n_rays for row in rows[half:]), sum(row.n_samples for row in rows[half:])
@@ -105,22 +125,66 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
         for name in [*(part[0] for part in parts), "composite", "the rest"]
     }
     step = statistics.fmean(step["step"] for step in clock.steps[half:])
-    looked = sum(looked_at[half:]) / n_rays
-    return Result(n_rays / seconds, n_samples / seconds, n_samples / n_rays, looked, step, stages)
+    looked = model.pipeline.kept_per_ray if isinstance(model, ResidentNgpModel) else sum(looked_at[half:]) / n_rays
+    means = {
+        name: statistics.fmean(getattr(crossing, name) for crossing in crossings[half:])
+        for name in ("uploaded", "downloaded", "n_launches", "n_waits")
+    }
+    on_gpu = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return Result(
+        n_rays / seconds, n_samples / seconds, n_samples / n_rays, looked, step, stages, isinstance(model, ResidentNgpModel),
+        means["uploaded"], means["downloaded"], means["n_launches"], means["n_waits"], traffic.peak + on_gpu,
+        kernels_of_a_step(trainer),
+    )  # fmt: skip
+
+
+def parts_of_resident(trainer: Trainer) -> tuple[tuple[str, Any, str], ...]:
+    model: Any = trainer.model
+    return (
+        ("occupancy grid, every 16th step", model, "before_step"),
+        ("pixels", trainer, "draw"),
+        ("rays", model, "rays"),
+        ("render, until torch has it", model.pipeline, "render"),
+        ("backward", torch.Tensor, "backward"),
+        ("finite gradients", model, "gradients_are_finite"),
+        ("Adam", trainer.optimiser, "step"),
+    )
+
+
+def since(before: Traffic) -> Traffic:
+    """What has crossed."""
+    return Traffic(**{field.name: getattr(traffic, field.name) - getattr(before, field.name) for field in fields(Traffic)})
+
+
+def kernels_of_a_step(trainer: Trainer, n_steps: int = 4) -> dict[str, tuple[float, float]]:
+    """Launches and milliseconds by kernel, longest first, from a few steps that wait for each."""
+    found: dict[str, list[float]] = defaultdict(list)
+    with watching(lambda name, milliseconds: found[name].append(milliseconds)):
+        for _ in range(n_steps):
+            trainer.step()
+    longest = sorted(found.items(), key=lambda item: -sum(item[1]))
+    return {name: (len(times) / n_steps, sum(times) / n_steps) for name, times in longest}
 
 
 def table(result: Result, backend: Backend) -> str:
+    crossing = f"{result.uploaded + result.downloaded:,.0f} bytes between host and device a step ({result.uploaded:,.0f} up)"
+    where = "stays on the device" if result.is_resident else "through torch"
     lines = [
         f"{backend.arch} on {backend.device_name}, {torch.get_num_threads()} torch threads; means over the last half",
         "",
         f"{result.samples_per_second / 1e6:.2f} M samples/s, {result.rays_per_second / 1e3:.0f} k rays/s; "
         f"{result.samples_per_ray:.1f} samples a ray, {result.shaded_per_ray:.1f} of them looked at in full",
+        f"{where}: {crossing if backend.copies else 'nothing is copied'}, {result.launches:.1f} launches"
+        + (f", {result.waits:.1f} waits" if backend.copies else "")
+        + (f"; device arrays {result.device_peak / 2**20:.0f} MiB at most" if result.device_peak else ""),
         "",
         "| stage | ms of a step | share |",
         "|---|--:|--:|",
     ]
     lines += [f"| {name} | {ms:.2f} | {100 * ms / result.step:.0f} % |" for name, ms in result.stages.items()]
-    return "\n".join([*lines, f"| all | {result.step:.2f} | |"])
+    lines += [f"| all | {result.step:.2f} | |", "", "| kernel, waited for | launches | ms of a step |", "|---|--:|--:|"]
+    lines += [f"| {name} | {count:.1f} | {ms:.2f} |" for name, (count, ms) in list(result.kernels.items())[:MOST_KERNELS]]
+    return "\n".join(lines)
 
 
 def run(scene_folder: Path | None, seconds: float, settings: list[str], backend: Backend, preset: str = "default") -> Result:

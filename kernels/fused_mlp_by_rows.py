@@ -47,6 +47,13 @@ def multiply_rows(
 
 
 @ti.func
+def threads_for(n, start, n_threads):
+    """As many as have 8 rows each, and a group to share the rest: row r of a thread is start + r threads + thread."""
+    wanted = (ti.max(n - start, 0) + BLOCK - 1) // BLOCK
+    return ti.min((wanted + GROUP - 1) // GROUP * GROUP, n_threads)
+
+
+@ti.func
 def fetch_rows(rows: ti.template(), first, last, thread, n_threads, n_values, hidden: ti.template()):
     """A thread's rows first + thread, first + thread + n_threads, …; the last row stands in for those behind it."""
     for k in range(rows.shape[1]):
@@ -56,20 +63,21 @@ def fetch_rows(rows: ti.template(), first, last, thread, n_threads, n_values, hi
 
 @ti.kernel
 def forward_by_rows(
-    n: ti.i32,
+    n: ti.types.ndarray(ndim=1),  # [>= 1] first of all: how many rows there are, which the host need not know
     rows: ti.types.ndarray(ndim=2),  # [>= n, n_in]
     weights: ti.types.ndarray(ndim=1),  # [n_weights]
     layers: ti.types.ndarray(ndim=2),  # [n_layers, 3]: first weight, n_in, n_out
     output: ti.i32,  # one of activations.OUTPUT
     start: ti.i32,
-    n_threads: ti.i32,
+    most_threads: ti.i32,
     hidden: ti.types.ndarray(ndim=1),  # [n_threads * 8 * 2 * 64] room to work in
     out: ti.types.ndarray(ndim=2),  # [>= n, n_out]
 ):
-    """Rows start to start + 8 n_threads."""
-    for thread in range(n_threads):
+    """Rows start to start + 8 most_threads."""
+    for thread in range(threads_for(n[0], start, most_threads)):
+        n_threads = threads_for(n[0], start, most_threads)
         n_layers = layers.shape[0]
-        fetch_rows(rows, start, n - 1, thread, n_threads, 2 * SIDE, hidden)
+        fetch_rows(rows, start, n[0] - 1, thread, n_threads, 2 * SIDE, hidden)
         for layer in range(n_layers):
             first, n_in, n_out = layers[layer, 0], layers[layer, 1], layers[layer, 2]
             for block in range((n_out + BLOCK - 1) // BLOCK):
@@ -82,13 +90,13 @@ def forward_by_rows(
                             i = start + r * n_threads + thread
                             if layer < n_layers - 1:
                                 hidden[spot(to + unit + u, r, thread, 2 * SIDE)] = activations.rectified(sums[u][r])
-                            elif i < n:
+                            elif i < n[0]:
                                 out[i, unit + u] = activations.activated(sums[u][r], output)
 
 
 @ti.kernel
 def forward_by_rows_adjoint(
-    n: ti.i32,
+    n: ti.types.ndarray(ndim=1),  # [>= 1] first of all: how many rows there are, which the host need not know
     rows: ti.types.ndarray(ndim=2),  # [>= n, n_in]
     weights: ti.types.ndarray(ndim=1),  # [n_weights]
     layers: ti.types.ndarray(ndim=2),  # [n_layers, 3]
@@ -97,15 +105,16 @@ def forward_by_rows_adjoint(
     output: ti.i32,  # one of activations.OUTPUT
     with_rows: ti.template(),
     start: ti.i32,
-    n_threads: ti.i32,
+    most_threads: ti.i32,
     hidden: ti.types.ndarray(ndim=1),  # [n_threads * 8 * n_layers * 64], the layers' inputs
     deltas: ti.types.ndarray(ndim=1),  # [n_threads * 8 * n_layers * 64], the cotangents of their outputs
     out_rows: ti.types.ndarray(ndim=2),  # [>= n, n_in], if with_rows
 ):
-    """Rows start to start + 8 n_threads: the hidden layers once more, then the cotangents from the last layer to the first."""
-    for thread in range(n_threads):
+    """Rows start to start + 8 most_threads: the hidden layers once more, then the cotangents from the last layer to the first."""
+    for thread in range(threads_for(n[0], start, most_threads)):
+        n_threads = threads_for(n[0], start, most_threads)
         n_layers, n_values = layers.shape[0], layers.shape[0] * SIDE
-        fetch_rows(rows, start, n - 1, thread, n_threads, n_values, hidden)
+        fetch_rows(rows, start, n[0] - 1, thread, n_threads, n_values, hidden)
         for layer in range(n_layers - 1):
             first, n_in, n_out = layers[layer, 0], layers[layer, 1], layers[layer, 2]
             for block in range((n_out + BLOCK - 1) // BLOCK):
@@ -120,7 +129,7 @@ def forward_by_rows_adjoint(
             for r in range(BLOCK):
                 i = start + r * n_threads + thread
                 delta = real(weights, 0)
-                if i < n:
+                if i < n[0]:
                     delta = grad[i, o] * activations.slope(real(weights, 1) * out[i, o], output)
                 deltas[spot((n_layers - 1) * SIDE + o, r, thread, n_values)] = delta
         for back in range(n_layers if ti.static(with_rows) else n_layers - 1):
@@ -139,7 +148,7 @@ def forward_by_rows_adjoint(
                                 deltas[spot(x - SIDE + unit + u, r, thread, n_values)] = delta
                             if ti.static(with_rows):
                                 i = start + r * n_threads + thread
-                                if layer == 0 and i < n:
+                                if layer == 0 and i < n[0]:
                                     out_rows[i, unit + u] = sums[u][r]
 
 
@@ -159,14 +168,15 @@ def block_of(layers: ti.template(), task):
 
 @ti.kernel
 def weights_by_blocks_adjoint(
+    n: ti.types.ndarray(ndim=1),  # [>= 1]
     layers: ti.types.ndarray(ndim=2),  # [n_layers, 3]
     hidden: ti.types.ndarray(ndim=1),  # [n_threads * 8 * n_layers * 64]
     deltas: ti.types.ndarray(ndim=1),  # [n_threads * 8 * n_layers * 64]
-    n_threads: ti.i32,
+    start: ti.i32,
+    most_threads: ti.i32,
     n_blocks: ti.i32,  # of 8 x 8 weights, in all layers
-    n_shares: ti.i32,  # divides n_threads
-    is_first: ti.i32,  # clears what `partial` holds
-    partial: ti.types.ndarray(ndim=2),  # [n_weights, n_shares], added to
+    n_shares: ti.i32,
+    partial: ti.types.ndarray(ndim=2),  # [n_weights, n_shares], added to but by the first
 ):
     """Σ over the rows of delta[o] x[i]: each share takes the rows of every n_shares-th thread of the pass before."""
     for q in range(n_blocks * n_shares):
@@ -174,7 +184,8 @@ def weights_by_blocks_adjoint(
         layer, output, inner = block_of(layers, q // n_shares)
         first, n_in, n_out, x = layers[layer, 0], layers[layer, 1], layers[layer, 2], layer * SIDE
         sums = [lanes_of(real(deltas, 0), BLOCK) for _ in range(BLOCK)]
-        for turn in range(n_threads // n_shares * BLOCK):
+        n_threads = threads_for(n[0], start, most_threads)
+        for turn in range((n_threads - share + n_shares - 1) // n_shares * BLOCK):
             thread, r = share + turn // BLOCK * n_shares, turn % BLOCK
             line = lanes_of(real(deltas, 0), BLOCK)
             for j in ti.static(range(BLOCK)):
@@ -187,7 +198,7 @@ def weights_by_blocks_adjoint(
             for j in ti.static(range(BLOCK)):
                 if output + u < n_out and inner + j < n_in:
                     place = first + (output + u) * n_in + inner + j
-                    old = partial[place, share] if is_first == 0 else real(deltas, 0)
+                    old = partial[place, share] if start != 0 else real(deltas, 0)
                     partial[place, share] = old + sums[u][j]
 
 

@@ -80,8 +80,9 @@ def intersect_boxes_adjoint(
             slope = -1 / ti.select(d == 0, 1, d)
             by_enter, by_leave = of_enter * slope, of_leave * slope
             out_origins[ray, axis] = ti.select(enters == axis, by_enter, 0) + ti.select(leaves == axis, by_leave, 0)
-            out_directions[ray, axis] = (ti.select(enters == axis, by_enter * t_enter, 0)
-                                         + ti.select(leaves == axis, by_leave * t_leave, 0))
+            out_directions[ray, axis] = ti.select(enters == axis, by_enter * t_enter, 0) + ti.select(
+                leaves == axis, by_leave * t_leave, 0
+            )
 
 
 @ti.func

@@ -48,6 +48,18 @@ def powers(x, y):
     return ti.Vector([one, x, x2, x3, x2 * x2 - y2 * y2]), ti.Vector([zero, y, y2, y3, 2 * x2 * y2])
 
 
+@ti.func
+def write_harmonics(x, y, z, degree: ti.template(), out: ti.template(), row, column):
+    """All harmonics of a direction, into a row of `out` from `column` on."""
+    a, b = powers(x, y)
+    for l in ti.static(range(degree + 1)):  # noqa: E741 - the band, in everyone's notation
+        for m in ti.static(range(l + 1)):
+            q = polynomial(z, LEGENDRE[l][m])
+            out[row, column + l * l + l + m] = q * a[m]
+            if ti.static(m > 0):
+                out[row, column + l * l + l - m] = q * b[m]
+
+
 @ti.kernel
 def evaluate_harmonics(
     directions: ti.types.ndarray(ndim=2),  # [n_directions, 3]
@@ -55,14 +67,7 @@ def evaluate_harmonics(
     out: ti.types.ndarray(ndim=2),  # [n_directions, (degree + 1)²]
 ):
     for i in range(directions.shape[0]):
-        z = directions[i, 2]
-        a, b = powers(directions[i, 0], directions[i, 1])
-        for l in ti.static(range(degree + 1)):  # noqa: E741 - the band, in everyone's notation
-            for m in ti.static(range(l + 1)):
-                q = polynomial(z, LEGENDRE[l][m])
-                out[i, l * l + l + m] = q * a[m]
-                if ti.static(m > 0):
-                    out[i, l * l + l - m] = q * b[m]
+        write_harmonics(directions[i, 0], directions[i, 1], directions[i, 2], degree, out, i, 0)
 
 
 @ti.kernel

@@ -7,7 +7,9 @@ follow from types and template values alone, so they are remembered here; what i
 numbers. The first call of each form is Taichi's own, and so is every call of a function that is no kernel.
 """
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import taichi as ti
@@ -29,7 +31,19 @@ class _Form(NamedTuple):
 
 _forms: dict[Any, _Form] = {}  # by kernel, template values, and types and dimensions of arrays
 _manners: dict[Any, str | None] = {}  # by kernel, a letter for each parameter; None: not for us
+_watcher: Callable[[str, float], None] | None = None
 _generation = 0  # of the backend that the forms were compiled for
+
+
+@contextlib.contextmanager
+def watching(watcher: Callable[[str, float], None]) -> Iterator[None]:
+    """Tell of every launch: the kernel's name, and the milliseconds until the device was through with it."""
+    global _watcher
+    _watcher, former = watcher, _watcher
+    try:
+        yield
+    finally:
+        _watcher = former
 
 
 def launch(kernel: Callable[..., None], *arguments: Any) -> None:
@@ -42,6 +56,10 @@ def launch(kernel: Callable[..., None], *arguments: Any) -> None:
     if kernel not in _manners:
         _manners[kernel] = _manners_of(kernel)
     manners = _manners[kernel]
+    runtime.traffic.n_launches += 1
+    before = time.perf_counter()
+    if manners is not None and runtime.current().copies:
+        _count_copies(kernel, arguments)
     if manners is None:
         kernel(*arguments)
         return
@@ -57,6 +75,25 @@ def launch(kernel: Callable[..., None], *arguments: Any) -> None:
         _forms[tuple(key)] = _form_of(kernel, arguments)
     else:
         _run(form, manners, arguments)
+    if _watcher is not None:
+        ti.sync()
+        _watcher(kernel.__name__, 1e3 * (time.perf_counter() - before))
+
+
+def _count_copies(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Tensors are copied to the device before a launch, those called out… back after it instead.
+
+    One that a kernel both reads and writes goes both ways; few do, and they are counted once.
+    """
+    names, waits = [parameter.name for parameter in kernel._primal.arguments], False
+    for name, value in zip(names, arguments, strict=True):
+        if isinstance(value, Tensor):
+            if name.startswith("out"):
+                runtime.traffic.downloaded += value.nbytes
+                waits = True
+            else:
+                runtime.traffic.uploaded += value.nbytes
+    runtime.traffic.n_waits += waits
 
 
 def _run(form: _Form, manners: str, arguments: tuple[Any, ...]) -> None:

@@ -11,11 +11,13 @@ import ctypes.util
 import functools
 import io
 import json
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,23 @@ class Probe:
         return bool(SOFTWARE_DEVICES.search(self.device_name))
 
 
+@dataclass
+class Traffic:
+    """What crossed between host and device so far, on backends that copy, and how many kernels were launched on any."""
+
+    n_launches: int = 0
+    n_waits: int = 0  # of the host for the device
+    uploaded: int = 0  # bytes, as are
+    downloaded: int = 0
+    allocated: int = 0  # of DeviceArrays
+    peak: int = 0  # of these at a time
+
+    def allocate(self, n_bytes: int) -> None:
+        self.allocated += n_bytes
+        self.peak = max(self.peak, self.allocated)
+
+
+traffic = Traffic()
 _current: Backend | None = None
 _generation = 0
 
@@ -240,6 +259,10 @@ class DeviceArray:
         self._generation = _generation
         self._data = _ndarray(dtype, shape)
         self._grad = _ndarray(dtype, shape) if requires_grad else None
+        self.nbytes = math.prod(shape) * dtype.itemsize
+        n_bytes = self.nbytes * (1 + requires_grad)
+        traffic.allocate(n_bytes)
+        weakref.finalize(self, traffic.allocate, -n_bytes)
         # What autograd sees of this array: a tensor without elements whose history leads backward to the op.
         self.anchor = torch.zeros(0, dtype=torch.float32, requires_grad=requires_grad)
 
@@ -255,6 +278,7 @@ class DeviceArray:
         """Upload. Shape and dtype have to be the array's own."""
         if tuple(values.shape) != self.shape or values.dtype != self.dtype:
             raise ValueError(f"expected {self.dtype} of shape {self.shape}, got {values.dtype} of {tuple(values.shape)}")
+        traffic.uploaded += self.nbytes
         self.data.from_numpy(values.detach().cpu().contiguous().numpy())
 
     def to_torch(self) -> "torch.Tensor":
@@ -289,7 +313,10 @@ def _ndarray(dtype: "torch.dtype", shape: tuple[int, ...]) -> Any:
 def _downloaded(array: Any) -> "torch.Tensor":
     import torch
 
-    return torch.from_numpy(array.to_numpy()).to(current().torch_device)
+    values = array.to_numpy()
+    traffic.n_waits += 1
+    traffic.downloaded += values.nbytes
+    return torch.from_numpy(values).to(current().torch_device)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ SOURCES += [("taichi_nerf.apps", ROOT / "apps"), ("taichi_nerf.benchmarks", ROOT
 RULES = {
     "kernels": (
         {"kernels.device_functions", "kernels.activations", "kernels.hash_grid_cells"}
-        | {"kernels.procedural_shapes", "kernels.procedural_textures"},
+        | {"kernels.procedural_shapes", "kernels.procedural_textures"}
+        | {"kernels.occupancy_grid", "kernels.spherical_harmonics", "kernels.resident_rays"},
         {"taichi"},
     ),
     "cameras": (set(), {"numpy"}),
@@ -23,7 +24,7 @@ RULES = {
     "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
     "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes", "trajectories"}, {"torch", "numpy", "imageio"}),
     "ndc": ({"scenes.scene_data"}, {"torch"}),
-    "fields": ({"fields", "ops", "rays"}, {"torch"}),
+    "fields": ({"fields", "ops", "rays", "runtime"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
     "weights": ({"weights", "fields"}, {"torch", "numpy"}),
     "priors": ({"priors", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
@@ -45,8 +46,13 @@ RULES = {
             "weights",
             "priors",
             "few_view_losses",
+            "resident",
         },
         {"torch", "numpy", "imageio", "trimesh"},
+    ),
+    "resident": (
+        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "camera_rig"},
+        {"torch"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
     "losses": ({"ops", "rays"}, {"torch"}),
@@ -133,9 +139,7 @@ def test_matplotlib_is_imported_by_the_two_files_that_draw_with_it():
 
 
 def test_viser_is_known_to_one_file_and_imported_when_it_is_needed():
-    found = {
-        name for name, file in modules() for module, _ in imports(file) if module.split(".")[0] in ("viser", "websockets")
-    }
+    found = {name for name, file in modules() for module, _ in imports(file) if module.split(".")[0] in ("viser", "websockets")}
     assert found == {"viewer.server"}
     top = ast.parse((ROOT / "taichi_nerf/viewer/server.py").read_text()).body
     assert not [node for node in top if isinstance(node, ast.Import) and node.names[0].name.startswith(("viser", "websockets"))]

@@ -239,5 +239,5 @@ def test_rays_are_cut_to_what_is_occupied_without_losing_a_sample(backend, n_cas
     assert len(wanted.t_starts) > 1000
     found.thickness.zero_()
     found.bits.zero_()
-    found._find_reach()
+    found.find_reach()
     assert len(found(rays).t_starts) == 0

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field, Glance
-from taichi_nerf.fields.mlp import Mlp, Precision
+from taichi_nerf.fields.mlp import Mlp, MlpSettings, Precision
+from taichi_nerf.fields.mlp_choice import chosen
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid, spherical_harmonics
 
@@ -36,6 +37,7 @@ class HashGridSettings:
     log_density: float = 0.0  # of a new field
     n_appearance: int = 0  # numbers of an image's embedding; 0: none
     precision: Precision = "float32"
+    mlp: MlpSettings = MlpSettings()
 
 
 class HashGridField(Field):
@@ -62,10 +64,15 @@ class HashGridField(Field):
         self._packed: Tensor | None = None
         self._packed_version, self._is_watched = -1, False
         n_hidden = settings.n_hidden
-        self.density_mlp = Mlp((n_encoded, n_hidden, settings.n_geometry), generator, settings.precision)
+        self.density_mlp = self._network((n_encoded, n_hidden, settings.n_geometry), generator)
         n_seen = settings.n_geometry + (settings.harmonics + 1) ** 2 + settings.n_appearance
-        self.color_mlp = Mlp((n_seen, *[n_hidden] * settings.n_color_layers, 3), generator, settings.precision)
+        self.color_mlp = self._network((n_seen, *[n_hidden] * settings.n_color_layers, 3), generator)
         self.appearance = nn.Parameter(torch.zeros(n_images if settings.n_appearance else 0, settings.n_appearance))
+
+    def _network(self, widths: tuple[int, ...], generator: torch.Generator) -> Mlp:
+        precision = self.settings.precision
+        implementation = chosen(self.settings.mlp.implementation, widths, precision)
+        return Mlp(widths, generator, precision, implementation=implementation)
 
     def forward(
         self, positions: Tensor, directions: Tensor, image_ids: Tensor | None = None, features: Tensor | None = None

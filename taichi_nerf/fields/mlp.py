@@ -6,6 +6,7 @@ of microseconds; and where the processor multiplies bfloat16, that is what it mu
 cores of a Zen 5: 60 million rows/s forward through 32-64-16, 20 million forward and backward; in float32 26 and 7.5.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -13,8 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from taichi_nerf.ops.fused_mlp import fused_mlp
+
 Precision = Literal["float32", "bfloat16"]
+Implementation = Literal["auto", "torch", "taichi"]
 CHUNK, LEAST = 8192, 256  # rows of a chunk; those of the last one are the next power of two
+
+
+@dataclass(frozen=True)
+class MlpSettings:
+    # torch's matrix products, or the fused kernel, which computes in float32; auto: the faster (`mlp_choice`).
+    implementation: Implementation = "auto"
 
 
 def best_precision(device: torch.device) -> Precision:
@@ -29,9 +39,13 @@ class Mlp(nn.Module):
     """Layers of the given widths, the input's first: `Mlp((32, 64, 16))`."""
 
     def __init__(
-        self, widths: tuple[int, ...], generator: torch.Generator, precision: Precision = "float32", biases: bool = False
-    ):
+        self, widths: tuple[int, ...], generator: torch.Generator, precision: Precision = "float32", biases: bool = False,
+        implementation: Implementation = "torch",
+    ):  # fmt: skip
         super().__init__()
+        self.widths, self.is_fused = widths, implementation == "taichi"
+        if self.is_fused and biases:
+            raise ValueError("the fused kernel takes no biases")
         self.dtype = getattr(torch, precision)
         bounds = [(6 / (n_in + n_out)) ** 0.5 for n_in, n_out in pairwise(widths)]  # Glorot
         self.weights = nn.ParameterList(
@@ -41,6 +55,9 @@ class Mlp(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in widths[1:] if biases)
 
     def forward(self, rows: Tensor) -> Tensor:  # [n, widths[0]] → [n, widths[-1]], of the network's precision
+        if self.is_fused:
+            flat = torch.cat([weight.reshape(-1) for weight in self.weights])
+            return fused_mlp(rows.float(), flat, widths=self.widths)
         weights = [weight.to(self.dtype) for weight in (*self.weights, *self.biases)]
         return _Layers.apply(rows.to(self.dtype), len(self.weights), *weights)
 

@@ -40,9 +40,9 @@ def adam(
 
 
 def adam_(
-    values: Tensor,  # of any shape, with a gradient
-    mean: Tensor,  # of that shape
-    mean_square: Tensor,  # of that shape
+    values: Tensor | DeviceArray,  # of any shape, with a gradient
+    mean: Tensor | DeviceArray,  # of that shape
+    mean_square: Tensor | DeviceArray,  # of that shape
     *,
     step: int,
     learning_rate: float,

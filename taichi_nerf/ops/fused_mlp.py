@@ -74,33 +74,39 @@ class Workspace:
 
 
 def fused_mlp_(
-    rows: Tensor,  # [n, widths[0]]
-    weights: Tensor,  # [n_weights]
-    out: Tensor,  # [n, widths[-1]], overwritten
+    rows: Tensor | DeviceArray,  # [n, widths[0]]
+    weights: Tensor | DeviceArray,  # [n_weights]
+    out: Tensor | DeviceArray,  # [n, widths[-1]], overwritten
     *,
     widths: tuple[int, ...],
     output: Output = "none",
     storage: Storage = "float32",
     n_rows: int | None = None,
     workspace: Workspace | None = None,
+    counted: DeviceArray | None = None,  # [>= 1] int32
 ) -> None:
-    """`fused_mlp` into `out`, of the first `n_rows` rows (all by default). Keeps nothing for the backward pass."""
+    """`fused_mlp` into `out`, of the first `n_rows` rows (all by default). Keeps nothing for the backward pass.
+
+    `counted`, on GPUs, holds first of all how many of those rows there really are: a number that the host need not know.
+    """
     arrays = {"rows": (rows, widths[:1]), "out": (out, widths[-1:])}
     n = _check("fused_mlp_", widths, output, storage, arrays, weights, n_rows=n_rows)
     workspace = workspace or Workspace(widths, n, weights.dtype)
-    _forward(n, plain(rows), plain(weights), widths, output, workspace, _in_place("fused_mlp_", "out", out))
+    count = _on_device("fused_mlp_", counted)
+    _forward(n, plain(rows), plain(weights), widths, output, workspace, _in_place("fused_mlp_", "out", out), count)
 
 
 def fused_mlp_backward_(
-    rows: Tensor,  # [n, widths[0]]
-    weights: Tensor,  # [n_weights]
-    out: Tensor,  # [n, widths[-1]] from `fused_mlp_`; out.grad holds its cotangents
+    rows: Tensor | DeviceArray,  # [n, widths[0]]
+    weights: Tensor | DeviceArray,  # [n_weights]
+    out: Tensor | DeviceArray,  # [n, widths[-1]] from `fused_mlp_`; out.grad holds its cotangents
     *,
     widths: tuple[int, ...],
     output: Output = "none",
     storage: Storage = "float32",
     n_rows: int | None = None,
     workspace: Workspace | None = None,
+    counted: DeviceArray | None = None,  # [>= 1] int32
 ) -> None:
     """Adds to `weights.grad` and overwrites `rows.grad`, each where that array requires a gradient, from `out.grad`."""
     name = "fused_mlp_backward_"
@@ -110,7 +116,17 @@ def fused_mlp_backward_(
     of_rows, of_weights, grad = (_grad_of(name, *pair) for pair in (("rows", rows), ("weights", weights), ("out", out)))
     if grad is None:
         raise ValueError(f"{name}: out.grad has to hold the cotangents of out")
-    _backward(n, plain(rows), plain(weights), plain(out), grad, widths, output, workspace, of_rows, of_weights)
+    count = _on_device(name, counted)
+    _backward(n, plain(rows), plain(weights), plain(out), grad, widths, output, workspace, of_rows, of_weights, count)
+
+
+def _on_device(op: str, counted: Any) -> Any:
+    if counted is None:
+        return None
+    if current().arch == "cpu":
+        raise ValueError(f"{op}: counted is for GPUs; on the cpu backend give n_rows")
+    check(op, lasting=("counted",), counted=(counted, "n_counts", torch.int32))
+    return plain(counted)
 
 
 def _check(
@@ -159,40 +175,48 @@ def _uploaded(widths: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
-def _forward(n: int, rows: Any, weights: Any, widths: Any, output: str, room: Workspace, out: Any) -> None:
+def _forward(
+    n: int, rows: Any, weights: Any, widths: Any, output: str, room: Workspace, out: Any,
+    count: Any = None,
+) -> None:  # fmt: skip
     layers, kind = _uploaded(tuple(widths), current().torch_device), activations.OUTPUT[output]
     if not n:
         return
     if room.is_by_lanes:
         launch(by_lanes.forward_by_lanes, n, rows, weights, layers, kind, room.n_slices, room.n_work, room.work, out)
         return
+    count = _counted(n) if count is None else count
     for start in room.starts(n):
-        launch(by_rows.forward_by_rows, n, rows, weights, layers, kind, start, room.n_threads, room.hidden, out)
+        launch(by_rows.forward_by_rows, count, rows, weights, layers, kind, start, room.n_threads, room.hidden, out)
 
 
 def _backward(
     n: int, rows: Any, weights: Any, out: Any, grad: Any, widths: Any, output: str, room: Workspace,
-    of_rows: Any, of_weights: Any,
+    of_rows: Any, of_weights: Any, count: Any = None,
 ) -> None:  # fmt: skip
     layers, kind = _uploaded(tuple(widths), current().torch_device), activations.OUTPUT[output]
     if not n:
         return
     asked = (of_rows is not None, of_weights is not None)
-    given = (n, rows, weights, layers, out, grad, kind)
+    given = (rows, weights, layers, out, grad, kind)
     target = rows if of_rows is None else of_rows  # kernels need an array, also to leave alone
     if room.is_by_lanes:
-        launch(by_lanes.forward_by_lanes_adjoint, *given, *map(int, asked), room.n_slices, room.n_work, room.work, target)
+        launch(by_lanes.forward_by_lanes_adjoint, n, *given, *map(int, asked), room.n_slices, room.n_work, room.work, target)
         if of_weights is not None:
             launch(by_lanes.weights_adjoint, layers, room.n_slices, room.n_work, room.work, of_weights)
         return
-    kept = (room.hidden, room.deltas)
+    kept, count = (room.hidden, room.deltas), _counted(n) if count is None else count
     for start in room.starts(n):
-        launch(by_rows.forward_by_rows_adjoint, *given, asked[0], start, room.n_threads, *kept, target)
+        launch(by_rows.forward_by_rows_adjoint, count, *given, asked[0], start, room.n_threads, *kept, target)
         if of_weights is not None:
-            shares = (room.n_threads, room.n_blocks, room.n_shares, int(start == 0), room.partial)
-            launch(by_rows.weights_by_blocks_adjoint, layers, *kept, *shares)
+            shares = (start, room.n_threads, room.n_blocks, room.n_shares, room.partial)
+            launch(by_rows.weights_by_blocks_adjoint, count, layers, *kept, *shares)
     if of_weights is not None:
         launch(by_rows.weights_adjoint, room.partial, of_weights)
+
+
+def _counted(n: int) -> Tensor:
+    return torch.tensor([n], dtype=torch.int32, device=current().torch_device)
 
 
 class _FusedMlp(torch.autograd.Function):

@@ -86,7 +86,7 @@ def march_rays(
     launch(ray_marching.merge_rows, bits, resolution, blocks)
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
     rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]
-    lattice = torch.tensor(_lattice(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
+    lattice = torch.tensor(lattice_of(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
     dimming = least_density is not None and most_thickness < math.inf
     light = (plain(least_density) if least_density is not None else lattice, most_thickness)
     grid = (bits, blocks, plain(aabb), lattice, *light, max_samples_per_ray, n_cascades, resolution)
@@ -198,7 +198,7 @@ def _empty_samples(n: int, like: Tensor, spans: Tensor) -> Samples:
     return Samples(like.new_empty(n), like.new_empty(n), spans.new_empty(n), spans)
 
 
-def _lattice(step_size: float, cone_angle: float, max_step: float) -> list[float]:
+def lattice_of(step_size: float, cone_angle: float, max_step: float) -> list[float]:
     """The numbers that describe T, in the order of the constants in `kernels/ray_marching.py`."""
     if cone_angle == 0:
         return [step_size, 1 / step_size, 0, 0, 0, 0, 0, 0]

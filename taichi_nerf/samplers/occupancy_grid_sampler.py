@@ -53,7 +53,7 @@ class OccupancyGridSampler(nn.Module):
         self.register_buffer("least_density", torch.zeros(n_cells, device=box.device))
         self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
         self.register_buffer("reach", box.clone(), persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, _: module._find_reach())
+        self.register_load_state_dict_post_hook(lambda module, _: module.find_reach())
 
     def get_extra_state(self) -> dict[str, float]:
         return {"stretch": self.stretch}
@@ -78,7 +78,7 @@ class OccupancyGridSampler(nn.Module):
             t_near = torch.maximum(t_near, begin)
         return ray_marching.march_rays(
             origins, directions, t_near, t_far, self.bits, self.box,
-            step_size=self.stretch * self.settings.step_size, cone_angle=min(self.stretch * self.settings.cone_angle, 0.5),
+            step_size=self.step_size, cone_angle=self.cone_angle,
             max_step=self.settings.max_step,
             jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
             contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
@@ -102,7 +102,7 @@ class OccupancyGridSampler(nn.Module):
             shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
             positions = self._positions(chosen, shift)
             met = density(positions)
-            occupancy_grid.update_density_(self.thickness, chosen, met * self._step(), decay=self.settings.decay)
+            occupancy_grid.update_density_(self.thickness, chosen, met * self.step_length, decay=self.settings.decay)
             least = self.least_density.index_select(0, chosen)
             self.least_density.index_copy_(0, chosen.long(), torch.minimum(met, self.settings.rise * least + 0.5))
         self.pack()
@@ -121,9 +121,9 @@ class OccupancyGridSampler(nn.Module):
     def pack(self) -> None:
         threshold = -math.log1p(-self.settings.least_alpha)
         self.bits.copy_(occupancy_grid.pack_occupancy(self.thickness, threshold=threshold))
-        self._find_reach()
+        self.find_reach()
 
-    def _find_reach(self) -> None:
+    def find_reach(self) -> None:
         """Of several cascades the outermost box; of one, where something is."""
         low, high = self.box[0], self.box[1]
         n, n_cascades = self.settings.resolution, self.settings.n_cascades
@@ -142,7 +142,16 @@ class OccupancyGridSampler(nn.Module):
         edges = torch.stack([torch.stack([numbers[0] - MARGIN, numbers[-1] + 1 + MARGIN]) for numbers in cells], -1)
         self.reach.copy_(low + (high - low) / n * edges)
 
-    def _step(self) -> float:
+    @property
+    def step_size(self) -> float:
+        return self.stretch * self.settings.step_size
+
+    @property
+    def cone_angle(self) -> float:
+        return min(self.stretch * self.settings.cone_angle, 0.5)
+
+    @property
+    def step_length(self) -> float:
         """How long a step is in the middle of the scene, which cameras of unbounded scenes see from distance one."""
         return self.stretch * max(self.settings.step_size, self.settings.cone_angle)
 

@@ -140,6 +140,12 @@ class AppearanceSettings:
 
 
 @dataclass(frozen=True)
+class BackendSettings:
+    # Whether the inner loop lives on the device; auto: where torch's tensors would be copied to it at every launch.
+    resident: bool | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
 class SamplerSettings:
     kind: Literal["occupancy", "proposal"] = "occupancy"
 
@@ -159,6 +165,7 @@ class NgpConfig(Config):
     optimiser: OptimiserSettings = OptimiserSettings()
     loss: LossSettings = LossSettings()
     appearance: AppearanceSettings = AppearanceSettings()
+    backend: BackendSettings = BackendSettings()
 
     @property
     def without_effect(self) -> tuple[str, ...]:

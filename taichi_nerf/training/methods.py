@@ -18,6 +18,7 @@ from taichi_nerf.training.model import Model
 from taichi_nerf.training.nerf_model import NerfModel
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.ngp_proposal_model import NgpProposalModel
+from taichi_nerf.training.resident_model import ResidentNgpModel, is_resident
 from taichi_nerf.training.setting_values import SettingsError
 from taichi_nerf.training.settings import apply_settings
 
@@ -30,8 +31,9 @@ class Method(NamedTuple):
 
 
 def _ngp_model(config: NgpConfig, scene: SceneData, device: torch.device) -> Model:
-    made = NgpProposalModel if config.sampler.kind == "proposal" else NgpModel
-    return made(config, scene, device)
+    if config.sampler.kind == "proposal":
+        return NgpProposalModel(config, scene, device)
+    return (ResidentNgpModel if is_resident(config) else NgpModel)(config, scene, device)
 
 
 METHODS = {

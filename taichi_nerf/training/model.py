@@ -70,6 +70,14 @@ class Model(nn.Module, ABC):
     def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
         """What changes with time. The generator is the same on all ranks."""
 
+    def rays(self, pixels: Tensor, views: Tensor) -> Rays:  # [n, 2], [n] int32
+        """Those that a step follows."""
+        return self.rig.rays(pixels, views)
+
+    def gradients_are_finite(self) -> bool:
+        """Of arrays that are no parameters of torch's."""
+        return True
+
     @abstractmethod
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         """Render with gradients, and compare."""

@@ -1,6 +1,7 @@
 """`--method ngp`: a hash grid, and an occupancy grid that knows where to look (Müller et al. 2022)."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,12 +72,17 @@ class NgpModel(Model):
         config, n = self.config.loss, len(shown.views)
         jitter = torch.rand(n, generator=generator).to(shown.truth.device)
         batch = self.render(shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=shown.views)
-        out, samples = batch.rendered, batch.samples
+        spread = losses.spread(batch.rendered.weights, batch.samples) if config.spread else None
+        return self.compared(shown, batch, spread)
+
+    def compared(self, shown: Shown, batch: RenderedBatch, spread: Tensor | None) -> Compared:
+        """What the loss makes of it; `spread`: that of the weights along rays."""
+        config, out = self.config.loss, batch.rendered
         loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
         if config.opacity_entropy:
             loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
-        if config.spread:
-            loss = loss + config.spread * ramp(self.progress, config.spread_from) * losses.spread(out.weights, samples)
+        if spread is not None:
+            loss = loss + config.spread * ramp(self.progress, config.spread_from) * spread
         if config.depth and shown.depth is not None:
             loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
         return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), batch.n_marched, batch)
@@ -137,17 +143,23 @@ def sharpen(field: HashGridField, config: NgpConfig, progress: float) -> None:
 
 
 def optimiser_of(config: NgpConfig, field: HashGridField) -> torch.optim.Adam:
+    groups, options = groups_of(config, field)
+    optimiser = torch.optim.Adam(groups, **options)
+    field.watch(optimiser)
+    return optimiser
+
+
+def groups_of(config: NgpConfig, field: HashGridField) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The parameters and what Adam is told beside them."""
     settings, networks = config.optimiser, [*field.density_mlp.parameters(), *field.color_mlp.parameters()]
     rate, network_rate = settings.learning_rate, settings.network_rate
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "table", "params": [field.table], "first_lr": rate, "weight_decay": settings.table_decay},
         {"name": "networks", "params": networks, "first_lr": network_rate, "weight_decay": settings.mlp_decay},
     ]
     if field.appearance.numel():
         groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
-    optimiser = torch.optim.Adam(groups, lr=rate, betas=(0.9, settings.beta2), eps=settings.epsilon, fused=True)
-    field.watch(optimiser)
-    return optimiser
+    return groups, {"lr": rate, "betas": (0.9, settings.beta2), "eps": settings.epsilon, "fused": True}
 
 
 def rate_at(config: NgpConfig, progress: float) -> float:

@@ -91,7 +91,7 @@ class Trainer:
             loss.backward()
             self.world.average_gradients(self.model.parameters())
             value = float(loss.detach())
-            if self.guard.accepts(value, self.model):
+            if self.guard.accepts(value, self.model) and self.model.gradients_are_finite():
                 self.optimiser.step()
             self.guard.watch(value, self.model, self.optimiser)
             if self.model.rig.refine_poses and self.n_steps % 100 == 99:
@@ -117,7 +117,7 @@ class Trainer:
         """
         background = self._background(len(batch.views))
         truth = batch.color if batch.alpha is None else torch.lerp(background, batch.color, batch.alpha[:, None])
-        rays = self.model.rig.rays(batch.positions, batch.views)
+        rays = self.model.rays(batch.positions, batch.views)
         depth = self._along_rays(batch, rays) if batch.depth is not None else None
         shown = Shown(rays, batch.views, truth, background, batch.weight, depth, batch.alpha)
         loss, squared, n_samples, seen = self.model.compare(shown, self.generator)

@@ -113,7 +113,8 @@ class Page:
     def click_text(self, text: str, kind: str = "button, label, [role=option], span, div") -> None:
         """The innermost element that says exactly this, once it is there and can be seen."""
         find = f"""(() => {{
-            const all = [...document.querySelectorAll({json.dumps(kind)})].filter(e => (e.innerText || '').trim() === {json.dumps(text)});
+            const says = e => (e.innerText || '').trim() === {json.dumps(text)};
+            const all = [...document.querySelectorAll({json.dumps(kind)})].filter(says);
             const e = all.filter(e => e.getClientRects().length).at(-1);
             if (!e) return null;
             e.scrollIntoView({{block: 'center'}});

@@ -1,0 +1,240 @@
+"""Training that stays on the device against the same training through torch: pictures, gradients, checkpoints."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_run import configured, make
+
+from taichi_nerf import losses, runtime
+from taichi_nerf.metrics import psnr
+from taichi_nerf.rays import Rays
+from taichi_nerf.rendering import render_rays
+from taichi_nerf.resident.pipeline import Chance
+from taichi_nerf.runtime import DeviceArray
+from taichi_nerf.training.methods import make_model
+from taichi_nerf.training.ngp_model import NgpModel
+from taichi_nerf.training.pictures import picture_of_view, truth_of_view
+from taichi_nerf.training.resident_model import ResidentNgpModel
+from taichi_nerf.training.setting_values import SettingsError
+from taichi_nerf.training.settings import apply_settings
+from taichi_nerf.training.trainer import Trainer
+
+FIXED = Chance(7, shift=False, look=0.0)
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory):
+    runtime.start("cpu")
+    return make(tmp_path_factory.mktemp("resident") / "objects")
+
+
+@pytest.fixture
+def gpu(backend):
+    if backend.arch == "cpu":
+        pytest.skip("on processors torch's memory is the device's")
+    return backend
+
+
+def pair(scene_folder, gpu, *settings):
+    """The same model through torch and on the device."""
+    config, scene = configured(scene_folder, steps=20)
+    config = apply_settings(config, ["field.precision=float32", "culling.chance=0", *settings])
+    through_torch = make_model(apply_settings(config, ["backend.resident=false"]), scene, gpu.torch_device)
+    on_device = make_model(apply_settings(config, ["backend.resident=true"]), scene, gpu.torch_device)
+    assert type(through_torch) is NgpModel
+    assert isinstance(on_device, ResidentNgpModel)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # something to see: density that changes from place to place
+        through_torch.field.table.copy_(torch.randn(through_torch.field.table.shape, generator=generator))
+        through_torch.sampler.thickness.copy_(torch.rand(through_torch.sampler.thickness.shape, generator=generator))
+        through_torch.sampler.least_density.fill_(0.5)
+        through_torch.sampler.pack()
+    on_device.load_state_dict(through_torch.state_dict())
+    return through_torch, on_device
+
+
+def some_rays(model, n=300):
+    generator = torch.Generator().manual_seed(2)
+    device = model.box.device
+    pixels = (40 * torch.rand(n, 2, generator=generator)).to(device)
+    views = torch.randint(len(model.rig.models), (n,), generator=generator, dtype=torch.int32).to(device)
+    return pixels, views, model.rig.rays(pixels, views)
+
+
+@pytest.mark.parametrize("settings", [(), ("loss.spread=0.1", "culling.early_stop=0.1")])
+def test_a_rendering_and_its_gradients_are_those_of_the_same_rays_through_torch(scene_folder, gpu, settings):
+    plain, resident = pair(scene_folder, gpu, *settings)
+    pixels, views, rays = some_rays(plain)
+    expected = render_rays(plain.field, plain.sampler, rays, None, plain.config.culling)
+    seen = resident.pipeline.render(resident.pipeline.rays(pixels, views), len(views), FIXED, with_samples=True)
+    assert seen.n_marched == expected.n_marched
+    assert len(seen.weights) == len(expected.rendered.weights) > 500
+    torch.testing.assert_close(seen.samples.spans, expected.samples.spans)
+    for own, name in ((seen.color, "color"), (seen.opacity, "opacity"), (seen.depth, "depth"), (seen.weights, "weights")):
+        torch.testing.assert_close(own, getattr(expected.rendered, name), atol=2e-5, rtol=1e-4)
+    generator = torch.Generator().manual_seed(3)
+    parts = (seen.color, seen.opacity, seen.depth, seen.weights)
+    cotangents = [torch.randn(x.shape, generator=generator).to(x.device) for x in parts]
+
+    def loss(color, opacity, depth, weights):
+        return sum((x * c).sum() for x, c in zip((color, opacity, depth, weights), cotangents, strict=True))
+
+    loss(seen.color, seen.opacity, seen.depth, seen.weights).backward()
+    out = expected.rendered
+    loss(out.color, out.opacity, out.depth, out.weights).backward()
+    field, on_device = plain.field, resident.on_device
+    pairs = [(on_device.table.grad_to_torch(), field.table.grad)]
+    for network, mlp in ((on_device.density, field.density_mlp), (on_device.color, field.color_mlp)):
+        pairs.append((network.weights.grad_to_torch(), torch.cat([weight.grad.reshape(-1) for weight in mlp.weights])))
+    for own, truth in pairs:
+        assert truth.abs().max() > 1e-3
+        assert (own - truth).norm() < 1e-4 * truth.norm()  # measured: 1e-6
+
+
+def test_the_spread_of_weights_and_its_gradients_are_those_of_the_loss(scene_folder, gpu):
+    plain, resident = pair(scene_folder, gpu)
+    pixels, views, rays = some_rays(plain)
+    batch = render_rays(plain.field, plain.sampler, rays, None, plain.config.culling)
+    expected = losses.spread(batch.rendered.weights, batch.samples)
+    expected.backward()
+    seen = resident.pipeline.render(resident.pipeline.rays(pixels, views), len(views), FIXED, with_spread=True)
+    torch.testing.assert_close(seen.spread.mean(), expected, rtol=1e-4, atol=1e-7)
+    seen.spread.mean().backward()
+    truth = plain.field.table.grad
+    assert (resident.on_device.table.grad_to_torch() - truth).norm() < 1e-4 * truth.norm()
+
+
+def test_rays_made_by_torch_and_rays_made_on_the_device_look_alike(scene_folder, gpu):
+    _, resident = pair(scene_folder, gpu)
+    pixels, views, rays = some_rays(resident)
+    with torch.no_grad():
+        own = resident.pipeline.render(resident.pipeline.rays(pixels, views), len(views), FIXED)
+        taken = resident.pipeline.render(resident.pipeline.take(Rays(*rays)), len(views), FIXED)
+    torch.testing.assert_close(own.color, taken.color)
+
+
+def test_where_room_is_lacking_nothing_is_lost(scene_folder, gpu):
+    _, resident = pair(scene_folder, gpu)
+    pixels, views, _ = some_rays(resident)
+    pipeline = resident.pipeline
+    with torch.no_grad():
+        expected = pipeline.render(pipeline.rays(pixels, views), len(views), FIXED)
+        pipeline._per_ray = (1.0, 0.0, 1.0)
+        seen = pipeline.render(pipeline.rays(pixels, views), len(views), FIXED)
+    assert expected.n_marched > 2**12  # more than the least room
+    assert seen.n_marched == expected.n_marched
+    torch.testing.assert_close(seen.color, expected.color, rtol=0, atol=0)
+
+
+def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(scene_folder, gpu):
+    plain, resident = pair(scene_folder, gpu)
+    ours, theirs = resident.optimiser(), plain.optimiser()
+    pixels, views, rays = some_rays(plain)
+    for _ in range(3):
+        for model, optimiser in ((plain, theirs), (resident, ours)):
+            optimiser.zero_grad()
+            if model is plain:
+                out = render_rays(plain.field, plain.sampler, rays, None, plain.config.culling).rendered
+            else:
+                out = resident.pipeline.render(resident.pipeline.rays(pixels, views), len(views), FIXED)
+            (out.color.square().sum() + out.opacity.sum()).backward()
+            optimiser.step()
+    resident._is_ahead = True
+    state, expected = ours.state_dict(), theirs.state_dict()
+    assert state["param_groups"] == expected["param_groups"]
+    for key, moments in expected["state"].items():
+        assert float(state["state"][key]["step"]) == float(moments["step"]) == 3
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert (state["state"][key][name] - moments[name]).norm() < 1e-2 * moments[name].norm()
+    theirs.load_state_dict(state)
+    ours.load_state_dict(theirs.state_dict())
+    again = ours.state_dict()
+    for key, moments in state["state"].items():
+        torch.testing.assert_close(again["state"][key]["exp_avg_sq"], moments["exp_avg_sq"], rtol=0, atol=0)
+
+
+def test_the_grid_learns_what_the_sampler_would(scene_folder, gpu):
+    """All cells at once, of a field that is the same everywhere: where in a cell one looks does not matter."""
+    plain, resident = pair(scene_folder, gpu)
+    with torch.no_grad():
+        plain.field.table.fill_(0.3)
+    resident.load_state_dict(plain.state_dict())
+    plain.sampler.update(lambda at: plain.field.glance(at).density, 1.0, torch.Generator().manual_seed(0))
+    resident.grid.update(1.0, torch.Generator().manual_seed(0))
+    resident._is_ahead = True
+    resident.pull()
+    for name in ("thickness", "least_density", "bits"):
+        torch.testing.assert_close(getattr(resident.sampler, name), getattr(plain.sampler, name), rtol=1e-4, atol=1e-6)
+
+
+def test_a_quarter_of_the_cells_is_visited_once_each(scene_folder, gpu):
+    _, resident = pair(scene_folder, gpu)
+    before = torch.full_like(resident.sampler.thickness, 100.0)
+    resident.sampler.thickness.copy_(before)
+    resident.grid.push()
+    resident.grid.update(0.25, torch.Generator().manual_seed(0))
+    changed = resident.grid.thickness.to_torch() != before
+    assert changed.view(-1, 4).sum(-1).eq(1).all()
+
+
+def test_a_checkpoint_goes_on_on_another_backend_as_good_as_it_was(scene_folder, gpu):
+    """GPU, processor, GPU: what one leaves the other shows alike, and each makes it better."""
+    config, scene = configured(scene_folder, steps=90)
+    state, left = None, 0.0
+    for arch, until in ((gpu.arch, 30), ("cpu", 60), (gpu.arch, 90)):
+        backend = runtime.start(arch)
+        trainer = Trainer(config, scene, backend.torch_device)
+        assert isinstance(trainer.model, ResidentNgpModel) == backend.copies
+        if state is not None:
+            trainer.load_state_dict(state)
+            assert abs(psnr_of_test_views(trainer) - left) < 0.1
+        while trainer.n_steps < until:
+            trainer.step()
+        now = psnr_of_test_views(trainer)
+        assert now > left + 0.1
+        state, left = trainer.state_dict(copied=True), now
+
+
+def psnr_of_test_views(trainer):
+    found = []
+    for view in (int(view) for view in trainer.scene.splits["test"]):
+        picture = picture_of_view(trainer.model, view, trainer.scene.cameras.sizes[view])
+        truth, alpha, _ = truth_of_view(trainer.scene, view, True)
+        found.append(psnr(picture.color.cpu(), truth * alpha[..., None], None))
+    return sum(found) / len(found)
+
+
+def test_what_torch_has_to_do_is_told(scene_folder, gpu):
+    config, scene = configured(scene_folder, steps=20)
+    wanted = apply_settings(config, ["backend.resident=true", "poses.refine=true"])
+    with pytest.raises(SettingsError, match="corrected through torch"):
+        make_model(wanted, scene, gpu.torch_device)
+    assert type(make_model(apply_settings(config, ["poses.refine=true"]), scene, gpu.torch_device)) is NgpModel
+
+
+def test_only_rays_cross_in_a_step(scene_folder, gpu):
+    if not gpu.copies:
+        pytest.skip(f"{gpu.arch} reads torch's memory")
+    config, scene = configured(scene_folder, steps=60)
+    trainer = Trainer(config, scene, gpu.torch_device)
+    for _ in range(20):
+        trainer.step()
+    traffic = runtime.traffic
+    before = traffic.uploaded + traffic.downloaded
+    step = trainer.step()
+    crossed = traffic.uploaded + traffic.downloaded - before
+    assert crossed < 60 * step.n_rays + 4096
+
+
+def test_traffic_is_what_crosses(gpu):
+    if not gpu.copies:
+        pytest.skip(f"{gpu.arch} reads torch's memory")
+    traffic, before = runtime.traffic, replace(runtime.traffic)
+    array = DeviceArray(torch.zeros(1000))
+    assert traffic.uploaded - before.uploaded == 4000
+    assert traffic.allocated - before.allocated == 4000
+    array.to_torch()
+    assert traffic.downloaded - before.downloaded == 4000
+    del array
+    assert traffic.allocated == before.allocated
