@@ -123,6 +123,7 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
     stages = {
         name: statistics.fmean(step.get(name, 0.0) for step in clock.steps[half:])
         for name in [*(part[0] for part in parts), "composite", "the rest"]
+        if name != "composite" or looked_at  # on the device it is no stage of its own
     }
     step = statistics.fmean(step["step"] for step in clock.steps[half:])
     looked = model.pipeline.kept_per_ray if isinstance(model, ResidentNgpModel) else sum(looked_at[half:]) / n_rays

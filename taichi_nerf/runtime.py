@@ -47,6 +47,11 @@ class Backend:
     n_threads: int
 
     @property
+    def is_software(self) -> bool:
+        """Whether the device is a GPU that a driver emulates on the processor."""
+        return SOFTWARE_DEVICES.search(self.device_name) is not None
+
+    @property
     def torch_device(self) -> "torch.device":
         """Where the tensors of the ops live: the GPU for cuda; the host for all others, torch has no Vulkan."""
         import torch
@@ -65,7 +70,7 @@ class Probe:
 
     @property
     def is_software(self) -> bool:
-        return bool(SOFTWARE_DEVICES.search(self.device_name))
+        return SOFTWARE_DEVICES.search(self.device_name) is not None
 
 
 @dataclass

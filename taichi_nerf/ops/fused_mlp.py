@@ -185,6 +185,10 @@ def _forward(
     if room.is_by_lanes:
         launch(by_lanes.forward_by_lanes, n, rows, weights, layers, kind, room.n_slices, room.n_work, room.work, out)
         return
+    if current().copies and isinstance(out, Tensor) and len(room.starts(n)) > 1:
+        for part in _pieces(n, room):  # a launch brings the whole of what it writes back, so each has to write all of it
+            _forward(len(out[part]), rows[part], weights, widths, output, room, out[part])
+        return
     count = _counted(n) if count is None else count
     for start in room.starts(n):
         launch(by_rows.forward_by_rows, count, rows, weights, layers, kind, start, room.n_threads, room.hidden, out)
@@ -205,6 +209,11 @@ def _backward(
         if of_weights is not None:
             launch(by_lanes.weights_adjoint, layers, room.n_slices, room.n_work, room.work, of_weights)
         return
+    if current().copies and isinstance(of_rows, Tensor) and len(room.starts(n)) > 1:
+        for part in _pieces(n, room):
+            arrays = (rows[part], weights, out[part], grad[part])
+            _backward(len(rows[part]), *arrays, widths, output, room, of_rows[part], of_weights)
+        return
     kept, count = (room.hidden, room.deltas), _counted(n) if count is None else count
     for start in room.starts(n):
         launch(by_rows.forward_by_rows_adjoint, count, *given, asked[0], start, room.n_threads, *kept, target)
@@ -213,6 +222,12 @@ def _backward(
             launch(by_rows.weights_by_blocks_adjoint, count, layers, *kept, *shares)
     if of_weights is not None:
         launch(by_rows.weights_adjoint, room.partial, of_weights)
+
+
+def _pieces(n: int, room: Workspace) -> list[slice]:
+    """The rows of each launch."""
+    starts = room.starts(n)
+    return [slice(start, min(start + starts.step, n)) for start in starts]
 
 
 def _counted(n: int) -> Tensor:

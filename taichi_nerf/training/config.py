@@ -141,7 +141,8 @@ class AppearanceSettings:
 
 @dataclass(frozen=True)
 class BackendSettings:
-    # Whether the inner loop lives on the device; auto: where torch's tensors would be copied to it at every launch.
+    # Whether the inner loop lives on the device; auto: where torch's tensors would be copied to it at every launch, and it is
+    # no GPU emulated on the processor, where torch multiplies several times as fast.
     resident: bool | Literal["auto"] = "auto"
 
 

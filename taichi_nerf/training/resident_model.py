@@ -135,7 +135,8 @@ def is_resident(config: NgpConfig) -> bool:
     reason = _hindrance(config)
     if config.backend.resident is True and reason is not None:
         raise SettingsError(f"backend.resident=true: {reason}")
-    return reason is None and (config.backend.resident is True or current().copies)
+    wanted = config.backend.resident is True or (current().copies and not current().is_software)
+    return reason is None and wanted
 
 
 def _hindrance(config: NgpConfig) -> str | None:

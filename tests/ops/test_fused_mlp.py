@@ -177,3 +177,17 @@ def test_refuses_unknown_choices_and_names_the_known(cpu):
         fused_mlp(**arguments, storage="float8")
     with pytest.raises(TypeError, match=r"rows has to be torch\.float16"):
         fused_mlp(**arguments, storage="float16")
+
+
+def test_rows_of_several_launches_are_all_there(backend, generator):
+    """Where a backend copies, a launch brings back the whole of an output, also what another launch wrote."""
+    widths, n = (3, 8, 2), 2**15 + 100
+    rows, weights = network(widths, n, generator)
+    rows, weights = rows.requires_grad_(), weights.requires_grad_()
+    out = fused_mlp(rows, weights, widths=widths)
+    expected = torch_layers(widths, weights.detach())(rows.detach().double())
+    assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+    out.sum().backward()
+    first, second = matrices(weights.detach(), widths)
+    slope = ((rows.detach() @ first.T > 0) * second.sum(0)) @ first
+    assert (rows.grad - slope).abs().gt(1e-4).any(-1).float().mean() < 1e-3  # a ReLU may round to the other side
