@@ -133,9 +133,7 @@ def test_matplotlib_is_imported_by_the_two_files_that_draw_with_it():
 
 
 def test_viser_is_known_to_one_file_and_imported_when_it_is_needed():
-    found = {
-        name for name, file in modules() for module, _ in imports(file) if module.split(".")[0] in ("viser", "websockets")
-    }
+    found = {name for name, file in modules() for module, _ in imports(file) if module.split(".")[0] in ("viser", "websockets")}
     assert found == {"viewer.server"}
     top = ast.parse((ROOT / "taichi_nerf/viewer/server.py").read_text()).body
     assert not [node for node in top if isinstance(node, ast.Import) and node.names[0].name.startswith(("viser", "websockets"))]

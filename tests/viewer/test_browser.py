@@ -103,8 +103,7 @@ def page(viewer, browser):
     """The viewer's page with the picture alone: cameras that are drawn over it are switched off."""
     page = browser.open(viewer.url)
     page.wait_for(PICTURE)
-    page.evaluate("[...document.querySelectorAll('label')].length")
-    page.click_text("Cameras", "label")
+    page.click_first("input[type=checkbox]")  # Cameras
     time.sleep(0.5)
     page.wait_for(PICTURE)
     yield page
@@ -136,9 +135,8 @@ def shows(page, picture):
 
 
 def choose(page, what):
-    page.click(*page.evaluate("(() => { const b = [...document.querySelectorAll('input')]"
-                              ".find(e => e.getAttribute('aria-haspopup') === 'listbox').getBoundingClientRect();"
-                              " return [b.x + b.width / 2, b.y + b.height / 2]; })()"))  # fmt: skip
+    """Of the first dropdown, which is Show."""
+    page.click_first("input[role=combobox]")
     page.click_text(what, "[role=option], [role=option] *")
 
 
@@ -184,7 +182,7 @@ def test_it_survives_a_reload_and_shows_two_pages_at_once(viewer, page, browser)
     truth = expected(viewer, "color")
     page.reload()
     page.wait_for(PICTURE)
-    page.click_text("Cameras", "label")
+    page.click_first("input[type=checkbox]")
     assert shows(page, truth) > 25
     second = browser.open(viewer.url)
     second.wait_for(PICTURE)
