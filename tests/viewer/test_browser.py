@@ -26,7 +26,7 @@ if CHROMIUM is None:
     pytest.skip("there is no chromium on this machine", allow_module_level=True)
 
 SIZE, HEIGHT = (760, 420), 160
-FREE = slice(60, 415), slice(330, 430)  # of the page: the controls are right of it, notices left
+FREE = slice(60, 415), slice(320, 410)  # of the page: the controls are right of it, notices left
 PICTURE = "document.body && document.body.innerText.includes('×')"  # the finished one is told of by its size
 GOOD = "out_opacity[ray] = opacity"
 
