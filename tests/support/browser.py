@@ -126,10 +126,15 @@ class Page:
             const e = {expression};
             if (!e) return null;
             e.scrollIntoView({{block: 'center'}});
-            const b = e.getBoundingClientRect();
-            return [b.x + b.width / 2, b.y + b.height / 2];
+            const b = e.getBoundingClientRect(), x = b.x + b.width / 2, y = b.y + b.height / 2;
+            const there = document.elementFromPoint(x, y);
+            return there && (e.contains(there) || there.contains(e)) ? [x, y] : null;
         }})()"""
-        self.click(*self.wait_for(lambda: self.evaluate(find)))
+        place = None
+        while (found := self.wait_for(lambda: self.evaluate(find))) != place:  # what unfolds is waited for
+            place = found
+            time.sleep(0.15)
+        self.click(*place)
 
     def close(self) -> None:
         self.call("Page.close")
