@@ -73,8 +73,12 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         threads = max(1, runtime.available_threads() // ranks.size)
         backend = runtime.start(arch, threads if ranks.size > 1 else None)
         say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
-        with open_folder(out, options, ranks) as folder, StopSignals() as stop, onlooker_of(config, out, options, ranks,
-                         stop) as onlooker, progress() as report:  # fmt: skip
+        with (
+            StopSignals() as stop,
+            onlooker_of(config, out, options, ranks, stop) as onlooker,
+            open_folder(out, options, ranks) as folder,
+            progress() as report,
+        ):
             quiet = report if ranks.is_main else (lambda done, text: None)
             outcome = train_run(config, found, folder, device, resume=options["resume"], report=quiet,
                                 stop=lambda: stop.requested, world=ranks, onlooker=onlooker)  # fmt: skip

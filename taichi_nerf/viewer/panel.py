@@ -31,7 +31,7 @@ class Panel:
         self._lock = Lock()
         self._picture: Part | None = None  # the last
         self._wished: Wish | None = None
-        self._is_finished, self._wants_screenshot = False, False
+        self._is_finished, self._wants_screenshot, self._is_gone = False, False, False
         gui = client.gui
         self._status = gui.add_markdown("", order=0)
         self.height = height
@@ -60,6 +60,8 @@ class Panel:
         self._show_stage()
 
     def close(self) -> None:
+        """The browser went away."""
+        self._is_gone = True
         if self.studio is not None:
             self.studio.close(self.client.client_id)
 
@@ -70,6 +72,8 @@ class Panel:
 
     def take(self, part: Part, wish: Wish, finished: bool) -> None:
         """A picture is there; on the thread that renders."""
+        if self._is_gone:
+            return
         with self._lock:
             finished = finished and wish == self._wished
             self._picture, self._is_finished = part, finished

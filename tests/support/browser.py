@@ -110,18 +110,31 @@ class Page:
             time.sleep(pause)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", x=path[-1][0], y=path[-1][1], button="left", clickCount=1)
 
-    def click_text(self, text: str, kind: str = "button, label, [role=option], span, div") -> None:
-        """The innermost element that says exactly this, once it is there and can be seen."""
+    def click_first(self, selector: str) -> None:
+        """The first element that fits and can be seen, once there is one."""
+        self._click_when_found(
+            f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.getClientRects().length)[0]"
+        )
+
+    def click_text(self, text: str, selector: str = "button, label, span, div") -> None:
+        """The innermost element that says exactly this and can be seen, once there is one."""
+        says = f"e.getClientRects().length && (e.innerText || '').trim() === {json.dumps(text)}"
+        self._click_when_found(f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => {says}).at(-1)")
+
+    def _click_when_found(self, expression: str) -> None:
         find = f"""(() => {{
-            const says = e => (e.innerText || '').trim() === {json.dumps(text)};
-            const all = [...document.querySelectorAll({json.dumps(kind)})].filter(says);
-            const e = all.filter(e => e.getClientRects().length).at(-1);
+            const e = {expression};
             if (!e) return null;
             e.scrollIntoView({{block: 'center'}});
-            const b = e.getBoundingClientRect();
-            return [b.x + b.width / 2, b.y + b.height / 2];
+            const b = e.getBoundingClientRect(), x = b.x + b.width / 2, y = b.y + b.height / 2;
+            const there = document.elementFromPoint(x, y);
+            return there && (e.contains(there) || there.contains(e)) ? [x, y] : null;
         }})()"""
-        self.click(*self.wait_for(lambda: self.evaluate(find)))
+        place = None
+        while (found := self.wait_for(lambda: self.evaluate(find))) != place:  # what unfolds is waited for
+            place = found
+            time.sleep(0.15)
+        self.click(*place)
 
     def close(self) -> None:
         self.call("Page.close")

@@ -227,7 +227,7 @@ def test_only_rays_cross_in_a_step(scene_folder, gpu):
     if not gpu.copies:
         pytest.skip(f"{gpu.arch} reads torch's memory")
     config, scene = configured(scene_folder, steps=60)
-    trainer = Trainer(config, scene, gpu.torch_device)
+    trainer = Trainer(apply_settings(config, ["backend.resident=true"]), scene, gpu.torch_device)
     for _ in range(20):
         trainer.step()
     traffic = runtime.traffic

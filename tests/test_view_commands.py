@@ -1,0 +1,55 @@
+"""`view` and the viewer's options of `train`, as a user meets them on the command line."""
+
+import pytest
+import small_run
+from click.testing import CliRunner
+
+from taichi_nerf.apps.main import main
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--kernel", "compositing"), "such as compositing=my_kernels.py"),
+        (("--kernel", "compositing=absent.py"), "absent.py: no such file"),
+        (("--token", "short"), "eight or more letters"),
+        (("--token", "with/slash-in-it"), "eight or more letters"),
+        (("--port", "70000"), "--port"),
+    ],
+)
+def test_misuse_is_told(tmp_path, options, told):
+    status, _, err = invoke("view", tmp_path, *options)
+    assert status == 2
+    assert told in err
+
+
+def test_a_folder_that_is_neither_run_nor_scene_is_one_line(tmp_path):
+    status, _, err = invoke("view", tmp_path)
+    assert status == 1
+    assert err.startswith(f"error: {tmp_path}")
+    assert err.count("\n") == 1
+
+
+def test_a_scene_has_no_kernels_to_watch(cpu, tmp_path):
+    scene = small_run.make(tmp_path / "scene")
+    status, _, err = invoke("view", scene, "--watch-kernels")
+    assert status == 2
+    assert "is no run" in err
+
+
+def test_another_host_is_warned_of_and_has_a_token(tmp_path, capsys):
+    from taichi_nerf.apps.view_options import place_of
+
+    options = {"host": "0.0.0.0", "port": 0, "token": None, "resolution": 512}
+    place = place_of(options, tmp_path)
+    assert len(place.token) >= 20
+    assert place.token != place_of(options, tmp_path).token
+    err = capsys.readouterr().err
+    assert err.startswith("warning: --host 0.0.0.0")
+    assert place_of({**options, "host": "127.0.0.1"}, tmp_path).token is None
+    assert capsys.readouterr().err == ""
