@@ -31,7 +31,7 @@ def commands(command: click.Command, context: click.Context):
 
 
 def page() -> str:
-    root = click.Context(main, info_name="taichi-nerf", **WIDTH)
+    root = click.Context(main, info_name="taichi-nerf", **{**main.context_settings, **WIDTH})
     found = list(commands(main, root))
     anchors = [f"[{name.removeprefix('taichi-nerf ')}](#{name.replace(' ', '-')})" for name, _ in found]
     parts = [f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in found]

@@ -6,6 +6,7 @@ That README's and the quick start's commands work one after another is walked th
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def after_the_demo(tmp_path_factory):
     place = tmp_path_factory.mktemp("newcomer")
     config, scene = small_run.configured(small_run.make(place / "demo/scene"), steps=30)
     small_run.trained(place / "demo/run", config, scene)
+    shutil.copy(ROOT / "kernels/compositing.py", place / "my_kernels.py")
     return place
 
 
@@ -72,7 +74,8 @@ COMMANDS = sorted({(page.name, line) for page in PAGES if page != WRITTEN for li
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: value)
-def test_a_command_of_a_page_is_one_that_the_program_takes(page, line):
+def test_a_command_of_a_page_is_one_that_the_program_takes(page, line, after_the_demo, monkeypatch):
+    monkeypatch.chdir(after_the_demo)
     command, words = main, shlex.split(line)[1:]
     context = click.Context(main, info_name="taichi-nerf")
     while isinstance(command, click.Group) and words:
@@ -80,9 +83,10 @@ def test_a_command_of_a_page_is_one_that_the_program_takes(page, line):
     command.make_context(command.name, words, parent=context)
 
 
-def test_the_check_of_commands_sees_a_wrong_one():
+def test_the_check_of_commands_sees_a_wrong_one(after_the_demo, monkeypatch):
+    wrong = "taichi-nerf train x --out y --time-bugdet 3"
     with pytest.raises(click.UsageError):
-        test_a_command_of_a_page_is_one_that_the_program_takes("", "taichi-nerf train x --out y --time-bugdet 3")
+        test_a_command_of_a_page_is_one_that_the_program_takes("", wrong, after_the_demo, monkeypatch)
     assert len(COMMANDS) > 30
 
 

@@ -31,7 +31,7 @@ POLICY = "; ".join(
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     )
 )
-INSTALL = "the viewer needs viser: pip install 'taichi-nerf[view]'"
+INSTALL = "the viewer needs viser: pip install 'viser>=1.1,<2'"
 
 
 class ViewerError(RuntimeError):

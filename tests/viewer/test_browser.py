@@ -21,7 +21,7 @@ from taichi_nerf.training.run import load_run
 from taichi_nerf.viewer.looks import Looks
 from taichi_nerf.viewer.stage import first_eye
 
-pytest.importorskip("viser", reason="viser is not installed (pip install 'taichi-nerf[view]')")
+pytest.importorskip("viser", reason="viser is not installed (pip install 'viser>=1.1,<2')")
 if CHROMIUM is None:
     pytest.skip("there is no chromium on this machine", allow_module_level=True)
 
