@@ -77,7 +77,7 @@ COMMANDS = sorted({(page.name, line) for page in PAGES if page != WRITTEN for li
 def test_a_command_of_a_page_is_one_that_the_program_takes(page, line, after_the_demo, monkeypatch):
     monkeypatch.chdir(after_the_demo)
     command, words = main, shlex.split(line)[1:]
-    context = click.Context(main, info_name="taichi-nerf")
+    context = click.Context(main, info_name="taichi-nerf", **main.context_settings)
     while isinstance(command, click.Group) and words:
         command, words = command.commands[words[0]], words[1:]
     command.make_context(command.name, words, parent=context)
