@@ -80,5 +80,28 @@ def weight_of(fraction, corner: ti.template()):
 
 
 @ti.func
+def touch(table: ti.template(), first, n_words):
+    """Read every line of a part of a flat array in order, which fetches it faster than random visits do. How many are not zero.
+
+    Callers have to do something with that, lest the compiler drops the loop.
+    """
+    n_read = 0
+    for line in range(n_words // LINE):
+        n_read += ti.cast(table[first + line * LINE] != 0, ti.i32)
+    return n_read
+
+
+@ti.func
+def turn_over(levels_first: ti.template(), first, end, n, n_levels, width: ti.template(), out: ti.template()):
+    """Points first to end of n from [n_levels, n, width] to [n, n_levels, width], in blocks whose rows stay in L1."""
+    for block in range((end - first + BLOCK - 1) // BLOCK):
+        start = first + block * BLOCK
+        for level in range(n_levels):
+            for i in range(start, ti.min(start + BLOCK, end)):
+                for k in ti.static(range(width)):
+                    out[(i * n_levels + level) * width + k] = levels_first[(level * n + i) * width + k]
+
+
+@ti.func
 def grid_of(levels: ti.template(), level):
     return ti.Vector([levels[level, column] for column in ti.static(range(3))])

@@ -95,10 +95,8 @@ def encode(
             for level in range(n_levels):
                 scale, grid = scales[level], cells.grid_of(levels, level)
                 if cells.TOUCHED * (end - first) >= grid[1]:
-                    n_read = 0
-                    for line in range(grid[1] * n_words // cells.LINE):
-                        n_read += ti.cast(table[grid[0] * n_words + line * cells.LINE] != 0, ti.i32)
-                    scratch[(level * n + first) * n_words] = n_read  # overwritten next; else the compiler drops the loop
+                    n_read = cells.touch(table, grid[0] * n_words, grid[1] * n_words)
+                    scratch[(level * n + first) * n_words] = n_read  # overwritten next
                 for is_hashed in ti.static(range(2)):  # a loop for each kind, without a choice inside
                     if levels[level, 3] == is_hashed:
                         for group in range((end - first + cells.LANES - 1) // cells.LANES):
@@ -107,12 +105,7 @@ def encode(
                             encode_lanes(
                                 positions, table, start, n_lanes, scale, grid, is_hashed, n_words, scratch, level * n + start
                             )
-            for block in range((end - first + cells.BLOCK - 1) // cells.BLOCK):
-                start = first + block * cells.BLOCK
-                for level in range(n_levels):
-                    for i in range(start, ti.min(start + cells.BLOCK, end)):
-                        for word in ti.static(range(n_words)):
-                            out[(i * n_levels + level) * n_words + word] = scratch[(level * n + i) * n_words + word]
+            cells.turn_over(scratch, first, end, n, n_levels, n_words, out)
 
 
 @ti.kernel
