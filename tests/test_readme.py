@@ -91,7 +91,7 @@ def test_the_check_of_commands_sees_a_wrong_one(after_the_demo, monkeypatch):
 
 
 def test_every_command_is_on_the_page_of_commands():
-    # in a process of its own: click keeps a command's help option from whoever asked for it first, such as a test without a context
+    # In a process of its own: click keeps a command's help option from whoever asked for it first, such as another test.
     code = f"import runpy; print(runpy.run_path({str(WRITTEN.with_name('write_commands.py'))!r})['page'](), end='')"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True).stdout
     assert WRITTEN.read_text(encoding="utf-8") == told, "run: python docs/write_commands.py"

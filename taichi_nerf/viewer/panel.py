@@ -14,6 +14,7 @@ from taichi_nerf.export.files import write_png
 from taichi_nerf.viewer.eye import WHAT, Eye, Wish
 from taichi_nerf.viewer.looks import Part
 from taichi_nerf.viewer.path_recorder import PathRecorder, next_free
+from taichi_nerf.viewer.poster import COME
 from taichi_nerf.viewer.stage import Stage
 from taichi_nerf.viewer.studio import Studio
 
@@ -31,7 +32,7 @@ class Panel:
         self._lock = Lock()
         self._picture: Part | None = None  # the last
         self._wished: Wish | None = None
-        self._is_finished, self._wants_screenshot, self._is_gone = False, False, False
+        self._is_finished, self._wants_screenshot, self._is_gone, self._has_come = False, False, False, False
         gui = client.gui
         self._status = gui.add_markdown("", order=0)
         self.height = height
@@ -80,6 +81,9 @@ class Panel:
             saves = finished and self._wants_screenshot
             self._wants_screenshot = self._wants_screenshot and not finished
         self.client.scene.set_background_image(part.pixels, format="jpeg", jpeg_quality=95 if finished else 75, depth=part.depth)
+        if not self._has_come:
+            self._has_come = True
+            self.client.gui.add_html(f'<i class="{COME}"></i>')
         self.client.flush()
         self._say(f"{part.pixels.shape[1]} × {part.pixels.shape[0]}" if finished else "…")
         if saves:

@@ -6,6 +6,8 @@
   the server is called has to be one of this machine's: a foreign name that is made to lead here is refused.
 - A content security policy keeps the page from reaching any other host, and viser's tunnel to the outside is shut.
 
+The page comes with a first picture in it (`poster`), if there is one.
+
 viser has no such door. Its web server is made by `websockets.asyncio.server.serve`, which is handed another `process_request`.
 """
 
@@ -20,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
+
+from taichi_nerf.viewer.poster import with_poster
 
 POLICY = "; ".join(
     (
@@ -86,7 +90,9 @@ def new_token() -> str:
     return secrets.token_urlsafe(18)
 
 
-def start_server(host: str, port: int, token: str | None, label: str) -> tuple[Any, str]:
+def start_server(
+    host: str, port: int, token: str | None, label: str, poster: Callable[[], bytes | None] = lambda: None
+) -> tuple[Any, str]:
     """A `viser.ViserServer` that listens, and where: the port is the next free one."""
     try:
         import viser
@@ -98,7 +104,7 @@ def start_server(host: str, port: int, token: str | None, label: str) -> tuple[A
 
     def serve_behind_door(*arguments: Any, process_request: Callable[..., Any], **options: Any) -> Any:
         used.append(True)
-        return serve(*arguments, process_request=guarded(door, process_request), **options)
+        return serve(*arguments, process_request=guarded(door, process_request, poster), **options)
 
     websockets.serve = serve_behind_door  # type: ignore[assignment,misc]
     try:
@@ -114,15 +120,22 @@ def start_server(host: str, port: int, token: str | None, label: str) -> tuple[A
     return server, f"http://{shown}:{server.get_port()}/" + (f"{token}/" if token else "")
 
 
-def guarded(door: Door, process_request: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(door: Door, process_request: Callable[..., Any], poster: Callable[[], bytes | None]) -> Callable[..., Any]:
     def process(connection: Any, request: Any) -> Any:
         path = door.admits(request.path, request.headers)
         if path is None:
             return connection.respond(http.HTTPStatus.NOT_FOUND, "nobody is here\n")
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return None
+        jpeg = poster() if path in ("/", "/index.html") else None
+        if jpeg is not None:
+            del request.headers["Accept-Encoding"]  # the page is to come as it is
         response = process_request(connection, replace(request, path=path))
         if response is not None:
+            if jpeg is not None:
+                response.body = with_poster(response.body, jpeg)
+                del response.headers["Content-Length"]
+                response.headers["Content-Length"] = str(len(response.body))
             name = re.sub(r"[^\w.:\[\]-]", "", request.headers.get("Host", ""))
             response.headers["Content-Security-Policy"] = POLICY.format(host=name)
             response.headers["Referrer-Policy"] = "no-referrer"

@@ -8,7 +8,7 @@ with Viewer(scene, place, model=run.model, background=1.0) as viewer:
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.model import Model
 from taichi_nerf.viewer.looks import Looks
 from taichi_nerf.viewer.panel import HEIGHTS, Panel
+from taichi_nerf.viewer.poster import ASPECT, ROWS, as_jpeg
 from taichi_nerf.viewer.server import quiet, start_server
 from taichi_nerf.viewer.stage import Stage, Thumbnails, first_eye, frustum_size
 from taichi_nerf.viewer.studio import Studio
@@ -45,8 +46,10 @@ class Viewer:
         self._panels: dict[int, Panel] = {}
         self._kernels: Any = None  # the text about kernels, once there is something to tell
         self._last_load = ""
+        self._poster: bytes | None = None  # what the first eye sees, as a JPEG
         self._thumbnails = Thumbnails(scene)
-        self.server, self.url = start_server(place.host, place.port, place.token, scene.folder.name or "taichi_nerf")
+        label = scene.folder.name or "taichi_nerf"
+        self.server, self.url = start_server(place.host, place.port, place.token, label, lambda: self._poster)
         self._set_up()
 
     def __enter__(self) -> "Viewer":
@@ -57,12 +60,13 @@ class Viewer:
             self.server.stop()
 
     def warm_up(self) -> None:
-        """Compile what the first picture takes, before anybody waits for it."""
+        """Compile what the first picture takes, and make the one that the page shows while it starts."""
         if self.model is not None:
             looks = Looks(self.model, self.background, self.scene.bounds.unbounded)
-            camera = first_eye(self.scene)[0].camera(64)
+            first = first_eye(self.scene)[0]
             for hasty in (True, False):
-                looks.rows(camera, 0, 64, hasty=hasty)
+                looks.rows(first.camera(64), 0, 64, hasty=hasty)
+            self._poster = as_jpeg(looks.rows(replace(first, aspect=ASPECT).camera(ROWS), 0, ROWS).pixels)
 
     def serve(self, stop: Callable[[], bool], kernels: LiveKernels | None = None) -> None:
         """Render for whoever is there, until `stop()`."""
@@ -116,6 +120,7 @@ class Viewer:
     def follow_kernels(self, kernels: LiveKernels) -> None:
         """Kernels that were edited come in; gradients are checked when there is nothing to render."""
         if kernels.poll() and self.studio is not None:
+            self._poster = None
             self.studio.again()
         elif kernels.has_to_check and (self.studio is None or not self.studio.is_busy()):
             kernels.check()

@@ -155,6 +155,23 @@ def test_the_page_shows_the_scene_and_reaches_no_other_host(viewer, page):
     assert refused == "refused"
 
 
+def test_a_first_picture_is_in_the_page_and_goes_when_the_viewers_own_has_come(viewer, browser):
+    poster = "document.getElementById('poster')"
+    page = browser.open()
+    page.call("Network.setBlockedURLs", urls=["ws://*"])  # the viewer's own picture never comes
+    page.go(viewer.url)
+    page.wait_for(f"{poster} && {poster}.complete && {poster}.naturalHeight")
+    assert shows(page, expected(viewer, "color")) > 25
+    assert page.evaluate(f"!!{poster} && document.elementFromPoint(380, 210) !== {poster}")  # clicks go through
+    page.close()
+    page = browser.open(viewer.url)
+    page.wait_for(PICTURE)
+    page.wait_for(f"!{poster}")
+    page.click_first("input[type=checkbox]")
+    assert shows(page, expected(viewer, "color")) > 25
+    page.close()
+
+
 def test_it_switches_to_depth_and_back(viewer, page):
     choose(page, "depth")
     page.wait_for(lambda: np.ptp(page.screenshot()[FREE].astype(int), axis=-1).mean() > 5)

@@ -1,5 +1,6 @@
 """Who comes in at the door of the viewer's server, and what is said to who may not."""
 
+import base64
 import sys
 import urllib.error
 import urllib.request
@@ -85,3 +86,27 @@ def test_a_real_server_with_a_token(capfd):
     finally:
         server.stop()
     assert "secret-token" not in capfd.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_comes_with_a_first_picture_in_it():
+    """Whether or not the browser would take it compressed; nothing of viser's own page is lost."""
+    pytest.importorskip("viser")
+    jpegs: list[bytes | None] = [None]
+    server, url = start_server("127.0.0.1", 0, None, "x", lambda: jpegs[0])
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        plain = opener.open(url, timeout=30).read()
+        jpegs[0] = b"\xff\xd8 not really"
+        ask = urllib.request.Request(url, headers={"Accept-Encoding": "gzip, br"})
+        with opener.open(ask, timeout=30) as answer:
+            page, told = answer.read(), answer.headers
+        assert told["Content-Encoding"] == "identity"
+        assert int(told["Content-Length"]) == len(page)
+        where = page.index(b"data:image/jpeg;base64,") + 23
+        assert base64.b64decode(page[where : page.index(b'"', where)]) == jpegs[0]
+        assert where < page.rindex(b"<script")  # before viser's own
+        start, end = page.index(b"</head><body>"), page.rindex(b"<script")
+        assert page[:start] + page[end:] == plain
+    finally:
+        server.stop()
