@@ -7,8 +7,12 @@ import torch
 from torch.testing import assert_close
 
 from taichi_nerf import losses
+from taichi_nerf.fields.density_field import DensityField, DensitySettings
+from taichi_nerf.ops import compositing
 from taichi_nerf.rays import Rays
-from taichi_nerf.samplers.proposal_sampler import ProposalSettings, annealed, at_middles, distances, propose
+from taichi_nerf.reference import hash_grid
+from taichi_nerf.samplers.hierarchical_sampler import from_edges
+from taichi_nerf.samplers.proposal_sampler import ProposalSettings, annealed, at_middles, distances, propose, weights_of
 
 
 def histogram(n_rays, n, generator):
@@ -83,3 +87,57 @@ def test_samples_gather_where_a_proposal_has_its_density(cpu, generator, even_un
     assert (found.edges.diff() >= 0).all()
     early = propose([wall, wall], settings, rays, near, far, even_until=even_until, generator=generator, progress=0.0)
     assert_close(early.edges.diff().mean(0), torch.full((16,), 1 / 16), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_weights_are_those_of_compositing(cpu, generator, endless):
+    edges = torch.rand(30, 9, generator=generator).sort(-1).values
+    samples = from_edges(edges)
+    density = 40 * torch.rand(30 * 8, generator=generator) ** 4
+    found = weights_of(density, samples, endless)
+    lasting = samples.t_ends.view(30, 8).clone()
+    lasting[:, -1] += 1e10 * endless
+    color = torch.zeros(len(density), 1)
+    expected = compositing.composite_rays(density, color, samples.t_starts, lasting.view(-1), samples.spans)
+    assert_close(found, expected.weights, atol=1e-6, rtol=1e-5)
+    if endless:
+        assert_close(found.view(30, 8).sum(-1), torch.ones(30))
+
+
+def half_empty(n_rays):
+    """Rays along z, every second of which meets a wall, and the density."""
+    origins = torch.zeros(n_rays, 3)
+    origins[1::2, 0] = 5.0
+    rays = Rays(origins, torch.tensor([[0.0, 0, 1]]).expand(n_rays, 3).contiguous(), torch.zeros(n_rays))
+    return rays, at_middles(lambda at: 30.0 * ((at[:, 2] > 3) & (at[:, 2] < 3.3) & (at[:, 0] < 1)).float())
+
+
+def test_rays_on_which_nothing_is_proposed_are_left_out_and_others_stay_as_they_are(cpu):
+    rays, wall = half_empty(40)
+    near, far = torch.full((40,), 1.0), torch.full((40,), 9.0)
+    whole = propose([wall], ProposalSettings((64,), 16), rays, near, far)
+    some = propose([wall], ProposalSettings((64,), 16), rays, near, far, least_opacity=0.01)
+    assert whole.which is None
+    assert some.which.tolist() == list(range(0, 40, 2))
+    assert_close(some.edges, whole.edges[::2])
+    assert_close(some.samples.t_starts.view(20, 16), whole.samples.t_starts.view(40, 16)[::2])
+    assert_close(some.proposals[0].weights, whole.proposals[0].weights[::2])
+
+
+def test_some_of_the_empty_rays_are_looked_at_in_training(cpu, generator):
+    """A tenth of 1000: within four standard deviations."""
+    rays, wall = half_empty(2000)
+    near, far = torch.full((2000,), 1.0), torch.full((2000,), 9.0)
+    settings = ProposalSettings((64,), 4)
+    found = propose([wall], settings, rays, near, far, generator=generator, least_opacity=0.01, chance=0.1)
+    assert (found.which % 2 == 0).sum() == 1000
+    assert abs((found.which % 2 == 1).sum() - 100) < 38
+
+
+def test_without_a_network_the_features_of_all_levels_add_up_to_the_logarithm_of_density(cpu, generator):
+    settings = DensitySettings(n_levels=3, n_features=1, log2_table_size=10, base_resolution=4, max_resolution=16, n_hidden=0)
+    field = DensityField(settings, torch.tensor([[-1.0, -1, -1], [1, 1, 1]]), "none", generator)
+    field.table.data.normal_(generator=generator)
+    positions = 2 * torch.rand(50, 3, generator=generator) - 1
+    features = hash_grid.hash_grid((positions + 1) / 2, field.table, **field.layout)
+    assert_close(field(positions), features.sum(-1).exp(), atol=1e-5, rtol=1e-5)

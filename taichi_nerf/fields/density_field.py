@@ -1,4 +1,7 @@
-"""A small hash grid that knows density alone: what proposes where to look."""
+"""A small hash grid that knows density alone: what proposes where to look.
+
+log density = Σ over levels of what the grid holds there; or a small network of that.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf.fields.hash_grid_field import LARGEST_LOG_DENSITY
+from taichi_nerf.fields.hash_grid_field import TruncatedExp
 from taichi_nerf.fields.mlp import Mlp, Precision
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid
@@ -14,12 +17,12 @@ from taichi_nerf.ops import hash_grid
 
 @dataclass(frozen=True)
 class DensitySettings:
-    n_levels: int = 5
-    n_features: int = 2  # of a level
-    log2_table_size: int = 16  # rows of a level
+    n_levels: int = 3
+    n_features: int = 1  # of a level
+    log2_table_size: int = 18  # rows of a level
     base_resolution: int = 16
-    max_resolution: int = 128
-    n_hidden: int = 16
+    max_resolution: int = 64
+    n_hidden: int = 0  # of a network; 0: none, features are added up
     precision: Precision = "float32"
 
 
@@ -38,8 +41,9 @@ class DensityField(nn.Module):
         }
         table = hash_grid.initialise_table(**self.layout, n_features=settings.n_features, generator=generator)
         self.table = nn.Parameter(table)
-        self.mlp = Mlp((settings.n_levels * settings.n_features, settings.n_hidden, 1), generator, settings.precision)
+        widths = (settings.n_levels * settings.n_features, settings.n_hidden, 1)
+        self.mlp = Mlp(widths, generator, settings.precision) if settings.n_hidden else None
 
     def forward(self, positions: Tensor) -> Tensor:  # [n, 3] in scene units → [n]
         features = hash_grid.hash_grid(unit_positions(positions, self.box, self.contraction), self.table, **self.layout)
-        return self.mlp(features)[:, 0].float().clamp(max=LARGEST_LOG_DENSITY).exp()
+        return TruncatedExp.apply(features.sum(-1, keepdim=True) if self.mlp is None else self.mlp(features), 0.0)

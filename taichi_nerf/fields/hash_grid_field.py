@@ -101,7 +101,7 @@ class HashGridField(Field):
         return features * self.level_weights.to(features.dtype) if len(self.level_weights) else features
 
     def density_of(self, geometry: Tensor) -> Tensor:
-        return _ExpOfFirst.apply(geometry, self.settings.log_density)
+        return TruncatedExp.apply(geometry, self.settings.log_density)
 
     def encode(self, positions: Tensor, features: Tensor | None = None) -> Tensor:
         """The hash grid's features [n, n_levels * n_features]."""
@@ -136,7 +136,7 @@ class HashGridField(Field):
         return self.appearance.index_select(0, image_ids)
 
 
-class _ExpOfFirst(torch.autograd.Function):
+class TruncatedExp(torch.autograd.Function):
     """exp of the first column, in float32; where it is cut off, gradients go on as at the border (truncated exponential)."""
 
     @staticmethod

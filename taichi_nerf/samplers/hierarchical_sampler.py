@@ -50,7 +50,7 @@ def from_edges(edges: Tensor) -> Samples:  # [n_rays, n + 1] ascending
     n_rays, n = edges.shape[0], edges.shape[1] - 1
     first = torch.arange(n_rays, dtype=torch.int32, device=edges.device)
     spans = torch.stack([first * n, torch.full_like(first, n)], -1)
-    return Samples(edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1), first.repeat_interleave(n), spans)
+    return Samples(edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1), first[:, None].expand(-1, n).reshape(-1), spans)
 
 
 def endless_last(samples: Samples) -> Samples:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from taichi_nerf.ops import compositing, importance_sampling
+from taichi_nerf.ops import importance_sampling
 from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.samplers.hierarchical_sampler import endless_last, from_edges
 
@@ -42,7 +42,7 @@ Density = Callable[[Rays, Samples], Tensor]
 
 
 class Proposal(NamedTuple):
-    """What one network makes of a ray."""
+    """What one network makes of the rays that are left."""
 
     edges: Tensor  # [n_rays, n + 1] of s
     weights: Tensor  # [n_rays, n] with gradients
@@ -51,9 +51,10 @@ class Proposal(NamedTuple):
 class Proposed(NamedTuple):
     """Where the field should look."""
 
-    samples: Samples
-    edges: Tensor  # [n_rays, n_samples + 1] of s
+    samples: Samples  # of the rays that are left
+    edges: Tensor  # [n_left, n_samples + 1] of s
     proposals: list[Proposal]
+    which: Tensor | None  # [n_left] int64 among the rays; None: all of them
 
 
 def propose(
@@ -67,24 +68,49 @@ def propose(
     endless: bool = False,  # the last interval of a ray stands for all behind it
     generator: torch.Generator | None = None,  # None: evenly within each histogram
     progress: float = 1.0,  # of the training
+    learns: bool = True,  # whether gradients are wanted
+    least_opacity: float = 0.0,  # that the last network has to see on a ray, for the field to look there at all
+    chance: float = 0.0,  # that it does all the same, given a generator
 ) -> Proposed:
-    n_rays = len(t_near)
-    edges = torch.tensor([0.0, 1.0], device=t_near.device).expand(n_rays, 2).contiguous()
-    weights = torch.ones_like(edges[:, :1])
     power = annealed(progress / settings.anneal) if settings.anneal else 1.0
+    edges = torch.tensor([0.0, 1.0], device=t_near.device).expand(len(t_near), 2).contiguous()
+    weights = torch.ones_like(edges[:, :1])
     proposals = []
-    for number, n in enumerate((*settings.n_proposed, settings.n_samples)):
-        uniforms = None if generator is None else torch.rand(n_rays, n + 1, generator=generator).to(edges.device)
-        flat = weights.detach() ** power
-        edges = importance_sampling.importance_sample(
-            edges, flat, n + 1, uniforms=uniforms, stratified=generator is not None,
-            padding=settings.padding, blur=settings.blur,
-        )  # fmt: skip
+    for density, n in zip(densities, settings.n_proposed, strict=True):
+        edges = _drawn(edges, weights, n, settings, power, generator)
         samples = from_edges(distances(edges, t_near, t_far, even_until))
-        if number < len(densities):
-            weights = weights_of(densities[number](rays, samples), samples, endless).view(n_rays, n)
-            proposals.append(Proposal(edges, weights))
-    return Proposed(samples, edges, proposals)
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            weights = weights_of(density(rays, samples), samples, endless).view(-1, n)
+        proposals.append(Proposal(edges, weights))
+    which = _left(weights.detach().sum(-1), least_opacity, chance, generator)
+    if which is not None:
+        proposals = [Proposal(*(part.index_select(0, which) for part in proposal)) for proposal in proposals]
+        edges, weights, t_near, t_far = (part.index_select(0, which) for part in (edges, weights, t_near, t_far))
+    edges = _drawn(edges, weights, settings.n_samples, settings, power, generator)
+    return Proposed(from_edges(distances(edges, t_near, t_far, even_until)), edges, proposals, which)
+
+
+def _drawn(
+    edges: Tensor, weights: Tensor, n: int, settings: ProposalSettings, power: float, generator: torch.Generator | None
+) -> Tensor:  # [n_rays, k + 1], [n_rays, k] → [n_rays, n + 1]
+    """The edges of n intervals of a histogram, all of a ray shifted alike."""
+    uniforms = None
+    if generator is not None:
+        uniforms = torch.rand(len(edges), 1, generator=generator).to(edges.device).expand(-1, n + 1).contiguous()
+    flat = weights.detach() if power == 1 else weights.detach() ** power
+    return importance_sampling.importance_sample(
+        edges, flat, n + 1, uniforms=uniforms, stratified=generator is not None, padding=settings.padding, blur=settings.blur
+    )
+
+
+def _left(opacity: Tensor, least: float, chance: float, generator: torch.Generator | None) -> Tensor | None:
+    """The rays on which there is something; in training some of the others too, lest what was once missed stays so."""
+    if not least:
+        return None
+    some = opacity >= least
+    if generator is not None:
+        some |= torch.rand(len(opacity), generator=generator).to(opacity.device) < chance
+    return some.nonzero()[:, 0]
 
 
 def annealed(p: float) -> float:
@@ -104,18 +130,22 @@ def distances(s: Tensor, t_near: Tensor, t_far: Tensor, even_until: float) -> Te
 
 
 def weights_of(density: Tensor, samples: Samples, endless: bool) -> Tensor:
-    """Weights [n_samples] that densities [n_samples] give to the intervals."""
-    nothing = density.new_zeros(len(density), 1)
+    """Weights [n_samples] that densities [n_samples] give to the intervals: T_i (1 - exp(-σ_i δ_i)). Rays have equally many.
+
+    The same as `compositing.composite_rays`, which walks each ray: of whole matrices, torch takes several numbers at once.
+    """
     lasting = endless_last(samples) if endless else samples
-    return compositing.composite_rays(density, nothing, *lasting[:2], samples.spans).weights
+    thickness = (density * (lasting.t_ends - lasting.t_starts)).view(len(samples.spans), -1)
+    before = nn.functional.pad(thickness[:, :-1].cumsum(-1), (1, 0))
+    return (torch.exp(-before) * -torch.expm1(-thickness)).view(-1)
 
 
 def at_middles(density: Callable[[Tensor], Tensor]) -> Density:
-    """The density [n] of places [n, 3] as one of samples: seen at their middles."""
+    """The density [n] of places [n, 3] as one of samples: seen at their middles. Rays have equally many."""
 
     def of_samples(rays: Rays, samples: Samples) -> Tensor:
-        middles = (samples.t_starts + samples.t_ends) / 2
-        origins, directions = (part.detach().index_select(0, samples.ray_indices) for part in rays[:2])
-        return density(origins + middles[:, None] * directions)
+        middles = ((samples.t_starts + samples.t_ends) / 2).view(len(samples.spans), -1, 1)
+        positions = torch.addcmul(rays.origins.detach()[:, None], middles, rays.directions.detach()[:, None])
+        return density(positions.view(-1, 3))
 
     return of_samples

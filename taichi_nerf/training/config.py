@@ -152,13 +152,24 @@ class SamplerSettings:
 
 
 @dataclass(frozen=True)
+class NgpProposalSettings(ProposalSettings):
+    """Of proposals under the hash grid."""
+
+    n_proposed: tuple[int, ...] = (64,)
+    n_samples: int = 16
+    learn_every: int = 5  # steps: proposals, after a while; in every step at first
+    least_opacity: float = 0.0  # that proposals have to see on a ray, for the field to look there at all
+    chance: float = 0.1  # that it does all the same, in training
+
+
+@dataclass(frozen=True)
 class NgpConfig(Config):
-    """Of `--method ngp`: a hash grid, and an occupancy grid or two small hash grids that tell where to look."""
+    """Of `--method ngp`: a hash grid, and an occupancy grid or a small hash grid that tells where to look."""
 
     batch: BatchSettings = BatchSettings()
     field: HashGridSettings = HashGridSettings()
     sampler: SamplerSettings = SamplerSettings()
-    proposal: ProposalSettings = ProposalSettings()
+    proposal: NgpProposalSettings = NgpProposalSettings()
     density: DensitySettings = DensitySettings()
     occupancy: OccupancySettings = OccupancySettings()
     grid: GridSettings = GridSettings()
@@ -171,4 +182,4 @@ class NgpConfig(Config):
     @property
     def without_effect(self) -> tuple[str, ...]:
         """Sections that the chosen sampler does not look at."""
-        return ("occupancy", "grid", "culling") if self.sampler.kind == "proposal" else ("proposal", "density")
+        return ("occupancy", "grid") if self.sampler.kind == "proposal" else ("proposal", "density")

@@ -63,11 +63,17 @@ def checked(run: RunSettings) -> Method:
 def changed(config: Config, settings: Sequence[str]) -> Config:
     """With each `section.key=value` applied; one that would have no effect is an error."""
     found = apply_settings(config, settings)
+    if isinstance(config, NgpConfig) and _turns_to_proposals(config, found):
+        found = apply_settings(presets.under_proposals(config), settings)  # what suits them comes first, as a preset does
     for setting in settings:
         section = setting.strip().partition(".")[0]
         if section in found.without_effect:
             raise SettingsError(f"{setting}: has no effect with the chosen sampler (sampler.kind)")
     return found
+
+
+def _turns_to_proposals(config: NgpConfig, found: Config) -> bool:
+    return isinstance(found, NgpConfig) and config.sampler.kind == "occupancy" and found.sampler.kind == "proposal"
 
 
 def config_class(settings: Any) -> type[Config]:

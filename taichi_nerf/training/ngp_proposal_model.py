@@ -1,14 +1,16 @@
 """`--method ngp --set sampler.kind=proposal`: the hash grid, seen where small hash grids propose: nerfacto's arrangement."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from taichi_nerf import losses
 from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
-from taichi_nerf.rays import Rays, RenderedRays
+from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.rendering import Picture, RenderedBatch, normals_of
-from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, propose
+from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, propose, weights_of
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig
@@ -18,6 +20,15 @@ from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_o
 from taichi_nerf.training.schedules import ramp
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
+LESSONS = 250  # steps after which proposals learn in every second one only, then in every third, …
+
+
+class Rendered(NamedTuple):
+    """What rays see."""
+
+    proposed: Proposed
+    weights: Tensor  # [n_left, n_samples] of all that was proposed, without gradients
+    batch: RenderedBatch
 
 
 class NgpProposalModel(Model):
@@ -34,7 +45,7 @@ class NgpProposalModel(Model):
             DensityField(config.density, self.box.clone(), contraction, generator) for _ in config.proposal.n_proposed
         )
         self.even_until = even_until(config.proposal.even_until, scene)
-        self.progress = 0.0
+        self.progress, self.learns = 0.0, True
         self.needs_depth = config.loss.depth > 0
         self.to(device)
 
@@ -57,33 +68,29 @@ class NgpProposalModel(Model):
 
     def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
         self.progress = progress
+        self.learns = n_steps % min(1 + n_steps // LESSONS, self.config.proposal.learn_every) == 0
         sharpen(self.field, self.config, progress)
 
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
-        config, n_rays = self.config.loss, len(shown.views)
-        proposed = self._propose(shown.rays, generator, self.progress)
-        out = self._render(shown.rays, proposed, shown.background, shown.views)
-        weights = out.weights.view(n_rays, -1)
+        config = self.config.loss
+        seen = self._render(shown.rays, shown.background, generator, shown.views, learns=self.learns)
+        out, samples = seen.batch.rendered, seen.batch.samples
         loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
-        for proposal in proposed.proposals:
+        for proposal in seen.proposed.proposals if self.learns else ():
             # Its gradient alone: it grows while the field learns, and the loss is what tells whether training goes well.
-            behind = losses.interlevel(proposed.edges, weights, *proposal)
+            behind = losses.interlevel(seen.proposed.edges, seen.weights, *proposal)
             loss = loss + self.config.proposal.loss * (behind - behind.detach())
         if config.opacity_entropy:
             loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
         if config.spread:
             grown = config.spread * ramp(self.progress, config.spread_from)
-            loss = loss + grown * losses.spread(out.weights, proposed.samples)
+            loss = loss + grown * losses.spread(out.weights, samples)
         if config.depth and shown.depth is not None:
             loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
-        n_samples = n_rays * (sum(self.config.proposal.n_proposed) + self.config.proposal.n_samples)
-        seen = RenderedBatch(out, proposed.samples, n_samples)
-        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), n_samples, seen)
+        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), seen.batch.n_marched, seen.batch)
 
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
-        proposed = self._propose(rays, generator, self.progress)
-        out = self._render(rays, proposed, background, None)
-        return RenderedBatch(out, proposed.samples, len(out.weights))
+        return self._render(rays, background, generator, None).batch
 
     def density_weights(self) -> list[Tensor]:
         return list(self.field.density_mlp.parameters())
@@ -103,29 +110,67 @@ class NgpProposalModel(Model):
     def color(self, positions: Tensor, directions: Tensor) -> Tensor:
         return self.field(positions, directions)[1]
 
-    def _propose(self, rays: Rays, generator: torch.Generator | None, progress: float = 1.0) -> Proposed:
+    def _propose(self, rays: Rays, generator: torch.Generator | None, learns: bool = False) -> Proposed:
+        """Of the rays that meet the scene; `which` tells these among all."""
         origins, directions = rays.origins.detach(), rays.directions.detach()
-        near, far, unbounded = self.bounds.near, self.bounds.far, self.bounds.unbounded
-        if unbounded:
+        near, far, which = self.bounds.near, self.bounds.far, None
+        if self.bounds.unbounded:
             t_near = torch.full_like(origins[:, 0], max(near, 1e-3))
             t_far = torch.full_like(t_near, far)
         else:
             t_near, t_far = ray_box.intersect_boxes(origins, directions, self.box, near=near, far=far)
-        return propose(
-            [at_middles(proposal) for proposal in self.proposals], self.config.proposal, rays, t_near, t_far,
-            even_until=self.even_until, generator=generator, progress=progress,
+            which = (t_far > t_near).nonzero()[:, 0]
+            rays = Rays(*(part.detach().index_select(0, which) for part in rays))
+            t_near, t_far = t_near[which], t_far[which]
+        settings = self.config.proposal
+        proposed = propose(
+            [at_middles(proposal) for proposal in self.proposals], settings, rays, t_near, t_far,
+            even_until=self.even_until, generator=generator, progress=self.progress if generator else 1.0, learns=learns,
+            least_opacity=settings.least_opacity, chance=settings.chance,
         )  # fmt: skip
+        if which is None or proposed.which is None:
+            return proposed if which is None else proposed._replace(which=which)
+        return proposed._replace(which=which[proposed.which])
 
-    def _render(self, rays: Rays, proposed: Proposed, background: Tensor, views: Tensor | None) -> RenderedRays:
-        samples = proposed.samples
-        positions = ray_marching.sample_positions(rays.origins, rays.directions, *samples)
-        ids = None if views is None else views.index_select(0, samples.ray_indices)
-        density, color = self.field(positions, rays.directions.index_select(0, samples.ray_indices), ids)
-        return compositing.composite_rays(density, color, *samples[:2], samples.spans, background)
+    def _render(
+        self, rays: Rays, background: Tensor, generator: torch.Generator | None, views: Tensor | None, learns: bool = False
+    ) -> Rendered:
+        """The field is asked twice, as in `rendering`: it looks in full where light gets and something is."""
+        n_rays, culling = len(rays.origins), self.config.culling
+        proposed = self._propose(rays, generator, learns)
+        all_of, which = proposed.samples, proposed.which
+        ids = all_of.ray_indices if which is None else which.int().index_select(0, all_of.ray_indices)
+        with torch.no_grad():
+            whole = self._middles(rays, all_of._replace(ray_indices=ids))
+            density, features = self.field.glance(whole)
+            chances = None if generator is None else torch.rand(len(density), generator=generator).to(density.device)
+            kept, spans = compositing.visible_samples(
+                density, all_of.t_starts, all_of.t_ends, all_of.spans, chances,
+                early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,
+            )  # fmt: skip
+            weights = weights_of(density, all_of, endless=False).view(len(all_of.spans), -1)
+            features = None if features is None else features.index_select(0, kept)
+        t_starts, t_ends, own = (part.index_select(0, kept) for part in (all_of.t_starts, all_of.t_ends, ids))
+        if which is not None:
+            spans = torch.zeros(n_rays, 2, dtype=torch.int32, device=own.device).index_copy_(0, which, spans)
+        samples = Samples(t_starts, t_ends, own, spans)
+        moving = rays.origins.requires_grad or rays.directions.requires_grad
+        positions = (
+            ray_marching.sample_positions(rays.origins, rays.directions, *samples) if moving else whole.index_select(0, kept)
+        )
+        of_views = None if views is None else views.index_select(0, own)
+        density, color = self.field(positions, rays.directions.index_select(0, own), of_views, features)
+        out = compositing.composite_rays(density, color, *samples[:2], samples.spans, background)
+        n = n_rays * sum(self.config.proposal.n_proposed) + len(all_of.t_starts)
+        return Rendered(proposed, weights, RenderedBatch(out, samples, n))
+
+    @staticmethod
+    def _middles(rays: Rays, samples: Samples) -> Tensor:
+        origins, directions = (part.detach().index_select(0, samples.ray_indices) for part in rays[:2])
+        return torch.addcmul(origins, ((samples.t_starts + samples.t_ends) / 2)[:, None], directions)
 
     def _see(self, rays: Rays, with_normals: bool) -> Seen:
-        black = torch.zeros_like(rays.origins)
-        out = self._render(rays, self._propose(rays, None), black, None)
+        out = self._render(rays, torch.zeros_like(rays.origins), None, None).batch.rendered
         depth = out.depth / out.opacity.clamp_min(1e-6)
         normals = None
         if with_normals:

@@ -54,6 +54,59 @@ def test_proposals_learn_where_the_ball_is(cpu):
     assert made.model.density(torch.tensor([[0.74, 0.74, 0.74], [0.0, 0.0, 0.45]])).shape == (2,)
 
 
+def test_culled_samples_are_missing_from_no_picture(cpu):
+    """Pictures are those of the field at all proposed samples, but for weights that are too small to see."""
+    made = trainer("proposal.least_opacity=0.0")
+    [made.step() for _ in range(60)]
+    model, n = made.model, 200
+    pixels = 32 * torch.rand(n, 2, generator=torch.Generator().manual_seed(1))
+    rays = model.rig.rays(pixels, torch.zeros(n, dtype=torch.int32))
+    proposed = model._propose(rays, None)
+    samples, rows = proposed.samples, proposed.which[proposed.samples.ray_indices.long()]
+    middles = rays.origins[rows] + ((samples.t_starts + samples.t_ends) / 2)[:, None] * rays.directions[rows]
+    with torch.no_grad():
+        density, color = model.field(middles, rays.directions[rows])
+        thickness = (density * (samples.t_ends - samples.t_starts)).view(len(proposed.which), -1)
+        light = torch.exp(-torch.cat([torch.zeros_like(thickness[:, :1]), thickness.cumsum(-1)], -1))
+        weights = light[:, :-1] - light[:, 1:]
+        expected = torch.zeros(n, 3)
+        expected[proposed.which] = (weights[..., None] * color.view(*weights.shape, 3)).sum(1)
+        batch = model.look(rays, torch.zeros(n, 3), torch.Generator().manual_seed(1))
+        picture = model.picture(rays, (n, 1))
+    assert (picture.color[0] - expected.clamp(0, 1)).abs().max() < 0.02  # 24 weights below 1e-3
+    assert (picture.color[0] - expected).abs().mean() < 1e-3
+    assert (batch.samples.spans[:, 1] == torch.bincount(batch.samples.ray_indices.long(), minlength=n)).all()
+
+
+def test_proposals_learn_in_fewer_and_fewer_steps(cpu):
+    made = trainer("proposal.learn_every=3")
+    model = made.model
+
+    def learns(n_steps):
+        model.before_step(n_steps, 0.5, made.generator)
+        before = model.proposals[0].table.detach().clone()
+        made.optimiser.zero_grad()
+        made.compare(made.draw(200))[0].backward()
+        assert (model.proposals[0].table == before).all()
+        return model.proposals[0].table.grad is not None
+
+    assert [learns(n) for n in range(3)] == [True] * 3
+    assert [learns(n) for n in range(3000, 3006)] == [True, False, False] * 2
+
+
+def test_under_proposals_weights_are_pulled_together_less(cpu):
+    """As hard as under the occupancy grid, and fog at the cameras is all that is left."""
+    scene, _ = views_of_ball()
+    from dataclasses import replace
+
+    scene = replace(scene, bounds=replace(scene.bounds, unbounded=True))
+    config, _ = methods.choose(scene, SceneSettings("ball"), RunSettings(), CPU)
+    assert methods.changed(config, ["field.n_levels=4"]).loss == config.loss
+    assert 0 < methods.changed(config, ["sampler.kind=proposal"]).loss.spread < 0.1 * config.loss.spread
+    chosen = methods.changed(config, ["loss.spread=0.01", "sampler.kind=proposal"])
+    assert chosen.loss.spread == 0.01
+
+
 def test_settings_that_the_sampler_does_not_look_at_are_errors():
     scene, _ = views_of_ball()
     config, _ = methods.choose(scene, SceneSettings("ball"), RunSettings(), CPU)
