@@ -70,7 +70,7 @@ RULES = {
     "viewer": (
         {"viewer", "training", "rendering", "fields", "camera_rig", "cameras", "curves", "trajectories", "camera_path", "scenes"}
         | {"export", "live_kernels", "rays"},
-        {"torch", "numpy", "viser", "websockets"},
+        {"torch", "numpy", "imageio", "viser", "websockets"},
     ),
     "launch": ({"runtime"}, {"taichi", "torch"}),
     "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
