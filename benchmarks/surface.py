@@ -2,8 +2,8 @@
 
     python -m taichi_nerf.benchmarks.surface demo/scene demo/mesh.ply         as `taichi-nerf demo` leaves them
 
-From mesh to surface by the scene's signed distance, at 100,000 points spread over the mesh; from surface to mesh by the nearest of
-these, for 100,000 spread over what the scene's cameras see of the surface. Means, as shares of the surface's diameter.
+From mesh to surface by the scene's signed distance, at 100,000 points spread over the mesh; from surface to mesh by the nearest
+of these, for 100,000 spread over what the scene's cameras see of the surface. Means, as shares of the surface's diameter.
 """
 
 import sys

@@ -75,7 +75,7 @@ RULES = {
     "launch": ({"runtime"}, {"taichi", "torch"}),
     "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
     "demo": ({"training", "procedural", "export"}, {"torch"}),
-    "benchmarks": (None, {"torch", "numpy", "imageio"}),
+    "benchmarks": (None, {"torch", "numpy", "imageio", "trimesh"}),
     "apps": (None, {"click", "rich"}),
     "__init__": (None, set()),
     "__main__": ({"apps"}, set()),
