@@ -9,7 +9,9 @@ Turning and moving a camera by itself shift its picture alike, and only parallax
 what shifts the picture and τ what parallax shows, and an optimiser that scales each by its own gradients sees both. d is the
 median distance of the cameras from the middle of the scene.
 
-What amounts to moving the scene as a whole says nothing about the cameras: `settle` takes that out.
+What moves the scene and all cameras as one body shows in no picture, so training lets it happen: were it taken out of the
+cameras, the field would stay where it is, and they would turn away from their true poses to see it there. `carry_along` lets the
+cameras that training does not see follow instead.
 """
 
 from typing import Any
@@ -75,17 +77,35 @@ class CameraRig(nn.Module):
         return ray_generation.generate_rays(pixels, views, self.poses(), self.lenses(), self.distortion, self.models)
 
     @torch.no_grad()
-    def settle(self, views: Tensor) -> None:  # [n_chosen] int64, the views that training sees
-        """Take out of the corrections what moves the chosen cameras as one body (and scales them about their middle)."""
-        if not self.refine_poses or len(views) < 3:
+    def carry_along(self, views: Tensor) -> None:  # [n_chosen] int64, the views that training sees
+        """Move all other cameras as the chosen ones have moved as one body: by the similarity x → s Q x + b with
+
+        Q nearest to Σ R' Rᵀ,  s the least squares' for the centres about their mean,  and b that lays the points that cameras
+        look at, d in front of them, over what they have become, as seen from there: Σ P (s Q p + b - p') = 0 with P what is
+        left of a vector across the view, and a hundredth of it along.
+
+        Not b that lays their centres: small turns of all cameras stand for a shift of the scene, and it is the scene that the
+        others are to see in its place.
+        """
+        others = torch.ones(len(self.models), dtype=torch.bool, device=views.device)
+        others[views] = False
+        if not self.refine_poses or len(views) < 3 or not bool(others.any()):
             return
         given, now = self.camera_to_worlds[views], self.poses()[views]
-        turn = _nearest_rotation((given[:, :, :3] @ now[:, :, :3].mT).sum(0))
-        centers, wanted = now[:, :, 3], given[:, :, 3]
-        arms, wanted_arms = (centers - centers.mean(0)) @ turn.T, wanted - wanted.mean(0)
-        scale = (arms * wanted_arms).sum() / (arms * arms).sum().clamp_min(1e-12)
-        rotations = turn @ now[:, :, :3]
-        self.take(torch.cat([rotations, (scale * arms + wanted.mean(0))[:, :, None]], -1), views)
+        turn = _nearest_rotation((now[:, :, :3] @ given[:, :, :3].mT).sum(0))
+        arms, arms_now = ((x[:, :, 3] - x[:, :, 3].mean(0)) for x in (given, now))
+        arms = arms @ turn.T
+        extent = (arms * arms).sum()
+        scale = (arms * arms_now).sum() / extent if extent > 1e-8 * self.distance**2 else torch.ones_like(extent)
+        ahead = now[:, :, 2]
+        across = torch.eye(3).to(now) - 0.99 * ahead[:, :, None] * ahead[:, None, :]
+        looked_at = given[:, :, 3] + self.distance * given[:, :, 2]
+        looked_at_now = now[:, :, 3] + scale * self.distance * ahead
+        misses = torch.einsum("nij,nj->i", across, looked_at_now - scale * looked_at @ turn.T)
+        shift = torch.linalg.solve(across.sum(0), misses)
+        rest = self.camera_to_worlds[others]
+        centers = scale * rest[:, :, 3] @ turn.T + shift
+        self.take(torch.cat([turn @ rest[:, :, :3], centers[:, :, None]], -1), others.nonzero()[:, 0])
 
     @torch.no_grad()
     def take(self, poses: Tensor, views: Tensor) -> None:  # [n_chosen, 3, 4], [n_chosen] int64

@@ -70,12 +70,12 @@ RULES = {
     "viewer": (
         {"viewer", "training", "rendering", "fields", "camera_rig", "cameras", "curves", "trajectories", "camera_path", "scenes"}
         | {"export", "live_kernels", "rays"},
-        {"torch", "numpy", "viser", "websockets"},
+        {"torch", "numpy", "imageio", "viser", "websockets"},
     ),
     "launch": ({"runtime"}, {"taichi", "torch"}),
     "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
     "demo": ({"training", "procedural", "export"}, {"torch"}),
-    "benchmarks": (None, {"torch", "numpy", "imageio"}),
+    "benchmarks": (None, {"torch", "numpy", "imageio", "trimesh"}),
     "apps": (None, {"click", "rich"}),
     "__init__": (None, set()),
     "__main__": ({"apps"}, set()),

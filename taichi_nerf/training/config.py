@@ -72,9 +72,10 @@ class PixelSettings:
 class PoseSettings:
     refine: bool = False
     intrinsics: bool = False  # one focal length factor for all
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3  # at first; it falls to 0.4 % of it
     from_step: int = 0
-    sharp_from: float = 0.5  # share of the training after which a hash grid has all its levels; the coarsest come first
+    until: float = 0.75  # share of the training after which cameras stay where they are
+    sharp_from: float = 0.3  # share of the training after which a hash grid has all its levels; the coarsest come first
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -79,7 +80,7 @@ def train(
     world.broadcast(trainer.model)
     trainer.warm_up()
     if resume and folder.checkpoint.exists():
-        _go_on(trainer, folder)
+        go_on(trainer, folder)
     about = describe_run(config, scene)
     if world.is_main:
         folder.truncate_metrics(trainer.n_steps)
@@ -135,7 +136,19 @@ def _agree(trainer: Trainer, wish: bool) -> bool:
     return wishes > 0
 
 
-def _go_on(trainer: Trainer, folder: RunFolder) -> None:
+class Resumable(Protocol):
+    """A trainer of whatever kind."""
+
+    config: Any
+    world: World
+    generator: torch.Generator
+    n_steps: int
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def go_on(trainer: Resumable, folder: RunFolder) -> None:
+    """From the folder's checkpoint."""
     state, _ = load_checkpoint(folder.checkpoint)
     try:
         trainer.load_state_dict(state)

@@ -19,7 +19,7 @@ from taichi_nerf.export.files import write_png
 from taichi_nerf.export.training_plot import training_plot
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes.errors import SceneError
-from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+from taichi_nerf.training.checkpoint import save_checkpoint
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.meter import Meter
@@ -28,8 +28,8 @@ from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
 from taichi_nerf.training.pixelnerf_model import MODEL_FILE, Prior, save_model
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, settle_statistics
-from taichi_nerf.training.run import Outcome, Report
-from taichi_nerf.training.run_folder import RunError, RunFolder
+from taichi_nerf.training.run import Outcome, Report, go_on
+from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.training.settings import to_json_dict
 from taichi_nerf.weights.pixelnerf import load_resnet
 
@@ -59,7 +59,7 @@ def train(
     if encoder is not None:
         load_resnet(trainer.field.encoder, encoder)
     if resume and folder.checkpoint.exists():
-        _go_on(trainer, folder)
+        go_on(trainer, folder)
     world.broadcast(trainer.field)
     about = describe_run(config, objects)
     if world.is_main:
@@ -108,16 +108,6 @@ def _train(
             if world.is_main:
                 save_checkpoint(folder.checkpoint, trainer.state_dict(), {"config": json.dumps(about)})
     return stopped
-
-
-def _go_on(trainer: PixelNerfTrainer, folder: RunFolder) -> None:
-    state, _ = load_checkpoint(folder.checkpoint)
-    try:
-        trainer.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(folder.checkpoint, f"does not fit to the settings ({str(error).splitlines()[0]}); train anew") from error
-    if trainer.world.rank:  # the main process's random numbers are in the checkpoint; the others draw others
-        trainer.generator.manual_seed(trainer.config.run.seed + 7919 * trainer.world.rank + trainer.n_steps)
 
 
 def describe_run(config: PixelNerfConfig, objects: ObjectSet) -> dict[str, object]:

@@ -28,6 +28,7 @@ from taichi_nerf.training.guard import Guard
 from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.model import Model, Shown
 from taichi_nerf.training.pixel_batches import draw_rows
+from taichi_nerf.training.schedules import log_linear
 from taichi_nerf.training.targets import Batch, Targets
 from taichi_nerf.training.terms import Moment, Term
 from taichi_nerf.training.terms_of import terms_of
@@ -94,10 +95,10 @@ class Trainer:
             if self.guard.accepts(value, self.model) and self.model.gradients_are_finite():
                 self.optimiser.step()
             self.guard.watch(value, self.model, self.optimiser)
-            if self.model.rig.refine_poses and self.n_steps % 100 == 99:
-                self.model.rig.settle(torch.tensor(self.views, device=self.device))
             self.n_rays = self.model.next_n_rays(n_rays, n_samples, self.world.size)
             self.n_steps += 1
+        if self.model.rig.refine_poses and (self.n_steps % 100 == 0 or self.is_done):
+            self.model.rig.carry_along(torch.tensor(self.views, device=self.device))
         return Step(self.n_steps, self.stopwatch.seconds, value, -10 * math.log10(max(error, 1e-10)), n_rays, n_samples)
 
     def draw(self, n: int) -> Batch:
@@ -133,6 +134,9 @@ class Trainer:
         before = self.state_dict(copied=True)
         for _ in range(2):
             self.step()
+        if self.model.rig.is_refined:  # and what is left of a step once cameras stay
+            self.model.rig.requires_grad_(False)
+            self.compare(self.draw(self.n_rays))[0].backward()
         self.load_state_dict(before)
 
     def state_dict(self, copied: bool = False) -> dict[str, Any]:
@@ -169,11 +173,12 @@ class Trainer:
         return optimiser
 
     def _follow_schedule(self) -> None:
-        share = self.model.rate(self.progress)
+        share, poses = self.model.rate(self.progress), self.config.poses
         for group in self.optimiser.param_groups:
             group["lr"] = group["first_lr"] * share
-            if group["name"] == "poses" and self.n_steps < self.config.poses.from_step:
-                group["lr"] = 0.0
+            if group["name"] == "poses":  # early: pictures get no sharper than cameras hold still
+                group["lr"] = group["first_lr"] * log_linear(self.progress / poses.until, 1.0, 0.004)
+        self.model.rig.requires_grad_(self.n_steps >= poses.from_step and self.progress < poses.until)
 
     def _background(self, n: int) -> Tensor:
         kind = self.config.batch.background

@@ -63,6 +63,7 @@ class Panel:
     def close(self) -> None:
         """The browser went away."""
         self._is_gone = True
+        self.stage.close()
         if self.studio is not None:
             self.studio.close(self.client.client_id)
 

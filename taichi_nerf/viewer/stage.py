@@ -1,40 +1,22 @@
-"""What stands around the radiance field: the scene's cameras with thumbnails, its points, the crop box, the camera path."""
+"""What stands around the radiance field: the scene's cameras with thumbnails, its points, the crop box, the camera path.
 
+Cameras stand there at once; their thumbnails follow as files are read, which takes seconds for fifty photos.
+"""
+
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
 from taichi_nerf.cameras import Array, Cameras, focus_point, upward
+from taichi_nerf.curves import quaternions
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.viewer.eye import Eye, eye_of_view
+from taichi_nerf.viewer.thumbnails import Thumbnails
 
-THUMBNAIL = 96  # pixels of the longer side
 MOST_FRUSTA, MOST_POINTS = 300, 200_000
+FOV = 0.9  # radians, of an overview
 TRAINING, TEST, KEY = (40, 90, 200), (230, 120, 20), (20, 160, 90)  # colors
-
-
-class Thumbnails:
-    """Small pictures of the scene's views, read once each."""
-
-    def __init__(self, scene: SceneData):
-        self._scene, self._made = scene, dict[int, Array]()
-
-    def __getitem__(self, view: int) -> Array:
-        if view not in self._made:
-            self._made[view] = thumbnail(np.asarray(self._scene.images[view]))
-        return self._made[view]
-
-
-def thumbnail(picture: Array) -> Array:
-    """[h, w, 3] bytes: one pixel of each block, over white."""
-    step = max(1, -(-max(picture.shape[:2]) // THUMBNAIL))
-    few = picture[step // 2 :: step, step // 2 :: step]
-    top = 1.0 if few.dtype.kind == "f" else float(np.iinfo(few.dtype).max)
-    values = few.astype(np.float32) / top
-    color = values[..., :3] if values.shape[-1] >= 3 else np.repeat(values[..., :1], 3, -1)
-    if values.shape[-1] == 4:
-        color = color * values[..., 3:] + 1 - values[..., 3:]
-    return np.rint(np.clip(color, 0, 1) * 255).astype(np.uint8)
 
 
 def first_eye(scene: SceneData) -> tuple[Eye, Array, Array]:
@@ -45,6 +27,25 @@ def first_eye(scene: SceneData) -> tuple[Eye, Array, Array]:
     ahead = (focus_point(cameras.centers, cameras.forwards) - cameras.centers[view]) @ cameras.forwards[view]
     distance = ahead if ahead > 0 else 1.0
     return eye, cameras.centers[view] + distance * cameras.forwards[view], upward(cameras)
+
+
+def overview(scene: SceneData) -> tuple[Eye, Array, Array]:
+    """As `first_eye`, but from outside: all cameras and what they look at are in the picture."""
+    cameras, (eye, _, up) = scene.cameras, first_eye(scene)
+    middle = focus_point(cameras.centers, cameras.forwards)
+    reach = float(np.linalg.norm(cameras.centers - middle, axis=-1).max()) or 1.0
+    _, down, ahead = eye.pose[:, :3].T
+    back = -ahead - (-ahead @ up) * up
+    if np.linalg.norm(back) < 0.1:  # it looks straight down, or up
+        back = (down - (down @ up) * up) * np.sign(-ahead @ up)
+    back = back / np.linalg.norm(back) + 0.7 * up  # from a little above
+    forward = -back / np.linalg.norm(back)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    turn = np.stack([right, np.cross(forward, right), forward], -1)
+    found = Eye.of(middle - reach / np.sin(FOV / 2) * forward, quaternions(turn[None])[0], FOV, eye.aspect)
+    assert found is not None, "a scene's cameras are finite"
+    return found, middle, up
 
 
 def frustum_size(cameras: Cameras) -> float:
@@ -59,7 +60,8 @@ class Stage:
     def __init__(self, client: Any, scene: SceneData, thumbnails: Thumbnails):
         self._client, self._scene, self._thumbnails = client, scene, thumbnails
         self._size = frustum_size(scene.cameras)
-        self._cameras: list[Any] = []
+        self._cameras: dict[int, Any] = {}  # by view
+        self._is_gone = False
         self._points: Any = None
         self._box: Any = None
         self._keys: list[Any] = []
@@ -68,21 +70,36 @@ class Stage:
     def has_points(self) -> bool:
         return self._scene.points is not None
 
+    def close(self) -> None:
+        self._is_gone = True
+
     def show_cameras(self, shown: bool) -> None:
         if not shown:
-            for handle in self._cameras:
+            handles, self._cameras = self._cameras, {}
+            for handle in handles.values():
                 handle.remove()
-            self._cameras = []
             return
         if self._cameras:
             return
+        cameras = {}
         for split, color in (("train", TRAINING), ("test", TEST)):
             views = [int(view) for view in self._scene.splits.get(split, ())]
             for view in views[:: max(1, -(-len(views) // MOST_FRUSTA))]:
                 eye = eye_of_view(self._scene.cameras, view)
-                handle = self._frustum(f"/cameras/{split}_{view}", eye, color, image=self._thumbnails[view])
+                handle = self._frustum(f"/cameras/{split}_{view}", eye, color)
                 handle.on_click(lambda event, eye=eye: go_to(event.client or self._client, eye))
-                self._cameras.append(handle)
+                cameras[view] = handle
+        self._cameras = cameras
+        Thread(target=self._fill, args=(cameras,), daemon=True).start()
+
+    def _fill(self, cameras: dict[int, Any]) -> None:
+        """Put thumbnails into these frusta, until they or the browser are gone."""
+        for view, handle in cameras.items():
+            picture = self._thumbnails[view]
+            if self._is_gone or self._cameras is not cameras:
+                return
+            if picture is not None:
+                handle.image = picture
 
     def show_points(self, shown: bool) -> None:
         points = self._scene.points
@@ -123,11 +140,11 @@ class Stage:
             )
             self._keys.append(line)
 
-    def _frustum(self, name: str, eye: Eye, color: tuple[int, int, int], image: Array | None = None) -> Any:
+    def _frustum(self, name: str, eye: Eye, color: tuple[int, int, int]) -> Any:
         tangent = np.tan(eye.fov_y / 2)
         scale = self._size * np.cbrt(tangent * tangent * eye.aspect / 3)  # viser keeps volumes; this keeps lengths
         return self._client.scene.add_camera_frustum(
-            name, eye.fov_y, eye.aspect, scale=scale, color=color, image=image, format="jpeg", cast_shadow=False,
+            name, eye.fov_y, eye.aspect, scale=scale, color=color, format="jpeg", cast_shadow=False,
             receive_shadow=False, thickness=0.03 * self._size, wxyz=eye.wxyz, position=eye.position,
         )  # fmt: skip
 

@@ -20,8 +20,9 @@ from taichi_nerf.viewer.looks import Looks
 from taichi_nerf.viewer.panel import HEIGHTS, Panel
 from taichi_nerf.viewer.poster import ASPECT, ROWS, as_jpeg
 from taichi_nerf.viewer.server import quiet, start_server
-from taichi_nerf.viewer.stage import Stage, Thumbnails, first_eye, frustum_size
+from taichi_nerf.viewer.stage import Stage, first_eye, frustum_size, overview
 from taichi_nerf.viewer.studio import Studio
+from taichi_nerf.viewer.thumbnails import Thumbnails
 
 POLL = 0.1  # seconds between looks at kernel files and at whether to stop
 
@@ -126,7 +127,8 @@ class Viewer:
             kernels.check()
 
     def _set_up(self) -> None:
-        server, (eye, target, up) = self.server, first_eye(self.scene)
+        server = self.server
+        eye, target, up = overview(self.scene) if self.model is None else first_eye(self.scene)
         server.scene.set_up_direction(tuple(up.tolist()))
         first = server.initial_camera
         first.position, first.look_at, first.up, first.fov = eye.position, tuple(target.tolist()), tuple(up.tolist()), eye.fov_y

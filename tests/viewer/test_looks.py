@@ -1,5 +1,7 @@
 """What each switch shows, against the model itself and against the grid read cell by cell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import small_run
@@ -11,7 +13,7 @@ from taichi_nerf.training.render_path import shown
 from taichi_nerf.training.run import load_run
 from taichi_nerf.viewer.eye import WHAT, eye_of_view
 from taichi_nerf.viewer.looks import FARTHEST, Looks, occupied_cells, sample_counts
-from taichi_nerf.viewer.stage import thumbnail
+from taichi_nerf.viewer.thumbnails import thumbnail
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,18 @@ def test_sample_counts_and_cells_are_those_of_the_grid(cpu, run):
             met += 1
     assert 5 < met < 64
     assert ((pixels != 128).any(-1) == (counts != 128).any(-1)).all()
+
+
+@pytest.mark.parametrize("times", [0.45, 4.0])
+def test_whoever_flies_away_or_closer_still_sees_the_whole_thing(cpu, run, looks, times):
+    """The scene's near and far hold where its cameras are. With the field of view changed to match, things stay as large."""
+    eye = eye_of_view(run.scene.cameras, 0)
+    middle = np.asarray(run.scene.bounds.box).mean(0)
+    away = np.array(eye.position) - middle
+    there = replace(eye, position=tuple(middle + times * away), fov_y=2 * np.arctan(np.tan(eye.fov_y / 2) / times))
+    shares = [looks.rows(at.camera(40), 0, 40, "opacity").pixels.mean() for at in (eye, there)]
+    assert shares[0] > 20
+    assert abs(shares[1] / shares[0] - 1) < 0.35
 
 
 def test_thumbnails_are_small_and_over_white():
