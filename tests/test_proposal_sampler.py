@@ -124,6 +124,15 @@ def test_rays_on_which_nothing_is_proposed_are_left_out_and_others_stay_as_they_
     assert_close(some.proposals[0].weights, whole.proposals[0].weights[::2])
 
 
+def test_where_nothing_is_left_there_are_no_samples(cpu, generator):
+    rays, wall = half_empty(4)
+    near, far = torch.full((4,), 5.0), torch.full((4,), 9.0)  # behind the wall
+    found = propose([wall], ProposalSettings((64,), 16), rays, near, far, least_opacity=0.01)
+    assert len(found.which) == len(found.samples.t_starts) == len(found.samples.spans) == 0
+    none = Rays(*(part[:0] for part in rays))
+    assert propose([wall, wall], ProposalSettings(), none, near[:0], far[:0], generator=generator).edges.shape == (0, 33)
+
+
 def test_some_of_the_empty_rays_are_looked_at_in_training(cpu, generator):
     """A tenth of 1000: within four standard deviations."""
     rays, wall = half_empty(2000)

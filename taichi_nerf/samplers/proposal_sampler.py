@@ -129,13 +129,19 @@ def distances(s: Tensor, t_near: Tensor, t_far: Tensor, even_until: float) -> Te
     return m * torch.where(g < 1, g, 1 / (2 - g))
 
 
+def in_rows(values: Tensor, samples: Samples) -> Tensor:  # [n_samples] → [n_rays, n_samples / n_rays]
+    """Of rays that have equally many; there may be no rays at all."""
+    n_rays = len(samples.spans)
+    return values.view(n_rays, len(values) // max(n_rays, 1))
+
+
 def weights_of(density: Tensor, samples: Samples, endless: bool) -> Tensor:
     """Weights [n_samples] that densities [n_samples] give to the intervals: T_i (1 - exp(-σ_i δ_i)). Rays have equally many.
 
     The same as `compositing.composite_rays`, which walks each ray: of whole matrices, torch takes several numbers at once.
     """
-    lasting = endless_last(samples) if endless else samples
-    thickness = (density * (lasting.t_ends - lasting.t_starts)).view(len(samples.spans), -1)
+    lasting = endless_last(samples) if endless and len(samples.spans) else samples
+    thickness = in_rows(density * (lasting.t_ends - lasting.t_starts), samples)
     before = nn.functional.pad(thickness[:, :-1].cumsum(-1), (1, 0))
     return (torch.exp(-before) * -torch.expm1(-thickness)).view(-1)
 
@@ -144,7 +150,7 @@ def at_middles(density: Callable[[Tensor], Tensor]) -> Density:
     """The density [n] of places [n, 3] as one of samples: seen at their middles. Rays have equally many."""
 
     def of_samples(rays: Rays, samples: Samples) -> Tensor:
-        middles = ((samples.t_starts + samples.t_ends) / 2).view(len(samples.spans), -1, 1)
+        middles = in_rows((samples.t_starts + samples.t_ends) / 2, samples)[..., None]
         positions = torch.addcmul(rays.origins.detach()[:, None], middles, rays.directions.detach()[:, None])
         return density(positions.view(-1, 3))
 

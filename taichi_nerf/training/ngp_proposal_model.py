@@ -10,7 +10,7 @@ from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.rendering import Picture, RenderedBatch, normals_of
-from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, propose, weights_of
+from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, in_rows, propose, weights_of
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig
@@ -20,7 +20,7 @@ from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_o
 from taichi_nerf.training.schedules import ramp
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
-LESSONS = 250  # steps after which proposals learn in every second one only, then in every third, …
+LESSONS = 100  # steps after which proposals learn in every second one only, then in every third, …
 
 
 class Rendered(NamedTuple):
@@ -59,8 +59,8 @@ class NgpProposalModel(Model):
 
     def optimiser(self) -> torch.optim.Adam:
         optimiser = optimiser_of(self.config, self.field)
-        rate = self.config.optimiser.network_rate
-        optimiser.add_param_group({"name": "proposals", "params": list(self.proposals.parameters()), "first_lr": rate})
+        proposals, rate = list(self.proposals.parameters()), self.config.proposal.learning_rate
+        optimiser.add_param_group({"name": "proposals", "params": proposals, "first_lr": rate})
         return optimiser
 
     def rate(self, progress: float) -> float:
@@ -148,7 +148,7 @@ class NgpProposalModel(Model):
                 density, all_of.t_starts, all_of.t_ends, all_of.spans, chances,
                 early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,
             )  # fmt: skip
-            weights = weights_of(density, all_of, endless=False).view(len(all_of.spans), -1)
+            weights = in_rows(weights_of(density, all_of, endless=False), all_of)
             features = None if features is None else features.index_select(0, kept)
         t_starts, t_ends, own = (part.index_select(0, kept) for part in (all_of.t_starts, all_of.t_ends, ids))
         if which is not None:

@@ -49,8 +49,9 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
         importance=0.5 if bounded else 0.0,  # much of a picture of an object is empty, and soon known
     )
     loss = LossSettings() if bounded else LossSettings("huber", spread=0.03)
-    # Past an object most rays see nothing; around a scene that goes on there is more for one to see.
-    proposal = NgpProposalSettings(n_samples=12, least_opacity=0.01) if bounded else NgpProposalSettings(n_samples=16)
+    # Past an object most rays see nothing, and where something is soon stays so; around a scene that goes on, what is everywhere
+    # has to be looked at again and again, or fog at the cameras hides it for good.
+    proposal = NgpProposalSettings(n_samples=12, padding=0.002, least_opacity=0.01) if bounded else NgpProposalSettings()
     config = replace(config, field=field, occupancy=occupancy, proposal=proposal, batch=batch, loss=loss)
     notes = [
         f"preset {run.preset}: {budget_of(config)}",
