@@ -46,6 +46,7 @@ class OccupancyGridSampler(nn.Module):
         super().__init__()
         self.settings, self.contraction = settings, contraction
         self.near, self.far = near, far
+        self.roams = False  # outside of training: near and far give way to eyes that are closer or farther than cameras were
         self.stretch = 1.0  # of all steps, while the grid does not know yet what is empty
         n_cells = settings.n_cascades * settings.resolution**3
         self.register_buffer("box", box)
@@ -70,7 +71,7 @@ class OccupancyGridSampler(nn.Module):
         """
         origins, directions = rays.origins.detach(), rays.directions.detach()
         if self.contraction == "none":
-            t_near, t_far = ray_box.intersect_boxes(origins, directions, self.reach, near=self.near, far=self.far)
+            t_near, t_far = self._between(origins, directions)
         else:
             t_near = torch.full_like(origins[:, 0], self.near)
             t_far = torch.full_like(t_near, self.far)
@@ -84,6 +85,26 @@ class OccupancyGridSampler(nn.Module):
             contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
             least_density=self.least_density if until_dark else None, most_thickness=self.settings.most_thickness,
         )  # fmt: skip
+
+    def _between(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training or not self.roams:
+            return ray_box.intersect_boxes(origins, directions, self.reach, near=self.near, far=self.far)
+        t_near, t_far = ray_box.intersect_boxes(origins, directions, self.reach)
+        center, radius = self._ball()
+        distance = (origins - center).norm(dim=-1)
+        near = (distance - radius).clamp(0, self.near)
+        return torch.maximum(t_near, near), torch.minimum(t_far, (distance + radius).clamp_min(self.far))
+
+    def _ball(self) -> tuple[Tensor, Tensor]:
+        """Centre and radius of a ball as large as the outermost box; published bounds of objects leave out its corners."""
+        low, high = self.box[0], self.box[1]
+        return (low + high) / 2, 2 ** (self.settings.n_cascades - 1) * (high - low).max() / 2
+
+    def sees_whole_box_from(self, centers: Tensor) -> bool:
+        """Whether near and far cut nothing from that ball for eyes at [n, 3]."""
+        center, radius = self._ball()
+        distances = (centers - center).norm(dim=-1)
+        return bool(self.near <= distances.min() - radius) and bool(self.far >= distances.max() + radius)
 
     @torch.no_grad()
     def update(self, density: Callable[[Tensor], Tensor], share: float, generator: torch.Generator) -> None:

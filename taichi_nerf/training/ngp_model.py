@@ -1,6 +1,5 @@
 """`--method ngp`: a hash grid, and an occupancy grid that knows where to look (Müller et al. 2022)."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +32,9 @@ class NgpModel(Model):
         super().__init__(config, scene)
         generator = torch.Generator().manual_seed(config.run.seed)
         self.field = field_of(config, scene, self.box.clone(), generator)
-        near, far = reach_of_rays(config, scene)
-        self.sampler = OccupancyGridSampler(config.occupancy, self.box.clone(), contraction_of(config, scene), near, far)
+        near, far, contraction = scene.bounds.near, scene.bounds.far, contraction_of(config, scene)
+        self.sampler = OccupancyGridSampler(config.occupancy, self.box.clone(), contraction, near, far)
+        self.sampler.roams = contraction == "none" and self.sampler.sees_whole_box_from(self.rig.camera_to_worlds[:, :, 3])
         self.progress = 0.0
         self.needs_depth = config.loss.depth > 0
         self.to(device)
@@ -128,22 +128,6 @@ class NgpModel(Model):
 
 def contraction_of(config: NgpConfig, scene: SceneData) -> Contraction:
     return "sphere" if scene.bounds.unbounded and config.occupancy.n_cascades == 1 else "none"
-
-
-def reach_of_rays(config: NgpConfig, scene: SceneData) -> tuple[float, float]:
-    """Between which distances rays see: the scene's bounds, but for those that cut nothing for any of its cameras.
-
-    They would for whoever flies closer or farther than the cameras were. What may not be cut is a ball as large as the box, not
-    the box: the published bounds of objects leave out its corners.
-    """
-    bounds = scene.bounds
-    if contraction_of(config, scene) != "none":
-        return bounds.near, bounds.far
-    low, high = np.asarray(bounds.box)
-    radius = 2 ** (config.occupancy.n_cascades - 1) * (high - low).max() / 2
-    distances = np.linalg.norm(scene.cameras.centers - (low + high) / 2, axis=-1)
-    near = 0.0 if bounds.near <= distances.min() - radius else bounds.near
-    return near, math.inf if bounds.far >= distances.max() + radius else bounds.far
 
 
 def field_of(config: NgpConfig, scene: SceneData, box: Tensor, generator: torch.Generator) -> HashGridField:
