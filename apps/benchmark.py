@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 TAKES = {
     "kernels": ("only", "n"),
     "training": ("scene", "seconds", "preset", "settings"),
-    "quality": ("scene", "seconds", "preset"),
+    "quality": ("scene", "seconds", "preset", "settings"),
 }
 NAMES = ("kernels", "scenes", "training", "quality", "nerf", "scales", "samplers")
 
@@ -47,7 +47,7 @@ NAMES = ("kernels", "scenes", "training", "quality", "nerf", "scales", "samplers
 @click.option("--scene", type=click.Path(path_type=Path), help="Train on this one, for training and quality.")
 @click.option("--seconds", callback=budgets, metavar="S[,S…]", help="Time budgets, for training and quality.")
 @click.option("--preset", type=click.Choice(["fast", "default", "quality"]), help="Settings to begin with, for the same.")
-@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="A setting, for training; may be repeated.")
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="A setting, for the same; may be repeated.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")
 def benchmark(name: str, json_file: Path | None, **options: Any) -> None:
     """Time the parts of the system.
@@ -126,8 +126,10 @@ def measure_quality(asked: Asked) -> tuple[str, str]:
     assert asked.scene is not None
     for budget in asked.seconds or [30.0, 60.0, 120.0]:
         with progress() as report:
-            rows.append(quality.measure(asked.scene, budget, asked.preset or "default", backend.torch_device, report))
-    return quality.table(asked.scene, rows, backend), quality.as_json(asked.scene, rows, backend)
+            preset, device = asked.preset or "default", backend.torch_device
+            rows.append(quality.measure(asked.scene, budget, preset, asked.settings, device, report))
+    told = asked.scene, rows, asked.settings, backend
+    return quality.table(*told), quality.as_json(*told)
 
 
 def measure_nerf(asked: Asked) -> tuple[str, str]:

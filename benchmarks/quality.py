@@ -1,6 +1,6 @@
 """Train a scene with budgets of time, each anew, and tell how good its test views are: the figures that README quotes.
 
-    taichi-nerf benchmark quality --scene SCENE --seconds 30,60,120,300 [--json FILE]
+    taichi-nerf benchmark quality --scene SCENE --seconds 30,60,120,300 [--set A.B=C …] [--json FILE]
 
 The same as `taichi-nerf train --time-budget` and `taichi-nerf evaluate` for each budget, in one process and kept nowhere. A
 longer budget should never give a worse model.
@@ -8,7 +8,7 @@ longer budget should never give a worse model.
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from taichi_nerf.runtime import Backend
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.evaluate import evaluate
-from taichi_nerf.training.methods import choose
+from taichi_nerf.training.methods import changed, choose
 from taichi_nerf.training.presets import usual_background
 from taichi_nerf.training.run import load_run, train
 from taichi_nerf.training.run_folder import RunFolder
@@ -36,11 +36,14 @@ class Row:
     seconds_per_picture: float
 
 
-def measure(scene_folder: Path, budget: float, preset: str, device: torch.device, report: Callable[[float, str], None]) -> Row:
+def measure(
+    scene_folder: Path, budget: float, preset: str, changes: Sequence[str], device: torch.device,
+    report: Callable[[float, str], None],
+) -> Row:  # fmt: skip
     settings = SceneSettings(str(scene_folder.resolve()))
     scene = open_scene(settings)
     run = RunSettings(preset=preset, time_budget=budget, background=usual_background(scene))
-    config, _ = choose(scene, settings, run, device)
+    config = changed(choose(scene, settings, run, device)[0], changes)
     with tempfile.TemporaryDirectory() as temporary:
         with RunFolder.create(Path(temporary) / "run") as folder:
             trained = train(config, scene, folder, device, report=report)
@@ -55,9 +58,9 @@ def measure(scene_folder: Path, budget: float, preset: str, device: torch.device
     return Row(budget, found["psnr"], found["ssim"], trained.n_steps, rays, samples, found["seconds_per_image"])
 
 
-def table(scene: Path, rows: list[Row], backend: Backend) -> str:
+def table(scene: Path, rows: list[Row], changes: Sequence[str], backend: Backend) -> str:
     lines = [
-        f"{scene.name}, test views; {backend.arch} on {backend.device_name}, torch {torch.__version__}",
+        f"{', '.join([scene.name, *changes])}, test views; {backend.arch} on {backend.device_name}, torch {torch.__version__}",
         "",
         "| budget | PSNR | SSIM | steps | rays/s | samples/s | a picture |",
         "|--:|--:|--:|--:|--:|--:|--:|",
@@ -70,6 +73,6 @@ def table(scene: Path, rows: list[Row], backend: Backend) -> str:
     return "\n".join(lines)
 
 
-def as_json(scene: Path, rows: list[Row], backend: Backend) -> str:
-    about = {"scene": scene.name, "backend": asdict(backend), "torch": torch.__version__}
+def as_json(scene: Path, rows: list[Row], changes: Sequence[str], backend: Backend) -> str:
+    about = {"scene": scene.name, "settings": list(changes), "backend": asdict(backend), "torch": torch.__version__}
     return json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1)

@@ -135,12 +135,15 @@ def test_ctrl_c_that_other_code_swallows_ends_the_command_at_its_next_report():
 def test_benchmark_quality_tells_how_good_test_views_are_after_each_budget(tmp_path):
     file = tmp_path / "figures.json"
     options = ("--scene", str(make(tmp_path / "scene")), "--seconds", "0.5,1", "--arch", "cpu", "--json", str(file))
+    options += ("--set", "batch.n_rays_most=64")
     status, out, err = invoke("benchmark", "quality", *options)
     assert status == 0, err
     rows = json.loads(file.read_text())["rows"]
     assert [row["budget"] for row in rows] == [0.5, 1.0]
     assert all(0 < row["psnr"] < 60 and row["n_steps"] > 0 and row["rays_per_second"] > 0 for row in rows)
     assert f"| 1 s | {rows[1]['psnr']:.2f} dB |" in out
+    assert out.startswith("scene, batch.n_rays_most=64, test views; cpu on ")
+    assert all(row["rays_per_second"] * row["budget"] < 2 * 64 * row["n_steps"] for row in rows)
 
 
 @pytest.mark.parametrize(("options", "complaint"), [
