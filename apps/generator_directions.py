@@ -12,10 +12,14 @@ from taichi_nerf.apps.generator_options import LayerRange, model_option, start_b
 @click.command(cls=Command)
 @model_option
 @click.option("--method", type=click.Choice(["pca", "factorised", "labels"]), default="pca", show_default=True,
-              help="GANSpace, SeFa, or a linear fit to --labels.")  # fmt: skip
+              help="GANSpace, SeFa, or a linear fit to labels of codes.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=1000), default=200_000, show_default=True, help="Codes for the components.")
 @click.option("--components", type=click.IntRange(min=1), default=80, show_default=True)
-@click.option("--labels", type=click.Path(path_type=Path, dir_okay=False), help="A text file: a seed and a number a line.")
+@click.option("--labels", type=click.Path(path_type=Path, dir_okay=False), help="Of seeds: a seed and a number a line.")
+@click.option(
+    "--images", help="Or as features tell that are trained on these, with known yaws: a turntable folder, heads:PERSONS."
+)
+@click.option("--train-features", type=click.IntRange(min=1), metavar="STEPS", help="Train these features first.")
 @click.option(
     "--yaw", type=click.IntRange(min=0), help="The component that turns the object, instead of the one that is measured to."
 )
@@ -23,25 +27,29 @@ from taichi_nerf.apps.generator_options import LayerRange, model_option, start_b
 @click.option("--sign", type=click.Choice(["1", "-1"]), help="Which way is to the right.  [default: measured]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
-def directions(model: str, method: str, samples: int, components: int, labels: Path | None, yaw: int | None,
-               layers: tuple[int, int] | None, sign: str | None, seed: int, arch: str) -> None:  # fmt: skip
+def directions(model: str, method: str, samples: int, components: int, labels: Path | None, images: str | None,
+               train_features: int | None, yaw: int | None, layers: tuple[int, int] | None, sign: str | None, seed: int, arch: str) -> None:  # fmt: skip
     """Find directions in MODEL's codes, and choose the one that moves most sideways for the least change of what is seen.
 
     \b
     Examples:
       taichi-nerf generator directions --model models/heads
       taichi-nerf generator directions --model models/cats --yaw 2 --layers 0-6
+      taichi-nerf generator directions --model models/heads --method labels --images heads:500 --train-features 1500
     """
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.generator.directions import factorised, from_labels, pca
-    from taichi_nerf.generator.labels import read_labels
+    from taichi_nerf.generator.evaluation.instruments import instruments
+    from taichi_nerf.generator.labels import read_labels, told_labels
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stages import keep_directions
     from taichi_nerf.generator.stylegan2.generator import latents_of_seeds
     from taichi_nerf.generator.yaw_choice import choose_yaw
 
-    if (method == "labels") != (labels is not None):
-        raise click.UsageError("--method labels needs --labels FILE, and the other methods take none")
+    if method != "labels" and (labels or images or train_features):
+        raise click.UsageError("--labels, --images and --train-features are for --method labels")
+    if labels and (images or train_features):
+        raise click.UsageError("labels are either read (--labels) or told by features (--images, --train-features)")
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     generator = folder.load_generator().to(device)
     with progress() as report:
@@ -49,6 +57,12 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
             seeds, values = read_labels(labels)
             codes = generator.mapping.w(latents_of_seeds(seeds, generator.settings.z_dim).to(device)).cpu()
             found = from_labels(generator, codes, values, seed)
+        elif method == "labels":
+            tell = instruments(folder, images, None, None, train_features, device, report).yaws
+            if tell is None:
+                raise click.UsageError("--method labels needs --labels FILE, or features that know yaws: "
+                                       "--images heads:500 --train-features 1500")  # fmt: skip
+            found = from_labels(generator, *told_labels(generator, tell, report=report), seed)
         elif method == "pca":
             found = pca(generator, samples, components, seed, report)
         else:

@@ -10,7 +10,7 @@ from taichi_nerf.apps.command import Group, arch_option
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, VIEWS, open_scene, options_of, overrides_of, scene_options
 
 SCENE = click.argument("scene", type=click.Path(path_type=Path))
-FAMILIES = ("objects", "rooms", "category", "chairs", "cars", "heads", "dynamic", "unbounded", "thin")
+FAMILIES = ("objects", "rooms", "category", "chairs", "cars", "heads", "dynamic", "unbounded", "thin", "facing")
 
 
 @click.group(cls=Group)

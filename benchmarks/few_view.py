@@ -3,7 +3,7 @@
     python -m taichi_nerf.benchmarks.few_view --seeds 1,2,3,4,5,6,7,8 --views 3 --json few_view.json
     python -m taichi_nerf.benchmarks.few_view --scene dtu_scan65_400x300 --protocol dtu --views 3 --downscale 4
 
-Procedural scenes, rooms of odd seeds and objects of even ones, with true depths. Priors learn from seeds of 10,000 on, so none of
+Procedural scenes, rooms seen from one side for odd seeds and objects for even ones, with true depths. Priors learn from seeds of 10,000 on, so none of
 these was ever seen. PSNR is the mean over held-out views (in the mask, where a scene has masks), the depth error the median over
 all of their pixels of |z - true z| in metres, where the scene has depth maps.
 """
@@ -205,11 +205,11 @@ def table(rows: list[dict[str, Any]], variants: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def procedural(seeds: list[int], size: int, folder: Path) -> list[tuple[str, int | None, Path]]:
+def procedural(seeds: list[int], size: int, folder: Path, rooms: str = "facing") -> list[tuple[str, int | None, Path]]:
     """A room for each odd seed, objects for each even one."""
     found: list[tuple[str, int | None, Path]] = []
     for seed in seeds:
-        family = "rooms" if seed % 2 else "objects"
+        family = rooms if seed % 2 else "objects"
         place = folder / f"{family}_{seed}_{size}"
         if not place.exists():
             make_scene(family, place, seed=seed, n_views=20, n_val=0, n_test=N_HELD_OUT, size=size)
@@ -224,6 +224,9 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=3)
     parser.add_argument("--protocol", choices=["spread", "even", "dtu"], default="spread")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument(
+        "--rooms", choices=["facing", "rooms"], default="facing", help="rooms: from anywhere in them, views far apart"
+    )
     parser.add_argument("--size", type=int, default=100, help="pixels a side of procedural pictures")
     parser.add_argument("--downscale", type=float, default=1.0)
     parser.add_argument("--metric-scale", type=float)
@@ -247,7 +250,7 @@ def main() -> None:
             metric_scale = options.metric_scale
         else:
             seeds = [int(seed) for seed in options.seeds.split(",")]
-            folders = procedural(seeds, options.size, options.scenes_folder or Path(temporary))
+            folders = procedural(seeds, options.size, options.scenes_folder or Path(temporary), options.rooms)
             metric_scale = 1.0
         settings = Settings(options.views, options.protocol, options.steps, options.size, options.prior, options.downscale,
                             metric_scale, tuple(options.changes))  # fmt: skip

@@ -181,6 +181,26 @@ def test_every_family_gives_a_well_exposed_picture(cpu, family):
         assert not inside
 
 
+def test_cameras_of_facing_stand_together_and_see_the_same_things(cpu):
+    """As in LLFF's captures: within a metre, in all splits, clear of everything, and most of a picture is in the others'."""
+    scene = describe("facing", 3)
+    cameras = [cameras_of("facing", split, 6, 3, SIZE, SIZE)[0] for split in ("train", "test")]
+    centers = np.concatenate([some.centers for some in cameras])
+    assert np.linalg.norm(centers - centers.mean(0), axis=-1).max() < 0.8
+    assert np.linalg.norm(centers[:, None] - centers[None], axis=-1).max() > 0.3
+    assert signed_distance(scene, centers).min() > 0.3
+    assert ((centers > scene.box[0]) & (centers < scene.box[1])).all()
+    picture = take_picture(scene, cameras[0], 0, 1)
+    rows, columns = np.nonzero(picture.objects >= 0)
+    origins, directions = cameras[0].rays(0, np.stack([columns, rows], -1) + 0.5)
+    points = origins + picture.ray_depth[rows, columns][:, None] * directions
+    for other in range(1, 6):
+        pose, (fx, fy, cx, cy) = cameras[0].camera_to_worlds[other], cameras[0].intrinsics[other]
+        x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).T
+        seen = (z > 0) & (np.abs(fx * x / z) < cx) & (np.abs(fy * y / z) < cy)
+        assert seen.mean() > 0.5
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_seed_another_scene(cpu):
     for family in FAMILIES:
         a, b, c = describe(family, 3, 0.25), describe(family, 3, 0.25), describe(family, 4, 0.25)

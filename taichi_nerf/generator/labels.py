@@ -1,9 +1,14 @@
-"""A file of labels: a seed and a number a line."""
+"""Labels of codes: from a file, a seed and a number a line, or as a network that knows yaws tells them of a generator's images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from taichi_nerf.generator.stylegan2.generator import Generator, latents_of_seeds
+
+FIRST_SEED, N_SEEDS, AT_ONCE = 10_000, 3000, 100
 
 
 def read_labels(file: Path) -> tuple[list[int], Tensor]:
@@ -22,3 +27,16 @@ def read_labels(file: Path) -> tuple[list[int], Tensor]:
     if len(seeds) < 10:
         raise ValueError(f"{file}: holds {len(seeds)} labels; expected ten or more")
     return seeds, torch.tensor(values)
+
+
+@torch.no_grad()
+def told_labels(generator: Generator, tell: Callable[[Tensor], Tensor], n: int = N_SEEDS,
+                report: Callable[[float, str], None] = lambda done, text: None) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Codes w [n, w_dim] of seeds, untruncated, and what `tell` says of their images [n]."""
+    z = latents_of_seeds(list(range(FIRST_SEED, FIRST_SEED + n)), generator.settings.z_dim)
+    codes = generator.mapping.w(z.to(generator.mapping.w_avg.device))
+    told: list[Tensor] = []
+    for part in codes.split(AT_ONCE):
+        told.append(tell(generator.synthesis(part[:, None].expand(-1, generator.settings.n_layers, -1)).clamp(-1, 1)).cpu())
+        report(min(1.0, len(told) * AT_ONCE / n), f"{min(n, len(told) * AT_ONCE)} images")
+    return codes.cpu(), torch.cat(told)

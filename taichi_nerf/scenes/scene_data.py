@@ -64,3 +64,10 @@ class SceneData:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     ndc: Frustum | None = None  # for views that face one way and whose nearest depth is known
+
+    @property
+    def is_object(self) -> bool:
+        """A thing on nothing, seen from outside. A room has bounds as well, but cameras stand in it."""
+        low, high = self.bounds.box
+        inside = ((self.cameras.centers > low) & (self.cameras.centers < high)).all(-1)
+        return not self.bounds.unbounded and float(inside.mean()) < 0.5

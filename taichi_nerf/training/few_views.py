@@ -17,7 +17,7 @@ def with_few_views(config: AnyConfig, scene: SceneData, geometry: bool | None, p
     """Geometric terms (of their own accord where a prior is given), the prior, and what was decided."""
     notes: list[str] = []
     if geometry or (geometry is None and prior):
-        settings = published_geometry(is_object=not scene.bounds.unbounded)
+        settings = published_geometry(scene.is_object)
         config = replace(config, geometry=settings)
         if isinstance(config, NgpConfig):  # the other form of the same distortion
             config = replace(config, loss=replace(config.loss, spread=0.0))

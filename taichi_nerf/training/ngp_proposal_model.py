@@ -1,5 +1,6 @@
 """`--method ngp --set sampler.kind=proposal`: the hash grid, seen where small hash grids propose: nerfacto's arrangement."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,11 @@ class NgpProposalModel(Model):
         batch, n = self.config.batch, self.config.proposal.n_samples
         return max(1, min(batch.n_samples // n // n_ranks, batch.n_rays_most))
 
+    @property
+    def n_shown(self) -> int:
+        """Samples on a ray of a picture."""
+        return max(self.config.proposal.n_samples, self.config.proposal.n_shown)
+
     def optimiser(self) -> torch.optim.Adam:
         optimiser = optimiser_of(self.config, self.field)
         proposals, rate = list(self.proposals.parameters()), self.config.proposal.learning_rate
@@ -96,7 +102,7 @@ class NgpProposalModel(Model):
         return list(self.field.density_mlp.parameters())
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
-        most = max(*self.config.proposal.n_proposed, self.config.proposal.n_samples)
+        most = max(*self.config.proposal.n_proposed, self.n_shown)
         return in_parts(lambda some: self._see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // most))
 
     @torch.no_grad()
@@ -123,6 +129,8 @@ class NgpProposalModel(Model):
             rays = Rays(*(part.detach().index_select(0, which) for part in rays))
             t_near, t_far = t_near[which], t_far[which]
         settings = self.config.proposal
+        if generator is None:
+            settings = replace(settings, n_samples=self.n_shown)
         proposed = propose(
             [at_middles(proposal) for proposal in self.proposals], settings, rays, t_near, t_far,
             even_until=self.even_until, generator=generator, progress=self.progress if generator else 1.0, learns=learns,

@@ -50,7 +50,7 @@ class PriorTerm(Term):
         self.metres, self.masks_are_alpha, self.device, self.geometry = metres, masks_are_alpha, device, geometry
         self.lens = PatchLens(prior.settings.size, prior.settings.focal)
         self.weights = ScoreWeights(settings.depth, settings.color)
-        self.on_nothing = not scene.bounds.unbounded
+        self.on_nothing = scene.is_object
         self._truths: dict[int, Tensor] = {}
 
     def __call__(self, moment: Moment) -> Tensor:

@@ -149,6 +149,46 @@ def test_labels_give_a_direction(place, model):
     assert "line 2" in err
 
 
+def test_features_that_know_yaws_can_tell_the_labels(place, model):
+    """The direction is that of the plane that fits what the features say of the generator's own images."""
+    import shutil
+
+    from taichi_nerf.generator.directions import from_labels, load_directions
+    from taichi_nerf.generator.evaluation.feature_files import load_features
+    from taichi_nerf.generator.labels import FIRST_SEED, N_SEEDS
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.stylegan2.generator import latents_of_seeds
+
+    copy = place / "told"
+    shutil.copytree(model, copy)
+    (copy / "features.safetensors").unlink(missing_ok=True)
+    options = ("directions", "--model", copy, "--method", "labels", "--arch", "cpu")
+    status, _, err = invoke(*options)
+    assert status == 2
+    assert "features that know yaws" in err
+    status, _, err = invoke(*options, "--images", place / "set.npz", "--train-features", 2)
+    assert status == 0, err
+    folder = ModelFolder(copy)
+    generator, features = folder.load_generator(), load_features(folder.features)
+    codes = generator.mapping.w(latents_of_seeds(list(range(FIRST_SEED, FIRST_SEED + N_SEEDS)), generator.settings.z_dim))
+    images = generator.synthesis(codes[:, None].expand(-1, generator.settings.n_layers, -1)).clamp(-1, 1)
+    expected = from_labels(generator, codes, features.yaws(images)).components[0]
+    assert float(load_directions(folder.directions).components[0] @ expected) == pytest.approx(1, abs=1e-3)
+    assert json.loads((copy / "about.json").read_text())["directions"]["method"] == "labels"
+
+
+@pytest.mark.parametrize("options", [
+    ("--images", "heads:5"),
+    ("--train-features", 5),
+    ("--labels", "labels.txt"),
+    ("--method", "labels", "--labels", "labels.txt", "--images", "heads:5"),
+])  # fmt: skip
+def test_options_of_labels_are_refused_where_they_would_do_nothing(place, model, options):
+    status, _, err = invoke("directions", "--model", model, *options, "--arch", "cpu")
+    assert status == 2
+    assert "label" in err
+
+
 @pytest.mark.parametrize("command", ["train", "directions", "depth-pose", "refine", "evaluate", "render", "convert"])
 def test_every_command_has_help_with_an_example(command):
     status, out, _ = invoke(command, "--help")

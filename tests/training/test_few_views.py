@@ -10,6 +10,8 @@ from torch.testing import assert_close
 
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
+from taichi_nerf.procedural import make_scene
+from taichi_nerf.scenes import load_scene
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
@@ -254,3 +256,13 @@ def test_a_moment_names_all_that_terms_need(cpu):
     assert isinstance(moment, Moment)
     assert (moment.n_steps, moment.progress) == (0, 0.0)
     assert len(moment.shown.alpha) == 64
+
+
+@pytest.mark.parametrize(("family", "is_object"), [("rooms", False), ("objects", True), ("unbounded", False)])
+def test_rooms_have_the_frustum_term_and_objects_on_nothing_have_none(cpu, tmp_path, family, is_object):
+    """A room has bounds, as an object has; but it is all around the cameras, and light ends in it everywhere."""
+    scene = load_scene(make_scene(family, tmp_path / "scene", seed=3, n_views=4, n_val=0, n_test=1, size=16))
+    assert scene.is_object == is_object
+    config, _ = methods.choose(scene, SceneSettings("scene"), RunSettings(steps=2), CPU)
+    geometry = with_few_views(config, scene, True, None)[0].geometry
+    assert (geometry.frustum, geometry.distortion) == ((0.0, 1e-4) if is_object else (1e-5, 1.5e-5))

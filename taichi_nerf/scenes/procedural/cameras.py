@@ -8,6 +8,7 @@ from taichi_nerf.scenes.procedural.surfaces import signed_distance
 
 GOLDEN = np.pi * (3 - np.sqrt(5))
 CLEARANCE = 0.3  # of a camera in a room from everything, in metres
+FACING_REACH = (0.5, 0.3, 0.15)  # metres right, down and ahead that a hand-held camera moves, to both sides
 
 
 def look_at(position: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, 0.0, 1.0)) -> Array:
@@ -56,4 +57,20 @@ def inside(n: int, generator: np.random.Generator, scene: Description, heights: 
             reach = max(1.5, float(np.linalg.norm(across)))
             target = [eye[0] + reach * np.cos(angle), eye[1] + reach * np.sin(angle), generator.uniform(0.5, 1.2)]
             poses.append(look_at(eye, target))
+    return np.array(poses[:n]).reshape(-1, 3, 4)
+
+
+def facing(n: int, generator: np.random.Generator, scene: Description) -> Array:
+    """In front of one side of a room, as a hand-held capture is: from a patch of a metre, all towards the room's middle."""
+    low, high = scene.box + [[0.35], [-0.35]]
+    middle = np.array([*scene.box.mean(0)[:2], 0.8])
+    spots = np.random.default_rng(0).uniform([*low[:2], 1.2], [*high[:2], 1.6], (256, 3))  # the same for every split
+    spot = max(spots[signed_distance(scene, spots) > CLEARANCE], key=lambda eye: float(np.linalg.norm(eye - middle)))
+    axes = look_at(spot, middle)
+    poses: list[Array] = []
+    while len(poses) < n:
+        shifts = generator.uniform(-1, 1, (64, 3)) * FACING_REACH
+        eyes = spot + shifts @ axes[:, :3].T
+        for eye in eyes[signed_distance(scene, eyes) > CLEARANCE]:
+            poses.append(look_at(eye, middle + generator.normal(0, 0.1, 3)))
     return np.array(poses[:n]).reshape(-1, 3, 4)

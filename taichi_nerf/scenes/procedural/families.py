@@ -13,7 +13,7 @@ import numpy as np
 from taichi_nerf.scenes.procedural import cameras, category, heads, landscapes, objects, rooms, thin
 from taichi_nerf.scenes.procedural.description import Array, Description
 
-View = Literal["orbit", "inside", "frontal"]
+View = Literal["orbit", "inside", "facing", "frontal"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ FAMILIES = {
     "thin": Family(
         "spokes, wires, branches and checkerboards", thin.describe_thin, radius=3.5, n_samples=4, target=(0.0, 0.0, -0.1)
     ),
+    "facing": Family(
+        "furnished rooms in metres, seen from one side as hand-held captures are",
+        rooms.describe_room,
+        "facing",
+        0.0,
+        1.0,
+        far=20.0,
+        unit=1e-3,
+        n_samples=2,
+    ),
 }
 
 
@@ -88,6 +98,8 @@ def place_cameras(family: str, scene: Description, n: int, seed: int = 0) -> tup
     generator = np.random.default_rng([seed, 77])
     if chosen.view == "inside":
         return cameras.inside(n, generator, scene), None
+    if chosen.view == "facing":
+        return cameras.facing(n, generator, scene), None
     if chosen.view == "frontal":
         return cameras.frontal(n, generator, chosen.radius)
     low, high = chosen.elevations
