@@ -28,7 +28,8 @@ from taichi_nerf.apps.generator_options import LayerRange, model_option, start_b
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def directions(model: str, method: str, samples: int, components: int, labels: Path | None, images: str | None,
-               train_features: int | None, yaw: int | None, layers: tuple[int, int] | None, sign: str | None, seed: int, arch: str) -> None:  # fmt: skip
+               train_features: int | None, yaw: int | None, layers: tuple[int, int] | None, sign: str | None,
+               seed: int, arch: str) -> None:  # fmt: skip
     """Find directions in MODEL's codes, and choose the one that moves most sideways for the least change of what is seen.
 
     \b

@@ -30,6 +30,7 @@ def pixelnerf() -> None:
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
 @click.option("--encoder", type=click.Path(path_type=Path), metavar="RESNET", help="torchvision's resnet34-*.pth to begin with.")
+@click.option("--start", metavar="MODEL", help="Begin with the weights of a run, of a file, or of builtin.")
 @click.option("--background", type=click.Choice(["white", "black"]), default="white", show_default=True)
 @click.option("--prefix", default="", help="Which lists of a set in NMR's form: softras, gen or new.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -37,12 +38,13 @@ def pixelnerf() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print every setting, and train nothing.")
-def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, **options: Any) -> None:
+def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, start: str | None, **options: Any) -> None:
     """Train a prior over the set OBJECTS: SRN, DVR or NMR, DTU, or one of `taichi-nerf pixelnerf objects`.
 
     \b
     Examples:
       taichi-nerf pixelnerf train chairs_and_cars --out runs/prior --preset small --views 1,2 --time-budget 3600
+      taichi-nerf pixelnerf train my_chairs --out runs/mine --preset small --start builtin --views 1,2 --time-budget 1200
       torchrun --nproc-per-node 4 -m taichi_nerf pixelnerf train NMR_Dataset --out runs/nmr --steps 400000
     """
     from taichi_nerf import runtime
@@ -54,6 +56,8 @@ def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, **op
     from taichi_nerf.training.settings import describe
     from taichi_nerf.training.train_pixelnerf import train as train_prior
 
+    if start is not None and (encoder is not None or options["resume"]):
+        raise click.UsageError("--start gives all weights: it goes neither with --encoder nor with --resume")
     config = configuration(objects, out, options)
     if options["dry_run"]:
         click.echo("\n".join(describe(config)))
@@ -66,8 +70,8 @@ def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, **op
         say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
         with open_folder(out, options, ranks) as folder, progress() as report, StopSignals() as stop:
             quiet = report if ranks.is_main else (lambda done, text: None)
-            outcome = train_prior(config, folder, ranks.device, resume=options["resume"], encoder=encoder, report=quiet,
-                                  stop=lambda: stop.requested, world=ranks)  # fmt: skip
+            outcome = train_prior(config, folder, ranks.device, resume=options["resume"], encoder=encoder, start=start,
+                                  report=quiet, stop=lambda: stop.requested, world=ranks)  # fmt: skip
         say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
         if outcome.stopped:
             say(f"stopped and saved; go on with: taichi-nerf pixelnerf train --out {out} --resume", err=True)

@@ -3,9 +3,10 @@
     python -m taichi_nerf.benchmarks.few_view --seeds 1,2,3,4,5,6,7,8 --views 3 --json few_view.json
     python -m taichi_nerf.benchmarks.few_view --scene dtu_scan65_400x300 --protocol dtu --views 3 --downscale 4
 
-Procedural scenes, rooms seen from one side for odd seeds and objects for even ones, with true depths. Priors learn from seeds of 10,000 on, so none of
-these was ever seen. PSNR is the mean over held-out views (in the mask, where a scene has masks), the depth error the median over
-all of their pixels of |z - true z| in metres, where the scene has depth maps.
+Procedural scenes, rooms seen from one side (`--rooms rooms`: from anywhere in them) for odd seeds and objects for even ones, with
+true depths. Priors learn from seeds of 10,000 on, so none of these was ever seen. PSNR is the mean over held-out views (in the
+mask, where a scene has masks), the depth error the median over all of their pixels of |z - true z| in metres, where the scene has
+depth maps.
 """
 
 import argparse

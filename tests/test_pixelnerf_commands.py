@@ -62,6 +62,25 @@ def test_train_evaluate_and_render_a_set(cpu, balls, trained, tmp_path):
     assert [imageio.imread(frame).shape for frame in frames] == [(20, 40, 3)] * 2
 
 
+def test_a_training_begins_with_the_weights_of_a_model(cpu, balls, trained, tmp_path):
+    """Without learning it ends with them; a model of other sizes is refused."""
+    arguments = ("train", balls, "--preset", "small", "--steps", 1, "--arch", "cpu", "--seed", 5, *TINY)
+    still = ("--set", "optimiser.learning_rate=0", "--set", "optimiser.warm_up=0")
+    status, _, err = invoke(*arguments, "--out", tmp_path / "same", "--start", trained, *still)
+    assert status == 0, err
+    status, _, err = invoke(*arguments, "--out", tmp_path / "other", *still)
+    assert status == 0, err
+    same, other, given = (
+        dict(load_prior(run, CPU).field.named_parameters()) for run in (tmp_path / "same", tmp_path / "other", trained)
+    )
+    assert all(torch.equal(same[name], given[name]) for name in given)
+    assert not all(torch.equal(other[name], given[name]) for name in given)
+    status, _, err = invoke(*arguments, "--out", tmp_path / "wide", "--start", "builtin")
+    assert status == 1
+    assert "builtin: its networks are not those of this run's settings" in err
+    assert invoke(*arguments, "--out", tmp_path / "wide", "--start", trained, "--resume")[0] == 2
+
+
 def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(cpu, square, tmp_path):
     arguments = ("render", square, "--turntable", "--azimuth", "30", "--out", tmp_path / "x.gif", "--arch", "cpu")
     status, out, err = invoke(*arguments, "--n-frames", 2, "--fps", 2, "--width", 16)

@@ -1,4 +1,4 @@
-"""Labels of codes: from a file, a seed and a number a line, or as a network that knows yaws tells them of a generator's images."""
+"""Labels of codes: from a file, a seed and a number a line; or as a network that knows yaws tells them of generated images."""
 
 from collections.abc import Callable
 from pathlib import Path

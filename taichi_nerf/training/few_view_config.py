@@ -19,6 +19,8 @@ class GeometrySettings:
     distortion_from: float = 0.3  # of the training, when it begins to grow
     distortion_full: float = 0.8  # of the training, when it is all there
     density_decay: float = 0.0  # squares of the density network's weights
+    opacity_from: float = 0.3  # as the distortion; published: all of it from the start (0, 0)
+    opacity_full: float = 0.8
     on_patches: bool = False  # frustum and distortion of the prior's patches, too
 
     @property

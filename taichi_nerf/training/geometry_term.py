@@ -1,4 +1,8 @@
-"""The geometric terms of few-view training (`few_view_losses`) with DiffusioNeRF's schedules."""
+"""The geometric terms of few-view training (`few_view_losses`) with DiffusioNeRF's schedules.
+
+One differs: the opacity term grows in with the distortion instead of being there from the start. It is as strong as the colors
+(1e-3 of 1024 rays), and in a field that begins transparent the quickest way to obey it is fog at the cameras.
+"""
 
 import torch
 from torch import Tensor
@@ -9,6 +13,7 @@ from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import RenderedBatch
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.few_view_config import PUBLISHED_RAYS, GeometrySettings
+from taichi_nerf.training.schedules import grown
 from taichi_nerf.training.terms import Moment, Term
 
 
@@ -23,9 +28,10 @@ class GeometryTerm(Term):
         settings, seen, shown = self.settings, moment.seen, moment.shown
         assert seen is not None, "the model tells nothing of its rays"
         loss = self.along(moment, shown.rays, seen)
-        if settings.opacity:
+        opacity = settings.opacity * grown(moment.progress, settings.opacity_from, settings.opacity_full)
+        if opacity:
             wanted = 1.0 if shown.alpha is None else shown.alpha
-            loss = loss + settings.opacity * PUBLISHED_RAYS * few_view_losses.shortfall(seen.rendered.opacity, wanted)
+            loss = loss + opacity * PUBLISHED_RAYS * few_view_losses.shortfall(seen.rendered.opacity, wanted)
         if settings.density_decay:
             squares = torch.stack([weight.square().sum() for weight in moment.model.density_weights()])
             loss = loss + settings.density_decay * squares.sum()
@@ -40,16 +46,11 @@ class GeometryTerm(Term):
             counts = self.counts(moment, rays, seen)
             loneliness = few_view_losses.loneliness(out.weights, counts, len(rays.origins))
             loss = loss + frustum * PUBLISHED_RAYS * loneliness
-        distortion = settings.distortion * self.share_of_distortion(moment.progress)
+        distortion = settings.distortion * grown(moment.progress, settings.distortion_from, settings.distortion_full)
         if distortion:
             depth = out.depth / out.opacity.clamp_min(1e-2)
             loss = loss + distortion * PUBLISHED_RAYS * few_view_losses.relative_spread(out.weights, seen.samples, depth)
         return loss
-
-    def share_of_distortion(self, progress: float) -> float:
-        """0, then a straight line to 1."""
-        first, full = self.settings.distortion_from, self.settings.distortion_full
-        return min(max((progress - first) / max(full - first, 1e-9), 0.0), 1.0)
 
     @torch.no_grad()
     def counts(self, moment: Moment, rays: Rays, seen: RenderedBatch) -> Tensor:

@@ -21,6 +21,13 @@ def ramp(progress: float, over: float) -> float:
     return min(progress / over, 1.0) if over > 0 else 1.0
 
 
+def grown(progress: float, first: float, full: float) -> float:
+    """A factor: 0 up to the share `first` of the training, then up a straight line to 1 at `full`."""
+    if progress >= full:
+        return 1.0
+    return (progress - first) / (full - first) if progress > first else 0.0
+
+
 def log_linear(progress: float, first: float, last: float, delay: float = 0.0, delay_factor: float = 1.0) -> float:
     """A rate: a straight line between the logarithms of `first` and `last`, held back over the first `delay` of the training.
 

@@ -25,11 +25,11 @@ from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.pictures import pixel_centers
 from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
-from taichi_nerf.training.pixelnerf_model import MODEL_FILE, Prior, save_model
+from taichi_nerf.training.pixelnerf_model import MODEL_FILE, Prior, load_prior, save_model
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, settle_statistics
 from taichi_nerf.training.run import Outcome, Report, go_on
-from taichi_nerf.training.run_folder import RunFolder
+from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.settings import to_json_dict
 from taichi_nerf.weights.pixelnerf import load_resnet
 
@@ -45,6 +45,7 @@ def train(
     *,
     resume: bool = False,
     encoder: Path | None = None,  # torchvision's weights to begin with
+    start: str | None = None,  # a run, a file of weights, or builtin, to begin with
     report: Report = lambda done, text: None,
     stop: Callable[[], bool] = lambda: False,
     world: World = World(),
@@ -58,6 +59,8 @@ def train(
     trainer = PixelNerfTrainer(config, objects, device, world)
     if encoder is not None:
         load_resnet(trainer.field.encoder, encoder)
+    if start is not None:
+        begin_with(trainer, load_prior(start, device), start)
     if resume and folder.checkpoint.exists():
         go_on(trainer, folder)
     world.broadcast(trainer.field)
@@ -74,6 +77,17 @@ def train(
             training_plot(folder.read_metrics(), folder.plots / "training.png")
     guard = trainer.guard
     return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns)
+
+
+def begin_with(trainer: PixelNerfTrainer, prior: Prior, name: str) -> None:
+    """Take over a model's weights; its networks have to be those of the run's settings."""
+    wanted = trainer.field.state_dict()
+    given = prior.field.state_dict()
+    wrong = sorted(key for key in wanted.keys() | given.keys() if key not in wanted or key not in given or
+                   wanted[key].shape != given[key].shape)  # fmt: skip
+    if wrong:
+        raise RunError(name, f"its networks are not those of this run's settings: {wrong[0]} differs; see --preset and --set")
+    trainer.field.load_state_dict(given)
 
 
 def _train(

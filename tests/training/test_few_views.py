@@ -68,7 +68,8 @@ def test_without_them_training_has_no_terms(cpu):
 @pytest.mark.parametrize("method", list(SMALL))
 def test_every_method_trains_with_all_of_them(cpu, prior_file, method):
     """All weights get gradients that are numbers, and the terms change what is learnt."""
-    config, scene = small(method, geometry=GeometrySettings(1e-3, 1e-3, distortion=1e-4, distortion_from=0.0, density_decay=1e-7))
+    config, scene = small(method, geometry=GeometrySettings(1e-3, 1e-3, distortion=1e-4, distortion_from=0.0, density_decay=1e-7,
+                                                                opacity_from=0.0))  # fmt: skip
     config = replace(config, prior=PatchPriorSettings(str(prior_file), weight=1000.0))
     trainer, plain = Trainer(config, scene, CPU), Trainer(small(method)[0], scene, CPU)
     for _ in range(3):
@@ -110,7 +111,7 @@ def test_opacity_wanted_is_that_of_the_pictures(cpu, method):
     config, scene = small(method)
     trainer = Trainer(config, scene, CPU)
     moment = moment_of(trainer)
-    term = GeometryTerm(GeometrySettings(opacity=1 / 1024), scene, [0, 1, 2], CPU)
+    term = GeometryTerm(GeometrySettings(opacity=1 / 1024, opacity_from=0.0, opacity_full=0.0), scene, [0, 1, 2], CPU)
     expected = (moment.shown.alpha - moment.seen.rendered.opacity).square().mean()
     assert_close(term(moment), expected)
 
@@ -149,10 +150,18 @@ def test_distortion_gathers_weights(cpu):
     assert spread(1e-3) < 0.7 * spread(0.0)
 
 
-def test_distortion_grows_over_the_middle_of_the_training():
-    scene, _ = views_of_ball(n_views=2, size=8)
-    term = GeometryTerm(GeometrySettings(distortion=1.0), scene, [0, 1], CPU)
-    assert [term.share_of_distortion(p) for p in (0.0, 0.3, 0.55, 0.8, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+@pytest.mark.parametrize("term", ["opacity", "distortion"])
+def test_terms_grow_over_the_middle_of_the_training(cpu, term):
+    """By the same moment of the same field: at 55 % half of what is there from 80 % on, and nothing before 30 %."""
+    config, scene = small()
+    trainer = Trainer(config, scene, CPU)
+    moment, of_all = moment_of(trainer), GeometryTerm(GeometrySettings(**{term: 1.0}), scene, [0, 1, 2], CPU)
+    found = [float(of_all(moment._replace(progress=p)).detach()) for p in (0.0, 0.3, 0.55, 0.8, 1.0)]
+    assert found[-1] > 0
+    assert [value / found[-1] for value in found] == pytest.approx([0, 0, 0.5, 1, 1])
+    published = GeometryTerm(GeometrySettings(opacity=1.0, opacity_from=0.0, opacity_full=0.0), scene, [0, 1, 2], CPU)
+    if term == "opacity":
+        assert float(published(moment._replace(progress=0.0)).detach()) == pytest.approx(found[-1])
 
 
 def a_prior_term(trainer, scene, prior_file, **settings):
@@ -244,7 +253,7 @@ def test_what_makes_no_sense_is_refused(cpu, prior_file):
         PatchPriorSettings(every=0)
     with pytest.raises(ValueError, match="image_share"):
         PatchPriorSettings(image_share=2.0)
-    config, scene = small("nerf", geometry=GeometrySettings(opacity=1.0))
+    config, scene = small("nerf", geometry=GeometrySettings(opacity=1.0, opacity_from=0.0, opacity_full=0.0))
     config = replace(config, nerf=replace(config.nerf, ndc=True, within_box=False, disparity=False))
     with pytest.raises(SettingsError, match="do not keep"):
         terms_of(config, scene, [0, 1, 2], CPU)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taichi_nerf.training.schedules import cosine, late_decay, log_linear, ramp
+from taichi_nerf.training.schedules import cosine, grown, late_decay, log_linear, ramp
 
 PROGRESS = st.floats(0, 1)
 
@@ -52,6 +52,12 @@ def test_schedules_without_meaning_are_refused():
             wrong()
     with pytest.raises(ValueError, match="expected positive rates"):
         log_linear(0.5, 0.0, 1.0)
+
+
+def test_what_grows_late_is_nothing_then_a_straight_line_and_then_flat():
+    assert [grown(p, 0.3, 0.8) for p in (0.0, 0.3, 0.55, 0.8, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert [grown(p, 0.0, 0.0) for p in (0.0, 0.5)] == [1, 1]
+    assert [grown(p, 0.5, 0.5) for p in (0.4, 0.5)] == [0, 1]
 
 
 def test_a_ramp_is_a_straight_line_and_then_flat():
