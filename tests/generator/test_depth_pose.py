@@ -10,7 +10,13 @@ from taichi_nerf.generator.depth_pose.files import DepthPoseError, load_depth_po
 from taichi_nerf.generator.depth_pose.loss import photometric, reprojection_loss, smoothness, ssim_distance, warped
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.depth_pose.networks import DepthDecoder, Encoder, PoseDecoder
-from taichi_nerf.generator.depth_pose.training import DepthPoseTraining, train_depth_pose
+from taichi_nerf.generator.depth_pose.training import (
+    BALL_RADIUS,
+    BALL_SHARE,
+    DepthPoseTraining,
+    ball_of,
+    train_depth_pose,
+)
 from taichi_nerf.generator.directions import pca
 from taichi_nerf.generator.turns import Turns
 from taichi_nerf.metrics import ssim
@@ -135,6 +141,16 @@ def test_folders_are_monodepth2s_and_come_back(tmp_path):
         load_depth_pose(tmp_path / "nets")
 
 
+def test_depths_begin_as_a_ball_before_the_pivot():
+    model = DepthPose(DepthPoseSettings(width=4, nearest=0.6, farthest=1.5))
+    depth = model.depth_of(ball_of(model, 101))[0, 0]
+    at = (torch.arange(101) + 0.5) / 101 * 2 - 1
+    x, y = at / BALL_RADIUS, at[:, None] / BALL_RADIUS
+    expected = 1 - BALL_SHARE * 0.4 * (1 - x**2 - y**2).clamp_min(0).sqrt()
+    assert torch.allclose(depth, expected, atol=1e-5)
+    assert (float(depth[50, 50]), float(depth[0, 0])) == pytest.approx((0.7, 1.0), abs=1e-3)
+
+
 def test_the_order_of_a_pair_inverts_its_motion():
     model = DepthPose(DepthPoseSettings(width=4)).eval()
     a, b = torch.rand(2, 2, 3, 64, 64)
@@ -159,4 +175,8 @@ def test_the_turn_of_a_ball_is_learned_from_its_pictures(cpu):
     truth = steps * TURN * turns.directions.deviations[0]
     correlation = torch.corrcoef(torch.stack([yaw, truth]))[0, 1].abs()
     assert correlation > 0.9
+    with torch.no_grad():
+        depths = model.depth(turns.images(turns.turned(code.expand(3, -1, -1), steps[3:6])))
+    radius = (torch.stack(torch.meshgrid(*[torch.arange(64) - 31.5] * 2, indexing="xy"), -1)).norm(dim=-1)
+    assert float(depths[:, radius < 6].mean()) < float(depths[:, (radius > 18) & (radius < 22)].mean())  # no hollow ball
     assert math.isfinite(told["loss"])

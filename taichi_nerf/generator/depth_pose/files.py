@@ -45,7 +45,7 @@ def save_depth_pose(folder: Path, model: DepthPose) -> None:
 
 
 def load_depth_pose(folder: Path, settings: DepthPoseSettings | None = None) -> DepthPose:
-    """Frozen. A folder of Monodepth2's has no settings.json: give settings, or its own are taken (pivot 0, 0.1 to 100)."""
+    """Frozen. A folder of Monodepth2's has no settings.json: give settings, or its are taken (0.1 to 100, pivot 0, shift 1)."""
     states = {file: _load(folder / f"{file}.pth") for file in PARTS}
     focal = None
     if settings is None:
@@ -71,7 +71,7 @@ def _settings(folder: Path, encoder: dict[str, Any]) -> tuple[DepthPoseSettings,
     if not isinstance(first, Tensor):
         raise DepthPoseError(folder / "encoder.pth", "has no encoder.conv1.weight; expected Monodepth2's encoder")
     size = max(64, int(encoder.get("height", 64)) // 32 * 32)
-    return DepthPoseSettings(width=len(first), size=size, nearest=0.1, farthest=100.0, pivot=0.0), None
+    return DepthPoseSettings(width=len(first), size=size, nearest=0.1, farthest=100.0, pivot=0.0, shift=1.0), None
 
 
 def _fill(module: nn.Module, state: dict[str, Any], file: Path) -> None:

@@ -20,7 +20,10 @@ MULTIPLE = 32  # of which the networks' image size has to be one
 
 @dataclass(frozen=True)
 class DepthPoseSettings:
-    """The published networks have width 64, depths from 0.1 to 100 and pivot 0; these are for one object before the camera."""
+    """The published networks have width 64, depths from 0.1 to 100, pivot 0 and shift 1; these are for one object that turns.
+
+    Shifts would explain most of a turn as long as depths are flat, and then nothing would tell depths apart.
+    """
 
     width: int = 64
     size: int = 64  # pixels a side of what the networks see
@@ -29,6 +32,7 @@ class DepthPoseSettings:
     field_of_view: float = 25.2  # degrees
     learn_focal: bool = False  # starting from the field of view
     pivot: float = 1.0  # depth of the point that poses turn about
+    shift: float = 0.0  # share of its translations that a pose makes: 0, it only turns; published: 1
 
     def __post_init__(self) -> None:
         if self.size < 2 * MULTIPLE or self.size % MULTIPLE:
@@ -69,7 +73,8 @@ class DepthPose(nn.Module):
 
     def six(self, first: Tensor, second: Tensor) -> Tensor:
         """Axis-angle and translation [n, 6] from the first image's camera to the second's; both as the networks see them."""
-        return self.pose_decoder(self.pose_encoder(torch.cat([first, second], 1)))
+        found = self.pose_decoder(self.pose_encoder(torch.cat([first, second], 1)))
+        return torch.cat([found[:, :3], self.settings.shift * found[:, 3:]], -1)
 
     def motion_seen(self, a: Tensor, b: Tensor, a_is_first: Tensor) -> Tensor:
         """[n, 3, 4] from a's camera to b's. The network always sees the pair in the order of the turn; others are inverted."""

@@ -16,6 +16,9 @@ from taichi_nerf.generator.depth_pose.loss import reprojection_loss, smoothness,
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.turns import Turns
 
+BALL_RADIUS = 0.7  # of half the image
+BALL_SHARE = 0.75  # of what lies between the pivot and the nearest depth
+
 
 @dataclass(frozen=True)
 class DepthPoseTraining:
@@ -28,6 +31,8 @@ class DepthPoseTraining:
     neighbours: tuple[float, float] = (0.15, 0.6)  # standard deviations from the target to a source, from and to
     smoothness: float = 1e-3
     jitter: float = 0.2  # of brightness and contrast, in what the networks see
+    ball_first: float = 0.2  # share of the training in which depths are taught a ball, and poses turn it; published: 0
+    pose_rate: float = 20.0  # of the pose network's last layer, times the learning rate; published: 1
 
 
 def train_depth_pose(
@@ -45,14 +50,15 @@ def train_depth_pose(
         torch.manual_seed(seed)
         model = DepthPose(settings).to(device)
         codes = turns.codes(list(range(training.n_subjects)))
-        optimiser = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), training.learning_rate)
+        optimiser = optimiser_of(model, training)
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, max(1, training.steps * 3 // 4), 0.1)
         total, share, done = 0.0, 0.0, 0
         for step in range(training.steps):
             if stop():
                 break
             target, sources, firsts = draw(turns, codes, training, random)
-            loss, learned = batch_loss(model, target, sources, firsts, training, random)
+            as_ball = step < training.ball_first * training.steps and settings.pivot > settings.nearest
+            loss, learned = batch_loss(model, target, sources, firsts, training, random, as_ball)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -62,6 +68,28 @@ def train_depth_pose(
             done = step + 1
             report(done / training.steps, f"step {done}: loss {total:.4f}, {100 * share:.0f} % of pixels in use")
     return model.eval().requires_grad_(False), {"steps": done, "loss": total, "pixels_in_use": share}
+
+
+def optimiser_of(model: DepthPose, training: DepthPoseTraining) -> torch.optim.Adam:
+    """The pose network gives a hundredth of its last layer; that learns faster, since turns have to find their size early."""
+    last = list(model.pose_decoder.net[-1].parameters())
+    others = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in last)]
+    rate = training.learning_rate
+    return torch.optim.Adam([{"params": others}, {"params": last, "lr": training.pose_rate * rate}], rate)
+
+
+def ball_of(model: DepthPose, size: int) -> Tensor:
+    """[1, 1, size, size] disparities of a ball around the pivot, before what is as far as the pivot.
+
+    A turn to the left of what is near looks like a turn to the right of what is far: from flat depths, chance decides whether
+    objects come out hollow. From a ball they come out as they are.
+    """
+    settings = model.settings
+    at = (torch.arange(size) + 0.5) / size * 2 - 1
+    inside = (1 - (at.square() + at[:, None].square()) / BALL_RADIUS**2).clamp_min(0)
+    depth = settings.pivot - BALL_SHARE * (settings.pivot - settings.nearest) * inside.sqrt()
+    far = 1 / settings.farthest
+    return ((1 / depth - far) / (1 / settings.nearest - far)).clamp(0, 1)[None, None].to(model.root_of_focal)
 
 
 @torch.no_grad()
@@ -83,9 +111,13 @@ def draw(turns: Turns, codes: Tensor, training: DepthPoseTraining, random: Rando
 
 
 def batch_loss(
-    model: DepthPose, target: Tensor, sources: list[Tensor], firsts: list[Tensor], training: DepthPoseTraining, random: Random
-) -> tuple[Tensor, float]:
-    """The mean over four scales, each enlarged to full size; and the share of pixels in use at the largest."""
+    model: DepthPose, target: Tensor, sources: list[Tensor], firsts: list[Tensor], training: DepthPoseTraining, random: Random,
+    as_ball: bool = False,
+) -> tuple[Tensor, float]:  # fmt: skip
+    """The mean over four scales, each enlarged to full size; and the share of pixels in use at the largest.
+
+    `as_ball`: warps see a ball instead of the depths, which are taught to be one.
+    """
     target, *sources = (model.seen(image) for image in (target, *sources))
     n, _, size, _ = target.shape
     strength = training.jitter
@@ -99,10 +131,13 @@ def batch_loss(
     motions = [
         model.motion_seen(jittered(target), jittered(source), first) for source, first in zip(sources, firsts, strict=True)
     ]
-    intrinsics = model.intrinsics(size, n)
+    intrinsics, ball = model.intrinsics(size, n), ball_of(model, size) if as_ball else None
     loss, in_use = target.new_zeros(()), 0.0
     for scale, disparity in enumerate(disparities):
         full = functional.interpolate(disparity, size=(size, size), mode="bilinear", align_corners=False)
+        if ball is not None:
+            loss = loss + (full - ball).abs().mean()
+            full = ball.expand_as(full)
         depth = model.depth_of(full)[:, 0]
         warps = [warped(source, depth, motion, intrinsics)[0] for source, motion in zip(sources, motions, strict=True)]
         reprojected, share = reprojection_loss(target, warps, sources)
