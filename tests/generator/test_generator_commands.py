@@ -131,6 +131,33 @@ def test_a_missing_stage_names_the_command_that_makes_it(place):
     assert "generator train" in err
 
 
+def test_a_model_is_copied_whole_and_in_16_bits(place, model):
+    """What it shows differs by what 16 bits round."""
+    from taichi_nerf.generator.copying import LARGE, halved
+    from taichi_nerf.generator.evaluation.turned import turn_subjects
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+
+    for name, options in (("copied", ()), ("halved", ("--half",))):
+        status, _, err = invoke("convert", model, place / name, *options)
+        assert status == 0, err
+    assert invoke("convert", model, place / "half.pt", "--half")[0] == 2
+    state = {"weights": {"large": torch.rand(LARGE), "small": torch.rand(9), "number": torch.tensor(3)}, "n": 3}
+    assert [tensor.dtype for tensor in halved(state)["weights"].values()] == [torch.float16, torch.float32, torch.int64]
+    assert (place / "halved/depth_pose/encoder.pth").stat().st_size < 0.75 * (model / "depth_pose/encoder.pth").stat().st_size
+    assert not (place / "halved" / "gan.safetensors").exists()
+
+    def shown(folder):
+        opened = ModelFolder(folder)
+        both = turn_subjects(open_turns(opened), open_depth_pose(opened), open_refiner(opened)[0], [3, 4], 3)
+        return both.refined.images, both.depths
+
+    images, depths = shown(model)
+    assert all(torch.equal(a, b) for a, b in zip(shown(place / "copied"), (images, depths), strict=True))
+    for a, b in zip(shown(place / "halved"), (images, depths), strict=True):
+        assert 0 < float((a - b).abs().max()) < 0.02
+
+
 def test_labels_give_a_direction(place, model):
     import shutil
 
