@@ -19,10 +19,11 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--learn-focal", is_flag=True, help="Learn the focal length, starting from --fov.")
 @click.option("--nearest", type=click.FloatRange(min=0.01), default=0.7, show_default=True, help="Depths are between these,")
 @click.option("--farthest", type=click.FloatRange(min=0.02), default=1.4, show_default=True, help="in distances of the camera.")
+@click.option("--smoothness", type=click.FloatRange(min=0), default=1e-3, show_default=True, help="Weight of smooth depths.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def depth_pose(model: str, steps: int, batch: int, width: int, subjects: int, reach: float, fov: float, learn_focal: bool,
-               nearest: float, farthest: float, seed: int, arch: str) -> None:  # fmt: skip
+               nearest: float, farthest: float, smoothness: float, seed: int, arch: str) -> None:  # fmt: skip
     """Learn MODEL's depth and pose without labels, from how neighbours in a turn look when warped into each other.
 
     \b
@@ -39,7 +40,7 @@ def depth_pose(model: str, steps: int, batch: int, width: int, subjects: int, re
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     size = max(64, folder.load_generator().settings.resolution // 32 * 32)
     settings = DepthPoseSettings(width, min(size, 256), nearest, farthest, fov, learn_focal)
-    training = DepthPoseTraining(steps, batch, n_subjects=subjects)
+    training = DepthPoseTraining(steps, batch, n_subjects=subjects, smoothness=smoothness)
     with progress() as report, StopSignals() as stop:
         told = make_depth_pose(folder, settings, training, device, seed, reach, report, lambda: stop.requested)
     click.echo(f"{told['steps']} steps, loss {told['loss']:.4f}, {100 * told['pixels_in_use']:.0f} % of pixels in use")

@@ -9,7 +9,7 @@
     MODEL/gan.safetensors, gan.jsonl, images.npz     the training's state, its course, its pictures
     MODEL/pictures/*.png           what each stage looks like
 
-`builtin` is a folder beside this file, where a model that comes with the program lies; there is none yet.
+`builtin` is the folder beside this file, with the model of procedural heads that comes with the program.
 """
 
 import json
@@ -52,13 +52,12 @@ class ModelFolder:
     def may_change(self) -> "ModelFolder":
         """The folder, unless it is the built-in one."""
         if self.path == BUILTIN:
-            raise ModelError(self.name, f"comes with the program and stays as it is; copy {BUILTIN} and give the copy")
+            hint = "`taichi-nerf generator convert builtin FOLDER` copies it"
+            raise ModelError(self.name, f"comes with the program and stays as it is; {hint}")
         return self
 
     def needs(self, file: Path, stage: str) -> Path:
         """The file or folder if it is there; otherwise which command makes it."""
-        if not file.exists() and self.path == BUILTIN:
-            raise ModelError(self.name, "no model comes with this version; docs/latent_refinement.md tells how to make one")
         if not file.exists():
             raise ModelError(file, f"is missing; `taichi-nerf generator {stage}` makes it")
         return file
