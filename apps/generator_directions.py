@@ -77,7 +77,8 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
                         yaw_sign=wanted[0].sign if wanted else 1.0)  # fmt: skip
     if sign is not None:
         found = replace(found, yaw_sign=float(sign))
-    keep_directions(folder, found, {"method": method, "samples": samples, "seed": seed}, device)
+    about = {"method": method, "seed": seed} | ({"samples": samples} if method == "pca" else {})
+    keep_directions(folder, found, about, device)
     click.echo("component  layers  parallax px  drift   score")
     for c in candidates[:6]:
         click.echo(f"{c.component:>9}  {c.layers[0]:>2}-{c.layers[1] - 1:<3}  {c.parallax:>11.3f}  {c.drift:.4f}  {c.score:.1f}")
