@@ -16,13 +16,15 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--width", type=click.IntRange(min=8), default=256, show_default=True)
 @click.option("--scope", type=click.Choice(["edited", "all"]), default="edited", show_default=True,
               help="One code for all layers that the turn changes, or one for each layer of the generator.")  # fmt: skip
+@click.option("--keep", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Share of the turn that is out of the refiner's reach.")  # fmt: skip
 @click.option("--warp", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight of the warp loss.")
 @click.option("--latent", type=click.FloatRange(min=0), default=0.02, show_default=True, help="λ_reg, of the codes' distance.")
 @click.option("--feature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="λ_feat, within λ_reg.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach: float | None, width: int, scope: str,
-           warp: float, latent: float, feature: float, seed: int, arch: str) -> None:  # fmt: skip
+           keep: float, warp: float, latent: float, feature: float, seed: int, arch: str) -> None:  # fmt: skip
     """Train MODEL's refiner: turned codes to codes whose images, warped back, agree with the source.
 
     \b
@@ -38,7 +40,7 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
 
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     sizes = folder.load_generator().settings
-    settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope)  # type: ignore[arg-type]
+    settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope, keep=keep)  # type: ignore[arg-type]
     training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature)
     reach = reach or folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     with progress() as report, StopSignals() as stop:

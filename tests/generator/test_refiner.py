@@ -76,6 +76,25 @@ def test_flattening_is_undone_and_other_layers_are_left_alone(scope):
     assert torch.equal(changed[:, 5:], codes[:, 5:]) == (scope == "edited")
 
 
+@pytest.mark.parametrize("scope", ["edited", "all"])
+@pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
+def test_what_is_kept_of_the_turn_is_out_of_the_refiners_reach(scope, keep):
+    """A refiner that would change everything: along the turn only what is not kept of it, across it all the same."""
+    refiner = Refiner(RefinerSettings(w_dim=4, n_layers=3, width=8, scope=scope, keep=keep))
+    refiner.turn.copy_(torch.tensor([0.6, 0.0, 0.8, 0.0]))
+    torch.nn.init.normal_(refiner.leave.weight)
+    free = Refiner(RefinerSettings(w_dim=4, n_layers=3, width=8, scope=scope))
+    free.load_state_dict(refiner.state_dict())
+    codes = torch.randn(2, 5, refiner.settings.n_in)
+    pose, time = torch.randn(5, 6), torch.zeros(5, dtype=torch.long)
+    kept, whole = (each(codes[0], codes[1], pose, time) - codes[1] for each in (refiner, free))
+    kept, whole = kept.unflatten(-1, (-1, 4)), whole.unflatten(-1, (-1, 4))
+    assert torch.allclose(kept @ refiner.turn, (1 - keep) * (whole @ refiner.turn), atol=1e-5)
+    across = torch.eye(4) - torch.outer(refiner.turn, refiner.turn)
+    assert torch.allclose(kept @ across, whole @ across, atol=1e-5)
+    assert (whole @ refiner.turn).abs().min() > 1e-3
+
+
 def test_the_warp_loss_is_of_the_mask_and_not_of_pictures_that_show_too_little():
     source, warp = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
     warp[0, :, 0] = 2.0

@@ -32,6 +32,7 @@ class RefinerSettings:
         "edited"  # one code for all layers that the turn changes, or one for each layer of the generator
     )
     spread: float = 1.0  # σ, in units of the codes' standard deviation
+    keep: float = 0.0  # share of the correction along the turn's direction that is left out: 1, it corrects all but the turn
 
     def __post_init__(self) -> None:
         if self.scope not in ("edited", "all"):
@@ -79,6 +80,7 @@ class Refiner(nn.Module):
     alpha_bar: Tensor
     mean: Tensor
     deviation: Tensor
+    turn: Tensor
 
     def __init__(self, settings: RefinerSettings):
         super().__init__()
@@ -94,6 +96,7 @@ class Refiner(nn.Module):
         self.register_buffer("alpha_bar", linear_schedule(settings.n_times))
         self.register_buffer("mean", torch.zeros(settings.w_dim))
         self.register_buffer("deviation", torch.ones([]))
+        self.register_buffer("turn", torch.zeros(settings.w_dim))  # unit vector that turns objects
 
     def forward(self, source: Tensor, noised: Tensor, pose: Tensor, t: Tensor) -> Tensor:
         """x₀ [n, n_in] of source and noised codes [n, n_in], poses [n, 6] and times [n] from 0 to n_times."""
@@ -105,7 +108,9 @@ class Refiner(nn.Module):
         values = self.enter(torch.cat([known, source], -1))
         for block in self.blocks:
             values = block(values, conditions)
-        return known + self.leave(values)
+        correction = self.leave(values).unflatten(-1, (-1, self.settings.w_dim))
+        along = (correction @ self.turn)[..., None] * self.turn
+        return known + (correction - self.settings.keep * along).flatten(-2)
 
     def noised(self, codes: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """√ᾱ x₀ + √(1 − ᾱ) ε."""

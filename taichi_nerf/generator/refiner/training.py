@@ -125,8 +125,9 @@ def train_refiner(
 
 
 def normalise(refiner: Refiner, turns: Turns, random: Random) -> None:
-    """Mean and spread of w, so that codes are of order one."""
+    """Mean and spread of w, so that codes are of order one; and the direction of the turn."""
     generator = turns.generator
+    refiner.turn.copy_(torch.nn.functional.normalize(turns.directions.yaw, dim=0))
     with torch.no_grad():
         z = torch.randn(N_FOR_SPREAD, generator.settings.z_dim, generator=random).to(refiner.mean.device)
         w = generator.mapping.w(z)
