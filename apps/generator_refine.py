@@ -8,7 +8,7 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 
 @click.command(cls=Command)
 @model_option
-@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=600, show_default=True)
 @click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True)
 @click.option("--subjects", type=click.IntRange(min=1), default=150, show_default=True)
 @click.option("--pairs", type=click.IntRange(min=2), default=13, show_default=True, help="Turned images of each subject.")
@@ -16,10 +16,10 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--width", type=click.IntRange(min=8), default=256, show_default=True)
 @click.option("--scope", type=click.Choice(["edited", "all"]), default="edited", show_default=True,
               help="One code for all layers that the turn changes, or one for each layer of the generator.")  # fmt: skip
-@click.option("--keep", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+@click.option("--keep", type=click.FloatRange(0, 1), default=0.75, show_default=True,
               help="Share of the turn that is out of the refiner's reach.")  # fmt: skip
 @click.option("--warp", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight of the warp loss.")
-@click.option("--latent", type=click.FloatRange(min=0), default=0.02, show_default=True, help="λ_reg, of the codes' distance.")
+@click.option("--latent", type=click.FloatRange(min=0), default=0.01, show_default=True, help="λ_reg, of the codes' distance.")
 @click.option("--feature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="λ_feat, within λ_reg.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option

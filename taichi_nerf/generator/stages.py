@@ -106,7 +106,8 @@ def make_refiner(
     refiner, told = train_refiner(turns, model, settings, training, pairs, seed, later, stop)
     save_refiner(folder.refiner, refiner, reach, training.n_pairs)
     about = {"seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training), **asdict(settings)}
-    folder.tell_about("refine", {**about, **told})
+    losses = {name: value for name, value in told.items() if name != "steps"}  # of the same names as their weights
+    folder.tell_about("refine", {**about, "steps": told["steps"], "losses": losses})
     show_refined(folder, turns, model, refiner)
     return told
 

@@ -57,6 +57,9 @@ def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
     about = json.loads((model / "about.json").read_text())
     assert list(about) == ["train", "directions", "depth_pose", "refine"]
     assert about["train"]["images"] == 80
+    refined = about["refine"]  # weights, from which the ablation trains; what the losses came to stands beside them
+    assert (refined["warp"], refined["latent"], refined["feature"]) == (1.0, 0.01, 1.0)
+    assert refined["losses"].keys() == {"warp", "latent", "feature"}
     assert all("machine" in stage for stage in about.values())
 
 

@@ -83,7 +83,7 @@ def test_what_is_kept_of_the_turn_is_out_of_the_refiners_reach(scope, keep):
     refiner = Refiner(RefinerSettings(w_dim=4, n_layers=3, width=8, scope=scope, keep=keep))
     refiner.turn.copy_(torch.tensor([0.6, 0.0, 0.8, 0.0]))
     torch.nn.init.normal_(refiner.leave.weight)
-    free = Refiner(RefinerSettings(w_dim=4, n_layers=3, width=8, scope=scope))
+    free = Refiner(RefinerSettings(w_dim=4, n_layers=3, width=8, scope=scope, keep=0.0))
     free.load_state_dict(refiner.state_dict())
     codes = torch.randn(2, 5, refiner.settings.n_in)
     pose, time = torch.randn(5, 6), torch.zeros(5, dtype=torch.long)

@@ -32,7 +32,7 @@ class RefinerSettings:
         "edited"  # one code for all layers that the turn changes, or one for each layer of the generator
     )
     spread: float = 1.0  # σ, in units of the codes' standard deviation
-    keep: float = 0.0  # share of the correction along the turn's direction that is left out: 1, it corrects all but the turn
+    keep: float = 0.75  # share of the correction along the turn's direction that is left out: 1, it corrects all but the turn
 
     def __post_init__(self) -> None:
         if self.scope not in ("edited", "all"):

@@ -23,13 +23,13 @@ N_FOR_SPREAD = 4096  # codes whose standard deviation normalises all
 class RefinerTraining:
     """How it is trained. The paper: 800 subjects, 30 pairs each, λ_reg = λ_feat = 1."""
 
-    steps: int = 800
+    steps: int = 600
     batch: int = 16
     learning_rate: float = 5e-4
     n_subjects: int = 150
     n_pairs: int = 13  # turned images of a subject, over the whole reach
     warp: float = 1.0
-    latent: float = 0.02  # λ_reg
+    latent: float = 0.01  # λ_reg
     latent_share: float = 1.0  # of L_latent within λ_reg; 0 leaves it out
     feature: float = 1.0  # λ_feat, within λ_reg
     feature_resolution: int = 16
