@@ -14,13 +14,14 @@ from taichi_nerf.rendering import Picture, RenderedBatch, normals_of
 from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, in_rows, propose, weights_of
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import even_until
-from taichi_nerf.training.config import NgpConfig
+from taichi_nerf.training.config import NgpConfig, NgpProposalSettings
 from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Compared, Model, Shown
 from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_of, rate_at, sharpen
 from taichi_nerf.training.schedules import ramp
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
+CLOSER = 2  # times as many proposed intervals in pictures
 LESSONS = 100  # steps after which proposals learn in every second one only, then in every third, …
 
 
@@ -59,9 +60,11 @@ class NgpProposalModel(Model):
         return max(1, min(batch.n_samples // n // n_ranks, batch.n_rays_most))
 
     @property
-    def n_shown(self) -> int:
-        """Samples on a ray of a picture."""
-        return max(self.config.proposal.n_samples, self.config.proposal.n_shown)
+    def shown(self) -> NgpProposalSettings:
+        """How pictures look at rays: closer than training, which sees each place on many rays."""
+        settings = self.config.proposal
+        n_proposed = tuple(CLOSER * n for n in settings.n_proposed)
+        return replace(settings, n_proposed=n_proposed, n_samples=max(settings.n_samples, settings.n_shown))
 
     def optimiser(self) -> torch.optim.Adam:
         optimiser = optimiser_of(self.config, self.field)
@@ -102,7 +105,7 @@ class NgpProposalModel(Model):
         return list(self.field.density_mlp.parameters())
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
-        most = max(*self.config.proposal.n_proposed, self.n_shown)
+        most = max(*self.shown.n_proposed, self.shown.n_samples)
         return in_parts(lambda some: self._see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // most))
 
     @torch.no_grad()
@@ -128,9 +131,7 @@ class NgpProposalModel(Model):
             which = (t_far > t_near).nonzero()[:, 0]
             rays = Rays(*(part.detach().index_select(0, which) for part in rays))
             t_near, t_far = t_near[which], t_far[which]
-        settings = self.config.proposal
-        if generator is None:
-            settings = replace(settings, n_samples=self.n_shown)
+        settings = self.shown if generator is None else self.config.proposal
         proposed = propose(
             [at_middles(proposal) for proposal in self.proposals], settings, rays, t_near, t_far,
             even_until=self.even_until, generator=generator, progress=self.progress if generator else 1.0, learns=learns,
@@ -169,7 +170,7 @@ class NgpProposalModel(Model):
         of_views = None if views is None else views.index_select(0, own)
         density, color = self.field(positions, rays.directions.index_select(0, own), of_views, features)
         out = compositing.composite_rays(density, color, *samples[:2], samples.spans, background)
-        n = n_rays * sum(self.config.proposal.n_proposed) + len(all_of.t_starts)
+        n = n_rays * sum(proposal.weights.shape[1] for proposal in proposed.proposals) + len(all_of.t_starts)
         return Rendered(proposed, weights, RenderedBatch(out, samples, n))
 
     @staticmethod

@@ -78,6 +78,17 @@ def test_culled_samples_are_missing_from_no_picture(cpu):
     assert (batch.samples.spans[:, 1] == torch.bincount(batch.samples.ray_indices.long(), minlength=n)).all()
 
 
+def test_pictures_look_closer_than_training_does(cpu):
+    """More samples on a ray, of twice as many proposed intervals; never fewer than in training."""
+    for chosen, expected in (("proposal.n_shown=40", 40), ("proposal.n_shown=4", 16)):
+        model = trainer(chosen).model
+        rays = model.rig.rays(torch.tensor([[16.0, 16.0], [14.0, 17.0]]), torch.zeros(2, dtype=torch.int32))
+        shown, learnt = model._propose(rays, None), model._propose(rays, torch.Generator().manual_seed(0))
+        assert (shown.edges.shape, learnt.edges.shape) == ((2, expected + 1), (2, 17))
+        assert [each.weights.shape[1] for each in shown.proposals] == [64, 48]
+        assert [each.weights.shape[1] for each in learnt.proposals] == [32, 24]
+
+
 def test_proposals_learn_in_fewer_and_fewer_steps(cpu):
     made = trainer("proposal.learn_every=3")
     model = made.model

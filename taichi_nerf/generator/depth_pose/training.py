@@ -75,7 +75,8 @@ def optimiser_of(model: DepthPose, training: DepthPoseTraining) -> torch.optim.A
     last = list(model.pose_decoder.net[-1].parameters())
     others = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in last)]
     rate = training.learning_rate
-    return torch.optim.Adam([{"params": others}, {"params": last, "lr": training.pose_rate * rate}], rate)
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": last, "lr": training.pose_rate * rate}]
+    return torch.optim.Adam(groups, rate)
 
 
 def ball_of(model: DepthPose, size: int) -> Tensor:
