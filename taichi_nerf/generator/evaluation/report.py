@@ -1,11 +1,13 @@
 """The figures of turned subjects: consistency with the source, distances to real images, and how far they turn.
 
-    {"gan_space": {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"}, "refined": {…},
+    {"gan_space": {"warp_error", "ssim", "identity", "fid", "kid", "kid_across", "yaw_span"}, "refined": {…},
      "yaw_correlation", "pose_correlation", "pose_preservation", "ranges": {"20", "40", "full"}, "features", "missing"}
 
-What cannot be measured is null, and `missing` says which file would let it be. Angles are degrees from where the source looks.
+`kid_across` leaves out pairs of one subject (`distances.kernel_distance`). What cannot be measured is null, and `missing` says
+which file would let it be. Angles are degrees from where the source looks.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,11 +101,14 @@ class _Measured:
         """Means over the turned images at most so far from the source; the sources themselves do not count."""
         chosen = self.yaws.abs() <= degrees
         chosen[:, self.views.middle] = False
-        fid = kid = None
+        fid = kid = across = None
         if self.features is not None and tools.real is not None and int(chosen.sum()) >= FEWEST:
             made = self.features[chosen].double().numpy()
             fid = frechet_distance(made, tools.real.double().numpy())
             kid = kernel_distance(made, tools.real.double().numpy())
+            subjects = torch.arange(len(chosen))[:, None].expand_as(chosen)[chosen].numpy()
+            across = kernel_distance(made, tools.real.double().numpy(), groups=subjects)
+            across = across if math.isfinite(across) else None  # of one subject there are no pairs
         angles = torch.where(chosen | (torch.arange(chosen.shape[1]) == self.views.middle), self.yaws, 0.0)
         return {
             "warp_error": mean(self.views.warp_errors[chosen]),
@@ -111,6 +116,7 @@ class _Measured:
             "identity": None if self.likeness is None else mean(self.likeness[chosen]),
             "fid": fid,
             "kid": kid,
+            "kid_across": across,
             "yaw_span": mean(angles.amax(1) - angles.amin(1)),
             "n_images": int(chosen.sum()),
         }
