@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_nerf.generator.depth_pose.files import load_part
 from taichi_nerf.generator.model_folder import ModelFolder
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
@@ -30,7 +31,7 @@ def copy_model(source: ModelFolder, target: ModelFolder, half: bool) -> None:
                 shutil.copyfile(file, target.depth_pose / file.name)
                 continue
             with replacing(target.depth_pose / file.name) as stream:
-                torch.save(halved(torch.load(file, map_location="cpu", weights_only=True)), stream)
+                torch.save(halved(load_part(file)), stream)
 
 
 def halved(values: Any) -> Any:

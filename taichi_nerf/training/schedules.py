@@ -18,7 +18,7 @@ def late_decay(progress: float, start: float = 0.5, final: float = 0.02) -> floa
 
 def ramp(progress: float, over: float) -> float:
     """A factor: up a straight line from 0 to 1 over the first `over` of the training."""
-    return min(progress / over, 1.0) if over > 0 else 1.0
+    return grown(progress, 0.0, over)
 
 
 def grown(progress: float, first: float, full: float) -> float:

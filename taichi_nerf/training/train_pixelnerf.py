@@ -81,13 +81,11 @@ def train(
 
 def begin_with(trainer: PixelNerfTrainer, prior: Prior, name: str) -> None:
     """Take over a model's weights; its networks have to be those of the run's settings."""
-    wanted = trainer.field.state_dict()
-    given = prior.field.state_dict()
-    wrong = sorted(key for key in wanted.keys() | given.keys() if key not in wanted or key not in given or
-                   wanted[key].shape != given[key].shape)  # fmt: skip
-    if wrong:
-        raise RunError(name, f"its networks are not those of this run's settings: {wrong[0]} differs; see --preset and --set")
-    trainer.field.load_state_dict(given)
+    try:
+        trainer.field.load_state_dict(prior.field.state_dict())
+    except RuntimeError as error:
+        what = " ".join(str(error).split())[:160]
+        raise RunError(name, f"its networks are not those of this run's settings; see --preset and --set ({what})") from None
 
 
 def _train(

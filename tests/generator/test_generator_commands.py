@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from taichi_nerf.apps.main import main
 from taichi_nerf.generator.image_set import ImageSet, save_image_set
+from taichi_nerf.generator.model_folder import ModelFolder
+from taichi_nerf.generator.stages import open_refiner
 
 
 def invoke(*arguments):
@@ -40,8 +42,42 @@ def model(place):
     stages = [
         ("train", place / "set.npz", "--out", out, "--kimg", 0.08, "--grow-at", 0.04, *TINY),
         ("directions", "--model", out, "--samples", 2000, "--components", 8, "--arch", "cpu"),
-        ("depth-pose", "--model", out, "--steps", 2, "--batch", 2, "--width", 4, "--subjects", 4, "--arch", "cpu"),
-        ("refine", "--model", out, "--steps", 2, "--batch", 2, "--subjects", 3, "--pairs", 3, "--width", 16, "--arch", "cpu"),
+        (
+            "depth-pose",
+            "--model",
+            out,
+            "--steps",
+            2,
+            "--batch",
+            2,
+            "--width",
+            4,
+            "--subjects",
+            4,
+            "--smoothness",
+            0.02,
+            "--arch",
+            "cpu",
+        ),
+        (
+            "refine",
+            "--model",
+            out,
+            "--steps",
+            2,
+            "--batch",
+            2,
+            "--subjects",
+            3,
+            "--pairs",
+            3,
+            "--width",
+            16,
+            "--keep",
+            0.5,
+            "--arch",
+            "cpu",
+        ),
     ]
     for stage in stages:
         status, _, err = invoke(*stage)
@@ -59,6 +95,8 @@ def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
     assert about["train"]["images"] == 80
     refined = about["refine"]  # weights, from which the ablation trains; what the losses came to stands beside them
     assert (refined["warp"], refined["latent"], refined["feature"]) == (1.0, 0.01, 1.0)
+    assert (about["depth_pose"]["smoothness"], refined["keep"]) == (0.02, 0.5)
+    assert open_refiner(ModelFolder(model))[0].settings.keep == 0.5
     assert refined["losses"].keys() == {"warp", "latent", "feature"}
     assert all("machine" in stage for stage in about.values())
 
@@ -135,8 +173,7 @@ def test_a_model_is_copied_whole_and_in_16_bits(place, model):
     """What it shows differs by what 16 bits round."""
     from taichi_nerf.generator.copying import LARGE, halved
     from taichi_nerf.generator.evaluation.turned import turn_subjects
-    from taichi_nerf.generator.model_folder import ModelFolder
-    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+    from taichi_nerf.generator.stages import open_depth_pose, open_turns
 
     for name, options in (("copied", ()), ("halved", ("--half",))):
         status, _, err = invoke("convert", model, place / name, *options)
@@ -183,7 +220,6 @@ def test_features_that_know_yaws_can_tell_the_labels(place, model):
     from taichi_nerf.generator.directions import from_labels, load_directions
     from taichi_nerf.generator.evaluation.feature_files import load_features
     from taichi_nerf.generator.labels import FIRST_SEED, N_SEEDS
-    from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stylegan2.generator import latents_of_seeds
 
     copy = place / "told"

@@ -46,7 +46,7 @@ def save_depth_pose(folder: Path, model: DepthPose) -> None:
 
 def load_depth_pose(folder: Path, settings: DepthPoseSettings | None = None) -> DepthPose:
     """Frozen. A folder of Monodepth2's has no settings.json: give settings, or its are taken (0.1 to 100, pivot 0, shift 1)."""
-    states = {file: _load(folder / f"{file}.pth") for file in PARTS}
+    states = {file: load_part(folder / f"{file}.pth") for file in PARTS}
     focal = None
     if settings is None:
         settings, focal = _settings(folder, states["encoder"])
@@ -84,7 +84,8 @@ def _fill(module: nn.Module, state: dict[str, Any], file: Path) -> None:
     module.load_state_dict(known)
 
 
-def _load(file: Path) -> dict[str, Any]:
+def load_part(file: Path) -> dict[str, Any]:
+    """What one of the folder's files holds."""
     if not file.is_file():
         raise DepthPoseError(file, "no such file")
     try:

@@ -103,11 +103,11 @@ class _Measured:
         chosen[:, self.views.middle] = False
         fid = kid = across = None
         if self.features is not None and tools.real is not None and int(chosen.sum()) >= FEWEST:
-            made = self.features[chosen].double().numpy()
-            fid = frechet_distance(made, tools.real.double().numpy())
-            kid = kernel_distance(made, tools.real.double().numpy())
+            made, real = self.features[chosen].double().numpy(), tools.real.double().numpy()
+            fid = frechet_distance(made, real)
+            kid = kernel_distance(made, real)
             subjects = torch.arange(len(chosen))[:, None].expand_as(chosen)[chosen].numpy()
-            across = kernel_distance(made, tools.real.double().numpy(), groups=subjects)
+            across = kernel_distance(made, real, groups=subjects)
             across = across if math.isfinite(across) else None  # of one subject there are no pairs
         angles = torch.where(chosen | (torch.arange(chosen.shape[1]) == self.views.middle), self.yaws, 0.0)
         return {

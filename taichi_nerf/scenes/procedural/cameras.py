@@ -8,6 +8,7 @@ from taichi_nerf.scenes.procedural.surfaces import signed_distance
 
 GOLDEN = np.pi * (3 - np.sqrt(5))
 CLEARANCE = 0.3  # of a camera in a room from everything, in metres
+WALLS = 0.35  # metres from the walls within which none is tried
 FACING_REACH = (0.5, 0.3, 0.15)  # metres right, down and ahead that a hand-held camera moves, to both sides
 
 
@@ -46,12 +47,12 @@ def frontal(n: int, generator: np.random.Generator, radius: float, reach: float 
 
 def inside(n: int, generator: np.random.Generator, scene: Description, heights: tuple[float, float] = (1.0, 1.8)) -> Array:
     """Within a room, clear of everything, looking across its middle."""
-    low, high = scene.box + [[0.35], [-0.35]]
+    low, high = scene.box + [[WALLS], [-WALLS]]
     middle = scene.box.mean(0)
     poses: list[Array] = []
     while len(poses) < n:
         eyes = generator.uniform([low[0], low[1], heights[0]], [high[0], high[1], heights[1]], (64, 3))
-        for eye in eyes[signed_distance(scene, eyes) > CLEARANCE]:
+        for eye in _clear(scene, eyes):
             across = middle[:2] - eye[:2]
             angle = np.arctan2(across[1], across[0]) + generator.normal() * 0.45
             reach = max(1.5, float(np.linalg.norm(across)))
@@ -62,15 +63,20 @@ def inside(n: int, generator: np.random.Generator, scene: Description, heights: 
 
 def facing(n: int, generator: np.random.Generator, scene: Description) -> Array:
     """In front of one side of a room, as a hand-held capture is: from a patch of a metre, all towards the room's middle."""
-    low, high = scene.box + [[0.35], [-0.35]]
+    low, high = scene.box + [[WALLS], [-WALLS]]
     middle = np.array([*scene.box.mean(0)[:2], 0.8])
     spots = np.random.default_rng(0).uniform([*low[:2], 1.2], [*high[:2], 1.6], (256, 3))  # the same for every split
-    spot = max(spots[signed_distance(scene, spots) > CLEARANCE], key=lambda eye: float(np.linalg.norm(eye - middle)))
+    spot = max(_clear(scene, spots), key=lambda eye: float(np.linalg.norm(eye - middle)))
     axes = look_at(spot, middle)
     poses: list[Array] = []
     while len(poses) < n:
         shifts = generator.uniform(-1, 1, (64, 3)) * FACING_REACH
         eyes = spot + shifts @ axes[:, :3].T
-        for eye in eyes[signed_distance(scene, eyes) > CLEARANCE]:
+        for eye in _clear(scene, eyes):
             poses.append(look_at(eye, middle + generator.normal(0, 0.1, 3)))
     return np.array(poses[:n]).reshape(-1, 3, 4)
+
+
+def _clear(scene: Description, eyes: Array) -> Array:
+    """Those that stand clear of everything."""
+    return eyes[signed_distance(scene, eyes) > CLEARANCE]
