@@ -116,6 +116,13 @@ def test_a_training_is_not_overwritten_and_resumes_exactly(place, model):
     assert all(torch.equal(a["generator"][name], value) for name, value in b["generator"].items())
 
 
+def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
+    out = place / "new" / "model"  # made by the training: 50 steps take less than the time between saves
+    status, _, err = invoke("train", place / "set.npz", "--out", out, "--kimg", 0.204, *TINY)
+    assert status == 0, err
+    assert [json.loads(line)["step"] for line in (out / "gan.jsonl").read_text().splitlines()] == [50]
+
+
 def test_evaluation_writes_its_figures_and_trains_features_of_the_set(place, model):
     file = place / "figures.json"
     status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505", "--places", 5, "--images", place / "set.npz",

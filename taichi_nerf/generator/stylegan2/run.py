@@ -87,6 +87,7 @@ def train_generator(
         metrics_file.truncate(folder.metrics, course.training.n_steps)
     elif folder.gan.exists():
         raise ModelError(folder.path, "holds a training already; --resume goes on with it")
+    folder.path.mkdir(parents=True, exist_ok=True)
     started = saved = time.monotonic()
 
     def elapsed() -> float:
@@ -100,7 +101,6 @@ def train_generator(
             "resolution": training.networks.resolution,
             "seconds": elapsed(),
         }
-        folder.path.mkdir(parents=True, exist_ok=True)
         save_checkpoint(folder.gan, state, {})
         folder.save_generator(training.average)
 
