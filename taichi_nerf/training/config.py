@@ -160,6 +160,7 @@ class NgpProposalSettings(ProposalSettings):
     n_samples: int = 16
     n_shown: int = 32  # of pictures, if it is more: a mean over many rays need not be exact, but here each ray is one pixel
     learning_rate: float = 0.1  # of proposals, which have to keep up with the field
+    network_share: float = 1.0  # of the learning rate of the field's networks
     learn_every: int = 5  # steps: proposals, after a while; in every step at first
     least_opacity: float = 0.0  # that proposals have to see on a ray, for the field to look there at all
     chance: float = 0.1  # that it does all the same, in training

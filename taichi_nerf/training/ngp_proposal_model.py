@@ -67,8 +67,11 @@ class NgpProposalModel(Model):
         return replace(settings, n_proposed=n_proposed, n_samples=max(settings.n_samples, settings.n_shown))
 
     def optimiser(self) -> torch.optim.Adam:
-        optimiser = optimiser_of(self.config, self.field)
-        proposals, rate = list(self.proposals.parameters()), self.config.proposal.learning_rate
+        settings, optimiser = self.config.proposal, optimiser_of(self.config, self.field)
+        for group in optimiser.param_groups:
+            if group["name"] == "networks":
+                group["first_lr"] *= settings.network_share
+        proposals, rate = list(self.proposals.parameters()), settings.learning_rate
         optimiser.add_param_group({"name": "proposals", "params": proposals, "first_lr": rate})
         return optimiser
 

@@ -30,6 +30,7 @@ STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither s
 SHORT_STEPS, SHORT_SECONDS = 4_000, 150.0  # up to which a training is short; on a processor
 
 SPREAD_SHARE = 1 / 15  # of the loss of spread that proposals stand
+LEAST_PROPOSED = 2**16  # samples of a step under proposals
 
 
 def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[NgpConfig, list[str]]:
@@ -50,8 +51,10 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     )
     loss = LossSettings() if bounded else LossSettings("huber", spread=0.03)
     # Past an object most rays see nothing, and where something is soon stays so; around a scene that goes on, what is everywhere
-    # has to be looked at again and again, or fog at the cameras hides it for good.
-    proposal = NgpProposalSettings(n_samples=12, padding=0.002, least_opacity=0.01) if bounded else NgpProposalSettings()
+    # has to be looked at again and again, or fog at the cameras hides it for good. Networks that learn fast fill an object's
+    # hollows in the first steps, and behind what is opaque nothing is proposed; a scene that goes on does not learn without them.
+    of_objects = NgpProposalSettings(padding=0.002, least_opacity=0.01, network_share=0.25)
+    proposal = of_objects if bounded else NgpProposalSettings()
     config = replace(config, field=field, occupancy=occupancy, proposal=proposal, batch=batch, loss=loss)
     notes = [
         f"preset {run.preset}: {budget_of(config)}",
@@ -71,9 +74,15 @@ def under_proposals(config: NgpConfig) -> NgpConfig:
     """With what suits proposals where they take the occupancy grid's place.
 
     That grid goes on looking at what it does not know to be empty. Proposals look where weights are: pulled together as hard, all
-    weights end up as fog at the cameras (13 dB where it is 23 dB with this share).
+    weights end up as fog at the cameras (13 dB where it is 23 dB with this share). And they take more samples on a ray of an
+    object than its grid does in the end; as many rays want a larger batch.
     """
-    return replace(config, loss=replace(config.loss, spread=SPREAD_SHARE * config.loss.spread))
+    loss, batch = config.loss, config.batch
+    return replace(
+        config,
+        loss=replace(loss, spread=SPREAD_SHARE * loss.spread),
+        batch=replace(batch, n_samples=max(batch.n_samples, LEAST_PROPOSED)),
+    )
 
 
 def usual_background(scene: SceneData) -> Background:

@@ -33,6 +33,19 @@ def test_it_learns_and_resumes_to_the_bit(cpu, settings):
     assert [second.step().loss for _ in range(5)] == losses[20:25]
 
 
+def test_networks_learn_at_their_share_of_the_rate(cpu):
+    """Of an object at a quarter, which the schedule then scales; of a scene that goes on at the whole."""
+
+    def rates(made):
+        made.step()
+        return {group["name"]: group["lr"] for group in made.optimiser.param_groups}
+
+    object_s, halved, whole = rates(trainer()), rates(trainer("proposal.network_share=0.5")), rates(trainer(unbounded=True))
+    assert object_s["networks"] == pytest.approx(0.25 * object_s["table"])
+    assert halved["networks"] == pytest.approx(0.5 * halved["table"])
+    assert whole["networks"] == pytest.approx(whole["table"])
+
+
 def test_it_learns_a_scene_that_goes_on(cpu):
     made = trainer(unbounded=True)
     figures = [made.step().psnr for _ in range(100)]
@@ -56,7 +69,7 @@ def test_proposals_learn_where_the_ball_is(cpu):
 
 def test_culled_samples_are_missing_from_no_picture(cpu):
     """Pictures are those of the field at all proposed samples, but for weights that are too small to see."""
-    made = trainer("proposal.least_opacity=0.0")
+    made = trainer("proposal.least_opacity=0.0", "proposal.network_share=1.0")  # of thin fog all weights are too small
     [made.step() for _ in range(60)]
     model, n = made.model, 200
     pixels = 32 * torch.rand(n, 2, generator=torch.Generator().manual_seed(1))
