@@ -242,7 +242,10 @@ def test_a_prior_brings_geometric_terms_along(cpu, prior_file):
     assert with_prior.geometry.is_on
     assert with_prior.prior.file == str(prior_file.resolve())
     assert any("prior" in note for note in notes)
-    assert not with_few_views(config, scene, False, str(prior_file))[0].geometry.is_on
+    assert with_prior.geometry.on_patches
+    assert (with_prior.prior.depth, with_prior.prior.every) == (2e-6, 2)  # as published, though patches are small
+    alone = with_few_views(config, scene, False, str(prior_file))[0].geometry
+    assert (alone.is_on, alone.on_patches) == (False, False)
     assert with_few_views(config, scene, None, None) == (config, [])
     with pytest.raises(ValueError, match="no such prior"):
         with_few_views(config, scene, None, "nowhere.safetensors")
