@@ -173,9 +173,11 @@ def test_a_first_picture_is_in_the_page_and_goes_when_the_viewers_own_has_come(v
 
 
 def test_it_switches_to_depth_and_back(viewer, page):
+    depth = expected(viewer, "depth")
     choose(page, "depth")
-    page.wait_for(lambda: np.ptp(page.screenshot()[FREE].astype(int), axis=-1).mean() > 5)
-    assert shows(page, expected(viewer, "depth")) > 22
+    if shows(page, depth) <= 22:  # a page that is busy may miss a click
+        choose(page, "depth")
+    assert shows(page, depth) > 22
     choose(page, "color")
     assert shows(page, expected(viewer, "color")) > 25
 
