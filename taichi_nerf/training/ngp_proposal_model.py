@@ -67,10 +67,9 @@ class NgpProposalModel(Model):
         return replace(settings, n_proposed=n_proposed, n_samples=max(settings.n_samples, settings.n_shown))
 
     def optimiser(self) -> torch.optim.Adam:
-        settings, optimiser = self.config.proposal, optimiser_of(self.config, self.field)
-        for group in optimiser.param_groups:
-            if group["name"] == "networks":
-                group["first_lr"] *= settings.network_share
+        config, settings = self.config, self.config.proposal
+        slower = replace(config.optimiser, network_rate=settings.network_share * config.optimiser.network_rate)
+        optimiser = optimiser_of(replace(config, optimiser=slower), self.field)
         proposals, rate = list(self.proposals.parameters()), settings.learning_rate
         optimiser.add_param_group({"name": "proposals", "params": proposals, "first_lr": rate})
         return optimiser

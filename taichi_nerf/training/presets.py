@@ -30,7 +30,7 @@ STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither s
 SHORT_STEPS, SHORT_SECONDS = 4_000, 150.0  # up to which a training is short; on a processor
 
 SPREAD_SHARE = 1 / 15  # of the loss of spread that proposals stand
-LEAST_PROPOSED = 2**16  # samples of a step under proposals
+SAMPLES_PROPOSED = 2**16  # samples of a step under proposals
 
 
 def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[NgpConfig, list[str]]:
@@ -81,7 +81,7 @@ def under_proposals(config: NgpConfig) -> NgpConfig:
     return replace(
         config,
         loss=replace(loss, spread=SPREAD_SHARE * loss.spread),
-        batch=replace(batch, n_samples=max(batch.n_samples, LEAST_PROPOSED)),
+        batch=replace(batch, n_samples=max(batch.n_samples, SAMPLES_PROPOSED)),
     )
 
 

@@ -42,43 +42,11 @@ def model(place):
     stages = [
         ("train", place / "set.npz", "--out", out, "--kimg", 0.08, "--grow-at", 0.04, *TINY),
         ("directions", "--model", out, "--samples", 2000, "--components", 8, "--arch", "cpu"),
-        (
-            "depth-pose",
-            "--model",
-            out,
-            "--steps",
-            2,
-            "--batch",
-            2,
-            "--width",
-            4,
-            "--subjects",
-            4,
-            "--smoothness",
-            0.02,
-            "--arch",
-            "cpu",
-        ),
-        (
-            "refine",
-            "--model",
-            out,
-            "--steps",
-            2,
-            "--batch",
-            2,
-            "--subjects",
-            3,
-            "--pairs",
-            3,
-            "--width",
-            16,
-            "--keep",
-            0.5,
-            "--arch",
-            "cpu",
-        ),
-    ]
+        ("depth-pose", "--model", out, "--steps", 2, "--batch", 2, "--width", 4, "--subjects", 4, "--smoothness", 0.02,
+         "--arch", "cpu"),
+        ("refine", "--model", out, "--steps", 2, "--batch", 2, "--subjects", 3, "--pairs", 3, "--width", 16, "--keep", 0.5,
+         "--arch", "cpu"),
+    ]  # fmt: skip
     for stage in stages:
         status, _, err = invoke(*stage)
         assert status == 0, err
