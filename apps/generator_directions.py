@@ -24,12 +24,14 @@ from taichi_nerf.apps.generator_options import LayerRange, model_option, start_b
     "--yaw", type=click.IntRange(min=0), help="The component that turns the object, instead of the one that is measured to."
 )
 @click.option("--layers", type=LayerRange(), help="Codes that the turn changes, such as 0-4.  [default: measured]")
+@click.option("--truncation", type=click.FloatRange(0, 1), default=0.8, show_default=True,
+              help="How far codes that are turned keep from their mean: 1, as various as the generator's images.")  # fmt: skip
 @click.option("--sign", type=click.Choice(["1", "-1"]), help="Which way is to the right.  [default: measured]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def directions(model: str, method: str, samples: int, components: int, labels: Path | None, images: str | None,
-               train_features: int | None, yaw: int | None, layers: tuple[int, int] | None, sign: str | None,
-               seed: int, arch: str) -> None:  # fmt: skip
+               train_features: int | None, yaw: int | None, layers: tuple[int, int] | None, truncation: float,
+               sign: str | None, seed: int, arch: str) -> None:  # fmt: skip
     """Find directions in MODEL's codes, and choose the one that moves most sideways for the least change of what is seen.
 
     \b
@@ -68,6 +70,7 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
             found = pca(generator, samples, components, seed, report)
         else:
             found = factorised(generator, layers, components, seed)
+        found = replace(found, truncation=truncation)
         if yaw is not None and yaw >= len(found.components):
             raise click.BadParameter(f"there are components 0 to {len(found.components) - 1}", param_hint="--yaw")
         found, candidates = choose_yaw(generator, found, ranges=None if layers is None else [layers], report=report)
@@ -77,7 +80,7 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
                         yaw_sign=wanted[0].sign if wanted else 1.0)  # fmt: skip
     if sign is not None:
         found = replace(found, yaw_sign=float(sign))
-    about = {"method": method, "seed": seed} | ({"samples": samples} if method == "pca" else {})
+    about = {"method": method, "seed": seed, "truncation": truncation} | ({"samples": samples} if method == "pca" else {})
     keep_directions(folder, found, about, device)
     click.echo("component  layers  parallax px  drift   score")
     for c in candidates[:6]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 COLUMNS = {"warp_error": "{:.4f}", "ssim": "{:.3f}", "identity": "{:.3f}", "fid": "{:.2f}", "kid": "{:.4f}",
-           "kid_across": "{:.4f}", "yaw_span": "{:.1f}"}  # fmt: skip
+           "yaw_span": "{:.1f}"}  # fmt: skip
 
 
 def table(found: dict[str, Any]) -> str:

@@ -21,10 +21,11 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--warp", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight of the warp loss.")
 @click.option("--latent", type=click.FloatRange(min=0), default=0.01, show_default=True, help="λ_reg, of the codes' distance.")
 @click.option("--feature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="λ_feat, within λ_reg.")
+@click.option("--turn", type=click.FloatRange(min=0), default=3.0, show_default=True, help="λ_turn, of turning as far as before.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach: float | None, width: int, scope: str,
-           keep: float, warp: float, latent: float, feature: float, seed: int, arch: str) -> None:  # fmt: skip
+           keep: float, warp: float, latent: float, feature: float, turn: float, seed: int, arch: str) -> None:  # fmt: skip
     """Train MODEL's refiner: turned codes to codes whose images, warped back, agree with the source.
 
     \b
@@ -41,7 +42,8 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     sizes = folder.load_generator().settings
     settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope, keep=keep)  # type: ignore[arg-type]
-    training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature)
+    training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature,
+                               turn=turn)  # fmt: skip
     reach = reach or folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     with progress() as report, StopSignals() as stop:
         told = make_refiner(folder, settings, training, device, seed, reach, report, lambda: stop.requested)

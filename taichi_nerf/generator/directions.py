@@ -5,7 +5,8 @@
     from_labels    InterFaceGAN's idea (Shen et al. 2020): the normal of the plane that fits labels of w best
 
 Files are in GANSpace's layout (.npz: act_comp, act_mean, act_stdev, lat_comp, lat_mean, lat_stdev, var_ratio, random_stdevs),
-with the number, sign and layers of the component that turns the object beside them (`yaw_component`, `yaw_sign`, `yaw_layers`).
+with the number, sign and layers of the component that turns the object beside them (`yaw_component`, `yaw_sign`, `yaw_layers`),
+and how far the codes that are turned are drawn towards their mean (`truncation`).
 None of these is the same for two generators.
 """
 
@@ -24,6 +25,7 @@ from taichi_nerf.export.files import whole_file
 from taichi_nerf.generator.stylegan2.generator import Generator
 
 BATCH = 10_000
+TRUNCATION = 0.8  # the paper's
 N_PROJECTED = 5_000  # samples whose spread along each direction is measured, as GANSpace does
 
 
@@ -46,6 +48,7 @@ class Directions:
     yaw_component: int = 0
     yaw_sign: float = 1.0
     yaw_layers: tuple[int, int] = (0, 1000)  # codes that an edit changes, from the first to before the second
+    truncation: float = TRUNCATION  # of the codes that are turned: 1, they are as various as the generator's images are
 
     @property
     def yaw(self) -> Tensor:
@@ -158,6 +161,7 @@ def save_directions(file: Path, found: Directions) -> None:
         "yaw_component": np.int64(found.yaw_component),
         "yaw_sign": np.float32(found.yaw_sign),
         "yaw_layers": np.array(found.yaw_layers, np.int64),
+        "truncation": np.float32(found.truncation),
     }
     with whole_file(file) as unfinished, open(unfinished, "wb") as stream:
         np.savez(stream, **arrays)
@@ -178,6 +182,7 @@ def load_directions(file: Path, w_dim: int | None = None) -> Directions:
             int(arrays.get("yaw_component", 0)),
             float(arrays.get("yaw_sign", 1.0)),
             tuple(int(end) for end in arrays.get("yaw_layers", (0, 1000))),  # type: ignore[arg-type]
+            float(arrays.get("truncation", TRUNCATION)),
         )
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DirectionsError(file, f"is no file of directions ({' '.join(str(error).split())[:120]})") from None

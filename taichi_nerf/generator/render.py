@@ -31,7 +31,7 @@ def turn_seed(
     turns: Turns, model: DepthPose, refiner: Refiner | None, seed: int, n_frames: int, n_steps: int = 1, share: float = 1.0
 ) -> Turn:
     """The object of a seed over a share of the reach; `n_steps` of the refiner (1: from t = 0)."""
-    near = Turns(turns.generator, turns.directions, turns.reach * share, turns.truncation)
+    near = Turns(turns.generator, turns.directions, turns.reach * share)
     pairs = make_pairs(near, model, [seed], n_frames)
     codes = pairs.source_codes.expand(len(pairs.steps), -1, -1)
     turned = near.turned(codes, pairs.steps.to(codes))

@@ -13,7 +13,6 @@ from torch import Tensor
 from taichi_nerf.generator.directions import Directions, centered, moved
 from taichi_nerf.generator.stylegan2.generator import Generator, latents_of_seeds
 
-TRUNCATION = 0.8
 REACH = 3.0
 
 
@@ -24,7 +23,6 @@ class Turns:
     generator: Generator
     directions: Directions
     reach: float = REACH
-    truncation: float = TRUNCATION
 
     @property
     def layers(self) -> tuple[int, int]:
@@ -36,7 +34,7 @@ class Turns:
         """[n, n_layers, w_dim], facing the camera."""
         device = self.generator.mapping.w_avg.device
         z = latents_of_seeds(seeds, self.generator.settings.z_dim).to(device)
-        return centered(self.generator.mapping(z, self.truncation), self.directions, self.layers)
+        return centered(self.generator.mapping(z, self.directions.truncation), self.directions, self.layers)
 
     def turned(self, codes: Tensor, steps: Tensor) -> Tensor:
         """The codes moved by `steps` [n] standard deviations."""

@@ -74,7 +74,7 @@ def choose_yaw(
     ranges = ranges or sorted({(0, max(2, n_layers // 3)), (0, max(2, n_layers // 2)), (0, n_layers)})
     device = generator.mapping.w_avg.device
     seeds = list(range(FIRST_SEED, FIRST_SEED + n_subjects))
-    codes = generator.mapping(latents_of_seeds(seeds, generator.settings.z_dim).to(device), truncation=0.8)
+    codes = generator.mapping(latents_of_seeds(seeds, generator.settings.z_dim).to(device), directions.truncation)
     tried = [(c, layers) for c in range(min(n_components, len(directions.components))) for layers in ranges]
     candidates = []
     for done, (component, layers) in enumerate(tried, 1):

@@ -51,15 +51,19 @@ def patch_loss(
 
 
 def score_of(prior: Prior, patch: Tensor, tau: float, noise: Tensor | None = None) -> Tensor:  # [channels, h, w] → same
-    """∇ log p at the noise level of τ. With noise, what the denoiser sees of it beyond the noise that was added."""
+    """∇ log p at the noise level of τ. With noise, what the denoiser sees of it beyond the noise that was added.
+
+    Noise is added once and taken away once: what the denoiser answers to noise that it takes for noise cancels, and a pair points
+    more to what a patch should be than four independent draws.
+    """
     t = prior.schedule.time_at(tau)
     if noise is None:
         return prior.score(patch[None], t)[0]
-    at = torch.tensor([t], device=patch.device)
-    noisy = prior.schedule.noisy(patch[None], noise[None], at)
-    return (noise - prior.noise_in(noisy, t)[0]) / float(prior.schedule.noise[t])
+    added = torch.stack([noise, -noise])
+    noisy = prior.schedule.noisy(patch.expand_as(added), added, torch.full((2,), t, device=patch.device))
+    return (added - prior.noise_in(noisy, t)).mean(0) / float(prior.schedule.noise[t])
 
 
-def tau_at(progress: float, first: float = 0.1, until: float = 0.25) -> float:
-    """τ of a share of the training: from `first` down a straight line to 0 at `until`, and 0 from there on."""
-    return first * max(0.0, 1 - progress / until) if until > 0 else 0.0
+def tau_at(progress: float, first: float = 0.1, until: float = 0.25, last: float = 0.0) -> float:
+    """τ of a share of the training: from `first` down a straight line to `last` at `until`, and that from there on."""
+    return last + (first - last) * max(0.0, 1 - progress / until) if until > 0 else last

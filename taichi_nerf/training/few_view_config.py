@@ -38,13 +38,15 @@ class PatchPriorSettings:
     depth: float = 2e-6
     color: float = 3e-6
     image_share: float = 0.25  # of patches whose colors come from a training image
-    tau: float = 0.1  # of the first steps, which falls to 0
-    tau_until: float = 0.25  # of the training
-    noise: bool = False  # noise patches to their time, as DreamFusion does
+    tau: float = 0.1  # of the first steps
+    tau_until: float = 0.25  # of the training, over which it falls
+    tau_last: float = 0.0
+    noise: bool = False  # noise patches to their time, as DreamFusion does, and by the opposite of that noise
     compat: Compat = "paper"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.image_share <= 1 or not 0 <= self.tau <= 1:
-            raise ValueError(f"image_share and tau: expected 0 to 1, got {self.image_share:g} and {self.tau:g}")
+        for name in ("image_share", "tau", "tau_last"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name):g}")
         if self.every < 1:
             raise ValueError(f"every: expected 1 or more steps, got {self.every}")

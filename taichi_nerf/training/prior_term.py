@@ -89,7 +89,7 @@ class PriorTerm(Term):
             shown.clamp(0, 1).view(size, size, 3),
             inverse.view(size, size),
             depth.view(size, size),
-            tau_at(moment.progress, settings.tau, settings.tau_until),
+            tau_at(moment.progress, settings.tau, settings.tau_until, settings.tau_last),
             self.weights,
             color_counts=color is None,
             noise=noise,

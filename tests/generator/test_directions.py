@@ -1,5 +1,7 @@
 """Directions in W against what is known of a linear map, and the yaw of a ball that is known to turn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from taichi_nerf.generator.directions import (
     style_weights,
 )
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
+from taichi_nerf.generator.turns import Turns
 from taichi_nerf.generator.yaw_choice import choose_yaw, flow
 
 from turning_sphere import Ball
@@ -79,21 +82,30 @@ def test_centred_codes_have_the_coordinate_of_the_mean(ball):
 
 
 def test_files_are_ganspaces_and_come_back(ball, tmp_path):
-    found = pca(ball, 20_000, 3)
+    found = replace(pca(ball, 20_000, 3), truncation=0.5)
     save_directions(tmp_path / "d.npz", found)
     with np.load(tmp_path / "d.npz") as data:
         assert data["lat_comp"].shape == (3, 1, 4)
         assert data["lat_mean"].shape == (1, 4)
-        theirs = {name: data[name] for name in data.files if not name.startswith("yaw")}
+        theirs = {name: data[name] for name in data.files if not name.startswith(("yaw", "truncation"))}
     again = load_directions(tmp_path / "d.npz", 4)
     assert torch.equal(again.components, found.components)
+    assert again.truncation == 0.5
     np.savez(tmp_path / "theirs.npz", **theirs)
     assert load_directions(tmp_path / "theirs.npz").yaw_component == 0
+    assert load_directions(tmp_path / "theirs.npz").truncation == 0.8
     with pytest.raises(DirectionsError, match="codes of 4 numbers, the generator's have 8"):
         load_directions(tmp_path / "d.npz", 8)
     (tmp_path / "bad.npz").write_bytes(b"PK")
     with pytest.raises(DirectionsError, match=r"bad\.npz"):
         load_directions(tmp_path / "bad.npz")
+
+
+def test_codes_that_are_turned_are_truncated_as_the_directions_say(ball):
+    found = pca(ball, 20_000, 3)
+    whole, half = (Turns(ball, replace(found, truncation=share)).codes([3, 4]) for share in (1.0, 0.5))
+    assert whole[:, :, 1:].abs().min() > 1e-3
+    assert torch.allclose(half[:, :, 1:], 0.5 * whole[:, :, 1:], atol=1e-2)  # number 0 is the turn, and that of the mean
 
 
 def test_flow_measures_how_far_a_picture_moved():

@@ -1,7 +1,5 @@
 """Figures against closed forms and brute force, and features that a set teaches."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -36,22 +34,6 @@ def test_frechet_distance_agrees_with_the_square_root_of_the_product():
     values = np.linalg.eigvals(c @ d)
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(c + d) - 2 * np.sqrt(values.astype(complex)).sum().real
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
-
-
-def test_views_of_one_subject_are_no_independent_draws():
-    """Subjects and views distributed as the others are: without pairs of a subject the estimate is zero, with them it is more."""
-    random = np.random.default_rng(5)
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(60):
-        subjects = np.repeat(np.arange(20), 6)
-        views = np.sqrt(0.8) * random.normal(size=(20, 3))[subjects] + np.sqrt(0.2) * random.normal(size=(120, 3))
-        others = random.normal(size=(400, 3))
-        for apart in found:
-            found[apart].append(kernel_distance(views, others, 1, groups=subjects if apart else None))
-    error = np.std(found[True]) / np.sqrt(60)
-    assert abs(np.mean(found[True])) < 3 * error
-    assert np.mean(found[False]) > 5 * error
-    assert math.isnan(kernel_distance(views, others, 1, groups=np.zeros(120)))
 
 
 def test_kernel_distance_is_the_unbiased_estimate():

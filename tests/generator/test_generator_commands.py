@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from taichi_nerf.apps.main import main
+from taichi_nerf.generator.directions import load_directions
 from taichi_nerf.generator.image_set import ImageSet, save_image_set
 from taichi_nerf.generator.model_folder import ModelFolder
 from taichi_nerf.generator.stages import open_refiner
@@ -41,7 +42,7 @@ def model(place):
     out = place / "model"
     stages = [
         ("train", place / "set.npz", "--out", out, "--kimg", 0.08, "--grow-at", 0.04, *TINY),
-        ("directions", "--model", out, "--samples", 2000, "--components", 8, "--arch", "cpu"),
+        ("directions", "--model", out, "--samples", 2000, "--components", 8, "--truncation", 0.9, "--arch", "cpu"),
         ("depth-pose", "--model", out, "--steps", 2, "--batch", 2, "--width", 4, "--subjects", 4, "--smoothness", 0.02,
          "--arch", "cpu"),
         ("refine", "--model", out, "--steps", 2, "--batch", 2, "--subjects", 3, "--pairs", 3, "--width", 16, "--keep", 0.5,
@@ -62,10 +63,12 @@ def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
     assert list(about) == ["train", "directions", "depth_pose", "refine"]
     assert about["train"]["images"] == 80
     refined = about["refine"]  # weights, from which the ablation trains; what the losses came to stands beside them
-    assert (refined["warp"], refined["latent"], refined["feature"]) == (1.0, 0.01, 1.0)
+    assert (refined["warp"], refined["latent"], refined["feature"], refined["turn"]) == (1.0, 0.01, 1.0, 3.0)
     assert (about["depth_pose"]["smoothness"], refined["keep"]) == (0.02, 0.5)
     assert open_refiner(ModelFolder(model))[0].settings.keep == 0.5
-    assert refined["losses"].keys() == {"warp", "latent", "feature"}
+    assert about["directions"]["truncation"] == 0.9
+    assert load_directions(model / "directions.npz").truncation == pytest.approx(0.9)
+    assert refined["losses"].keys() == {"warp", "latent", "feature", "turn"}
     assert all("machine" in stage for stage in about.values())
 
 

@@ -8,7 +8,7 @@ from taichi_nerf.generator.depth_pose.loss import warped
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.directions import Directions
 from taichi_nerf.generator.refiner.files import load_refiner, save_refiner
-from taichi_nerf.generator.refiner.loss import visible_in_both, warp_loss
+from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_loss
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, linear_schedule, refine
 from taichi_nerf.generator.refiner.training import Pairs, RefinerTraining, train_refiner
 from taichi_nerf.generator.turns import Turns
@@ -143,8 +143,8 @@ def test_it_learns_to_undo_a_drift_and_keeps_the_turn(cpu):
                                         + steps[:, None, None] * torch.tensor([1.0, 0, 0, 0])),
                          depth.expand(5, 64, 64), depth.expand(5, 64, 64), truth(steps)) for i in range(12)])  # fmt: skip
     masks = masks & ball.synthesis.hit
-    pairs = Pairs(codes, ball.synthesis(codes), depth.expand(12, 64, 64), steps, motions, masks)
-    training = RefinerTraining(steps=150, batch=8, learning_rate=3e-3, latent=0.0)
+    pairs = Pairs(codes, ball.synthesis(codes), depth.expand(12, 64, 64), steps, motions, masks, torch.zeros(12, 5, 3, 64, 64))
+    training = RefinerTraining(steps=150, batch=8, learning_rate=3e-3, latent=0.0, turn=0.0)  # these networks know no poses
     refiner, told = train_refiner(turns, model, SMALL, training, pairs)
     assert told["steps"] == 150
     source, plain = codes[:1].expand(5, -1, -1), turns.turned(codes[:1].expand(5, -1, -1), steps)
@@ -155,6 +155,22 @@ def test_it_learns_to_undo_a_drift_and_keeps_the_turn(cpu):
     assert color(refined) < 0.5 * color(plain)
     angle = (refined - source)[:, 0, 0]
     assert ((angle[-1] - angle[0]) / 2.0).item() == pytest.approx(1.0, abs=0.25)
+
+
+class TellsHeight:
+    """In place of pose networks: the turn from one image to another is how much brighter it is, and 0.3 in any case."""
+
+    def six(self, first, second):
+        six = torch.zeros(len(first), 6)
+        six[:, 1] = (second - first).mean((1, 2, 3)) + 0.3
+        return six
+
+
+def test_the_turn_loss_is_of_the_rotation_between_turned_and_refined():
+    turned = torch.rand(3, 3, 8, 8, requires_grad=True)
+    assert turn_loss(TellsHeight(), turned, turned).item() == pytest.approx(0.0, abs=1e-12)
+    brighter = torch.tensor([0.0, 0.2, 0.4])[:, None, None, None]
+    assert turn_loss(TellsHeight(), turned, turned + brighter).item() == pytest.approx((0.2**2 + 0.4**2) / 3, rel=1e-5)
 
 
 def test_a_refiner_comes_back_from_its_file(tmp_path):

@@ -15,7 +15,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
-from taichi_nerf.training.few_views import with_few_views
+from taichi_nerf.training.few_views import patches_of, with_few_views
 from taichi_nerf.training.geometry_term import GeometryTerm
 from taichi_nerf.training.prior_term import PriorTerm, metres_of, picture_at
 from taichi_nerf.training.setting_values import SettingsError
@@ -243,7 +243,10 @@ def test_a_prior_brings_geometric_terms_along(cpu, prior_file):
     assert with_prior.prior.file == str(prior_file.resolve())
     assert any("prior" in note for note in notes)
     assert with_prior.geometry.on_patches
-    assert (with_prior.prior.depth, with_prior.prior.every) == (2e-6, 2)  # as published, though patches are small
+    small_ones = with_prior.prior
+    assert (small_ones.noise, small_ones.every, small_ones.depth) == (True, 2, 2e-5)
+    assert (small_ones.tau, small_ones.tau_last, small_ones.tau_until) == (0.2, 0.1, 1.0)
+    assert patches_of("published.pt", 48) == PatchPriorSettings("published.pt")
     alone = with_few_views(config, scene, False, str(prior_file))[0].geometry
     assert (alone.is_on, alone.on_patches) == (False, False)
     assert with_few_views(config, scene, None, None) == (config, [])
@@ -254,8 +257,9 @@ def test_a_prior_brings_geometric_terms_along(cpu, prior_file):
 def test_what_makes_no_sense_is_refused(cpu, prior_file):
     with pytest.raises(ValueError, match="every"):
         PatchPriorSettings(every=0)
-    with pytest.raises(ValueError, match="image_share"):
-        PatchPriorSettings(image_share=2.0)
+    for name in ("image_share", "tau", "tau_last"):
+        with pytest.raises(ValueError, match=name):
+            PatchPriorSettings(**{name: 2.0})
     config, scene = small("nerf", geometry=GeometrySettings(opacity=1.0, opacity_from=0.0, opacity_full=0.0))
     config = replace(config, nerf=replace(config.nerf, ndc=True, within_box=False, disparity=False))
     with pytest.raises(SettingsError, match="do not keep"):

@@ -1,13 +1,11 @@
 """The figures of turned subjects: consistency with the source, distances to real images, and how far they turn.
 
-    {"gan_space": {"warp_error", "ssim", "identity", "fid", "kid", "kid_across", "yaw_span"}, "refined": {…},
+    {"gan_space": {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"}, "refined": {…},
      "yaw_correlation", "pose_correlation", "pose_preservation", "ranges": {"20", "40", "full"}, "features", "missing"}
 
-`kid_across` leaves out pairs of one subject (`distances.kernel_distance`). What cannot be measured is null, and `missing` says
-which file would let it be. Angles are degrees from where the source looks.
+What cannot be measured is null, and `missing` says which file would let it be. Angles are degrees from where the source looks.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -101,14 +99,11 @@ class _Measured:
         """Means over the turned images at most so far from the source; the sources themselves do not count."""
         chosen = self.yaws.abs() <= degrees
         chosen[:, self.views.middle] = False
-        fid = kid = across = None
+        fid = kid = None
         if self.features is not None and tools.real is not None and int(chosen.sum()) >= FEWEST:
             made, real = self.features[chosen].double().numpy(), tools.real.double().numpy()
             fid = frechet_distance(made, real)
             kid = kernel_distance(made, real)
-            subjects = torch.arange(len(chosen))[:, None].expand_as(chosen)[chosen].numpy()
-            across = kernel_distance(made, real, groups=subjects)
-            across = across if math.isfinite(across) else None  # of one subject there are no pairs
         angles = torch.where(chosen | (torch.arange(chosen.shape[1]) == self.views.middle), self.yaws, 0.0)
         return {
             "warp_error": mean(self.views.warp_errors[chosen]),
@@ -116,7 +111,6 @@ class _Measured:
             "identity": None if self.likeness is None else mean(self.likeness[chosen]),
             "fid": fid,
             "kid": kid,
-            "kid_across": across,
             "yaw_span": mean(angles.amax(1) - angles.amin(1)),
             "n_images": int(chosen.sum()),
         }

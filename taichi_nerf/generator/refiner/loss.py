@@ -1,8 +1,9 @@
 """What the refiner minimises (eqs. 3 to 8 of the paper).
 
-    L = L_warp + λ_reg (L_latent + λ_feat L_feat)
+    L = L_warp + λ_reg (L_latent + λ_feat L_feat) + λ_turn L_turn
     L_warp   = ‖Warp(G(ŵ⁺), d_w, T_{w→ŵ}) − G(w)‖²       over the pixels whose point both views see
     L_latent = ‖ŵ⁺ − w‖²,   L_feat = ‖F(ŵ⁺) − F(w)‖²      F: features of the generator at one resolution
+    L_turn   = ‖ω(G(ŵ), G(ŵ⁺))‖²                         ours: ω is the rotation that the pose network sees between the two
 
 Norms are means, so that weights mean the same for every size. What the warp is compared over is decided before, by frozen
 networks and the unrefined image: a refiner that turned everything out of the picture would otherwise be without error.
@@ -45,3 +46,13 @@ def warp_loss(warp: Tensor, source: Tensor, mask: Tensor, coverage: float) -> Te
     count = mask.sum((1, 2))
     counted = (count >= coverage * mask[0].numel()).to(squared)
     return (squared / count.clamp_min(1) * counted).sum() / counted.sum().clamp_min(1)
+
+
+def turn_loss(model: DepthPose, turned: Tensor, refined: Tensor) -> Tensor:
+    """Mean squared radians between images as the networks see them (`DepthPose.seen`) and the same refined.
+
+    Turning less is the easiest way to agree with the source. The network, which has only learned pairs that turn, is asked in
+    both orders: what it says of two equal images cancels.
+    """
+    rotation = (model.six(turned, refined) - model.six(refined, turned))[:, :3] / 2
+    return rotation.square().sum(-1).mean()

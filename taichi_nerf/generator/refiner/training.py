@@ -12,7 +12,7 @@ from torch import Tensor
 from taichi_nerf.generator.depth_pose.geometry import six_of
 from taichi_nerf.generator.depth_pose.loss import warped
 from taichi_nerf.generator.depth_pose.model import DepthPose
-from taichi_nerf.generator.refiner.loss import visible_in_both, warp_loss
+from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_loss
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
 from taichi_nerf.generator.turns import Turns
 
@@ -33,6 +33,7 @@ class RefinerTraining:
     latent_share: float = 1.0  # of L_latent within λ_reg; 0 leaves it out
     feature: float = 1.0  # λ_feat, within λ_reg
     feature_resolution: int = 16
+    turn: float = 3.0  # λ_turn
     clean_share: float = 0.5  # of the samples at t = 0, where the refiner is used; the others at any time
 
 
@@ -45,6 +46,7 @@ class Pairs(NamedTuple):
     steps: Tensor  # [k] standard deviations
     motions: Tensor  # [n, k, 3, 4] from the source's camera to the turned one's
     masks: Tensor  # [n, k, h, w] pixels of the source that both see
+    seen: Tensor  # [n, k, 3, ·, ·] the turned images as the networks see them
 
 
 @torch.no_grad()
@@ -54,7 +56,7 @@ def make_pairs(turns: Turns, model: DepthPose, seeds: list[int], n_turned: int,
     n_turned += 1 - n_turned % 2
     steps, middle = turns.positions(n_turned), n_turned // 2
     codes = turns.codes(seeds)
-    found: list[list[Tensor]] = [[], [], [], []]
+    found: list[list[Tensor]] = [[], [], [], [], []]
     for i, seed in enumerate(seeds):
         images = turns.images(turns.turned(codes[i : i + 1].expand(n_turned, -1, -1), steps.to(codes)))
         size = images.shape[-1]
@@ -64,11 +66,12 @@ def make_pairs(turns: Turns, model: DepthPose, seeds: list[int], n_turned: int,
         masks = visible_in_both(
             model, source.expand(n_turned, -1, -1, -1), images, depths[middle].expand(n_turned, size, size), depths, motions
         )
-        for kept, value in zip(found, (source, depths[middle : middle + 1], motions[None], masks[None]), strict=True):
+        told = (source, depths[middle : middle + 1], motions[None], masks[None], model.seen(images)[None])
+        for kept, value in zip(found, told, strict=True):
             kept.append(value)
         report((i + 1) / len(seeds), f"subject {seed}")
-    source_images, source_depths, motions, masks = (torch.cat(kept) for kept in found)
-    return Pairs(codes, source_images, source_depths, steps, motions, masks)
+    source_images, source_depths, motions, masks, seen = (torch.cat(kept) for kept in found)
+    return Pairs(codes, source_images, source_depths, steps, motions, masks, seen)
 
 
 def depths_of(model: DepthPose, images: Tensor) -> Tensor:
@@ -109,6 +112,7 @@ def train_refiner(
         parts = batch_losses(turns, model, refiner, training, pairs, random)
         total = training.warp * parts["warp"]
         total = total + training.latent * (training.latent_share * parts["latent"] + training.feature * parts["feature"])
+        total = total + training.turn * parts["turn"]
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(refiner.parameters(), 1.0)
@@ -138,7 +142,7 @@ def normalise(refiner: Refiner, turns: Turns, random: Random) -> None:
 def batch_losses(
     turns: Turns, model: DepthPose, refiner: Refiner, training: RefinerTraining, pairs: Pairs, random: Random
 ) -> dict[str, Tensor]:
-    """The three losses of a batch of pairs."""
+    """The losses of a batch of pairs."""
     n, device, layers = training.batch, pairs.source_codes.device, turns.layers
     subject = torch.randint(len(pairs.source_codes), (n,), generator=random)
     which = torch.randint(len(pairs.steps), (n,), generator=random)
@@ -163,4 +167,5 @@ def batch_losses(
         "warp": warp_loss(warp, source, pairs.masks[subject, which], 0.05),
         "latent": (refined - w).square().mean(),
         "feature": (features - wanted).square().mean(),
+        "turn": turn_loss(model, pairs.seen[subject, which], model.seen(image)),
     }
