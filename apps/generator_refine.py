@@ -8,9 +8,9 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 
 @click.command(cls=Command)
 @model_option
-@click.option("--steps", type=click.IntRange(min=1), default=600, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
 @click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True)
-@click.option("--subjects", type=click.IntRange(min=1), default=150, show_default=True)
+@click.option("--subjects", type=click.IntRange(min=1), default=400, show_default=True)
 @click.option("--pairs", type=click.IntRange(min=2), default=13, show_default=True, help="Turned images of each subject.")
 @click.option("--reach", type=click.FloatRange(min=0.1), help="How far they turn.  [default: as for depth-pose]")
 @click.option("--width", type=click.IntRange(min=8), default=256, show_default=True)
@@ -21,7 +21,7 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--warp", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight of the warp loss.")
 @click.option("--latent", type=click.FloatRange(min=0), default=0.01, show_default=True, help="λ_reg, of the codes' distance.")
 @click.option("--feature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="λ_feat, within λ_reg.")
-@click.option("--turn", type=click.FloatRange(min=0), default=3.0, show_default=True, help="λ_turn, of turning as far as before.")
+@click.option("--turn", type=click.FloatRange(min=0), default=5.0, show_default=True, help="λ_turn, of turning as far as before.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach: float | None, width: int, scope: str,

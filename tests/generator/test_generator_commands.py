@@ -63,7 +63,7 @@ def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
     assert list(about) == ["train", "directions", "depth_pose", "refine"]
     assert about["train"]["images"] == 80
     refined = about["refine"]  # weights, from which the ablation trains; what the losses came to stands beside them
-    assert (refined["warp"], refined["latent"], refined["feature"], refined["turn"]) == (1.0, 0.01, 1.0, 3.0)
+    assert (refined["warp"], refined["latent"], refined["feature"], refined["turn"]) == (1.0, 0.01, 1.0, 5.0)
     assert (about["depth_pose"]["smoothness"], refined["keep"]) == (0.02, 0.5)
     assert open_refiner(ModelFolder(model))[0].settings.keep == 0.5
     assert about["directions"]["truncation"] == 0.9

@@ -23,17 +23,17 @@ N_FOR_SPREAD = 4096  # codes whose standard deviation normalises all
 class RefinerTraining:
     """How it is trained. The paper: 800 subjects, 30 pairs each, λ_reg = λ_feat = 1."""
 
-    steps: int = 600
+    steps: int = 1500
     batch: int = 16
     learning_rate: float = 5e-4
-    n_subjects: int = 150
+    n_subjects: int = 400
     n_pairs: int = 13  # turned images of a subject, over the whole reach
     warp: float = 1.0
     latent: float = 0.01  # λ_reg
     latent_share: float = 1.0  # of L_latent within λ_reg; 0 leaves it out
     feature: float = 1.0  # λ_feat, within λ_reg
     feature_resolution: int = 16
-    turn: float = 3.0  # λ_turn
+    turn: float = 5.0  # λ_turn
     clean_share: float = 0.5  # of the samples at t = 0, where the refiner is used; the others at any time
 
 
