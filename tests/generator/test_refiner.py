@@ -143,7 +143,7 @@ def test_it_learns_to_undo_a_drift_and_keeps_the_turn(cpu):
                                         + steps[:, None, None] * torch.tensor([1.0, 0, 0, 0])),
                          depth.expand(5, 64, 64), depth.expand(5, 64, 64), truth(steps)) for i in range(12)])  # fmt: skip
     masks = masks & ball.synthesis.hit
-    pairs = Pairs(codes, ball.synthesis(codes), depth.expand(12, 64, 64), steps, motions, masks, torch.zeros(12, 5, 3, 64, 64))
+    pairs = Pairs(codes, ball.synthesis(codes), depth.expand(12, 64, 64), steps, motions, masks)
     training = RefinerTraining(steps=150, batch=8, learning_rate=3e-3, latent=0.0, turn=0.0)  # these networks know no poses
     refiner, told = train_refiner(turns, model, SMALL, training, pairs)
     assert told["steps"] == 150

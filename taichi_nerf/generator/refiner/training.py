@@ -46,7 +46,6 @@ class Pairs(NamedTuple):
     steps: Tensor  # [k] standard deviations
     motions: Tensor  # [n, k, 3, 4] from the source's camera to the turned one's
     masks: Tensor  # [n, k, h, w] pixels of the source that both see
-    seen: Tensor  # [n, k, 3, ·, ·] the turned images as the networks see them
 
 
 @torch.no_grad()
@@ -56,7 +55,7 @@ def make_pairs(turns: Turns, model: DepthPose, seeds: list[int], n_turned: int,
     n_turned += 1 - n_turned % 2
     steps, middle = turns.positions(n_turned), n_turned // 2
     codes = turns.codes(seeds)
-    found: list[list[Tensor]] = [[], [], [], [], []]
+    found: list[list[Tensor]] = [[], [], [], []]
     for i, seed in enumerate(seeds):
         images = turns.images(turns.turned(codes[i : i + 1].expand(n_turned, -1, -1), steps.to(codes)))
         size = images.shape[-1]
@@ -66,12 +65,11 @@ def make_pairs(turns: Turns, model: DepthPose, seeds: list[int], n_turned: int,
         masks = visible_in_both(
             model, source.expand(n_turned, -1, -1, -1), images, depths[middle].expand(n_turned, size, size), depths, motions
         )
-        told = (source, depths[middle : middle + 1], motions[None], masks[None], model.seen(images)[None])
-        for kept, value in zip(found, told, strict=True):
+        for kept, value in zip(found, (source, depths[middle : middle + 1], motions[None], masks[None]), strict=True):
             kept.append(value)
         report((i + 1) / len(seeds), f"subject {seed}")
-    source_images, source_depths, motions, masks, seen = (torch.cat(kept) for kept in found)
-    return Pairs(codes, source_images, source_depths, steps, motions, masks, seen)
+    source_images, source_depths, motions, masks = (torch.cat(kept) for kept in found)
+    return Pairs(codes, source_images, source_depths, steps, motions, masks)
 
 
 def depths_of(model: DepthPose, images: Tensor) -> Tensor:
@@ -167,5 +165,5 @@ def batch_losses(
         "warp": warp_loss(warp, source, pairs.masks[subject, which], 0.05),
         "latent": (refined - w).square().mean(),
         "feature": (features - wanted).square().mean(),
-        "turn": turn_loss(model, pairs.seen[subject, which], model.seen(image)),
+        "turn": turn_loss(model, model.seen(turns.images(turned)), model.seen(image)) if training.turn else image.new_zeros(()),
     }
