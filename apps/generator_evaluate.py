@@ -21,7 +21,7 @@ from taichi_nerf.apps.generator_options import Seeds, model_option, start_backen
 @click.option(
     "--embedder", type=click.Path(path_type=Path, dir_okay=False), help="TorchScript of images to vectors, for identity."
 )
-@click.option("--ablation", is_flag=True, help="Also without each of the losses; trains a refiner for each.")
+@click.option("--ablation", is_flag=True, help="Also without each of the paper's losses; trains a refiner for each.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
 @arch_option
 def evaluate(model: str, seeds: list[int], places: int, images: str | None, train_features: int | None, inception: Path | None,

@@ -47,7 +47,8 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     reach = reach or folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     with progress() as report, StopSignals() as stop:
         told = make_refiner(folder, settings, training, device, seed, reach, report, lambda: stop.requested)
-    click.echo(f"{told['steps']} steps: warp {told['warp']:.4f}, latent {told['latent']:.4f}, feature {told['feature']:.4f}")
+    losses = ", ".join(f"{name} {told[name]:.4f}" for name in ("warp", "latent", "feature", "turn"))
+    click.echo(f"{told['steps']} steps: {losses}")
     click.echo(f"look at {folder.pictures / 'refined.png'}")
     ended(stop)
     click.echo(f"next:  taichi-nerf generator evaluate --model {model} --seeds 500-599")

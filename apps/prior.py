@@ -146,7 +146,7 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def score(prior: str, data: str, n: int, metric_scale: float, out: Path | None, as_json: bool, seed: int, arch: str) -> None:
-    """Tell how well a prior knows patches: how much of the noise in them it finds, at four noise levels.
+    """Tell how well a prior knows patches: how much of the noise in them it finds, at five noise levels.
 
     The patches are of pictures of procedural rooms, objects, … or of a scene with depth maps. An error of 0.8 is that of a prior
     that knows nothing. Score is the length of the gradient of log p for clean patches, per number.

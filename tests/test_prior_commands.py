@@ -89,12 +89,12 @@ def test_a_prior_learns_from_scenes_with_depth(scene, tmp_path):
     assert load_prior(tmp_path / "prior" / "prior.safetensors").settings.denoiser.channels == 1
 
 
-def test_score_tells_errors_at_four_levels(trained, tmp_path):
+def test_score_tells_errors_at_five_levels(trained, tmp_path):
     prior, sheet = trained / "prior.safetensors", tmp_path / "sheet.png"
     status, said, err = invoke("prior", "score", prior, "objects:4", "--n", 4, "--json", "--arch", "cpu", "--out", sheet)
     assert status == 0, err
     rows = json.loads(said[: said.rindex("]") + 1])
-    assert [row["t"] for row in rows] == [3, 47, 99, 399]
+    assert [row["t"] for row in rows] == [3, 47, 99, 199, 399]
     assert all(0 < row["depth_error"] < 2 for row in rows)
     assert sheet.exists()
     assert "error of depth" in invoke("prior", "score", prior, "objects:4", "--n", 4, "--arch", "cpu")[1]

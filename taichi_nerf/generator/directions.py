@@ -161,7 +161,7 @@ def save_directions(file: Path, found: Directions) -> None:
         "yaw_component": np.int64(found.yaw_component),
         "yaw_sign": np.float32(found.yaw_sign),
         "yaw_layers": np.array(found.yaw_layers, np.int64),
-        "truncation": np.float32(found.truncation),
+        "truncation": np.float64(found.truncation),
     }
     with whole_file(file) as unfinished, open(unfinished, "wb") as stream:
         np.savez(stream, **arrays)

@@ -4,9 +4,10 @@ Wynn and Turmukhambetov, CVPR 2023.
 
     L = -Σ 2e-6 z · s_inv x_inv - Σ 3e-6 / ‖s_rgb‖ · s_rgb x_rgb,     s = -ε(x, t) / √(1 - ᾱ_t)
 
-x: the patch in [-1, 1] (`channels`), to which no noise is added; z: its depth in metres. Scores and factors have no gradient of
-their own, so dL/dx = -weight · score: minimising L goes up the probability. With the factor z, and since d(1/z)/dz = -1/z², the
-gradient in log z does not depend on the scene's size; that of the colors has the same length whatever the score.
+x: the patch in [-1, 1] (`channels`), to which no noise is added unless `noise` is given (`score_of`); z: its depth in metres.
+Scores and factors have no gradient of their own, so dL/dx = -weight · score: minimising L goes up the probability. With the
+factor z, and since d(1/z)/dz = -1/z², the gradient in log z does not depend on the scene's size; that of the colors has the same
+length whatever the score.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def patch_loss(
     weights: ScoreWeights = ScoreWeights(),
     *,
     color_counts: bool = True,  # False: the colors are those of an image, and only the depth is to change
-    noise: Tensor | None = None,  # [channels, h, w] added to what the denoiser sees, as DreamFusion does
+    noise: Tensor | None = None,  # [channels, h, w] added to what the denoiser sees, as DreamFusion does, and its opposite
 ) -> Tensor:
     """The loss of one patch, a scalar whose value says nothing and whose gradient is the prior's."""
     variant = prior.settings.variant

@@ -39,7 +39,7 @@ class PatchPriorSettings:
     color: float = 3e-6
     image_share: float = 0.25  # of patches whose colors come from a training image
     tau: float = 0.1  # of the first steps
-    tau_until: float = 0.25  # of the training, over which it falls
+    tau_until: float = 0.25  # of the training, over which it goes to `tau_last`
     tau_last: float = 0.0
     noise: bool = False  # noise patches to their time, as DreamFusion does, and by the opposite of that noise
     compat: Compat = "paper"

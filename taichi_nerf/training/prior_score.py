@@ -8,7 +8,7 @@ from torch import Tensor
 from taichi_nerf.priors.prior import Prior
 from taichi_nerf.training.prior_run import PatchSettings, PriorConfig, Report, patch_set, pictures_of
 
-LEVELS = (0.0, 0.05, 0.1, 0.4)  # τ
+LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4)  # τ
 N_DRAWN = 12  # patches of a sheet
 DRAWN_AT = 0.1  # τ
 

@@ -1,5 +1,7 @@
 """The refiner: where it begins, its diffusion, its losses, and that it learns on a ball whose turn is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -157,7 +159,7 @@ def test_it_learns_to_undo_a_drift_and_keeps_the_turn(cpu):
     assert ((angle[-1] - angle[0]) / 2.0).item() == pytest.approx(1.0, abs=0.25)
 
 
-class TellsHeight:
+class TellsBrightness:
     """In place of pose networks: the turn from one image to another is how much brighter it is, and 0.3 in any case."""
 
     def six(self, first, second):
@@ -167,10 +169,36 @@ class TellsHeight:
 
 
 def test_the_turn_loss_is_of_the_rotation_between_turned_and_refined():
-    turned = torch.rand(3, 3, 8, 8, requires_grad=True)
-    assert turn_loss(TellsHeight(), turned, turned).item() == pytest.approx(0.0, abs=1e-12)
+    turned = torch.rand(3, 3, 8, 8)
+    assert turn_loss(TellsBrightness(), turned, turned).item() == pytest.approx(0.0, abs=1e-12)
     brighter = torch.tensor([0.0, 0.2, 0.4])[:, None, None, None]
-    assert turn_loss(TellsHeight(), turned, turned + brighter).item() == pytest.approx((0.2**2 + 0.4**2) / 3, rel=1e-5)
+    assert turn_loss(TellsBrightness(), turned, turned + brighter).item() == pytest.approx((0.2**2 + 0.4**2) / 3, rel=1e-5)
+
+
+class TellsColor(DepthPose):
+    """Its turn is how much redder than green the second image is, which number 1 of the ball's code decides."""
+
+    def six(self, first, second):
+        redness = [(seen[:, 0] - seen[:, 1]).mean((1, 2)) for seen in (first, second)]
+        return torch.nn.functional.pad((10 * (redness[1] - redness[0]))[:, None], (1, 4))
+
+
+def test_with_the_turn_loss_a_refiner_that_is_drawn_to_the_source_keeps_the_turn():
+    ball, steps = Ball(), torch.linspace(-1, 1, 5)
+    unit = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
+    turns = Turns(ball, Directions(unit, torch.zeros(4), torch.ones(1), torch.ones(1), torch.ones(1)), reach=1.0)
+    codes = turns.codes(list(range(6)))
+    blind = torch.zeros(6, 5, 64, 64, dtype=torch.bool)
+    pairs = Pairs(codes, ball.synthesis(codes), torch.ones(6, 64, 64), steps, truth(0 * steps).expand(6, 5, 3, 4), blind)
+    settings, kept = replace(SMALL, keep=0.0), {}
+    for weight in (0.0, 30.0):
+        training = RefinerTraining(steps=100, batch=8, learning_rate=3e-3, warp=0.0, latent=0.3, feature=0.0, turn=weight)
+        refiner, _ = train_refiner(turns, TellsColor(DepthPoseSettings(width=4)), settings, training, pairs)
+        plain = turns.turned(codes, torch.ones(6))
+        refined = refine(refiner, codes, plain, torch.zeros(6, 6), turns.layers)
+        kept[weight] = ((refined - codes)[:, 0, 1].mean() / (plain - codes)[:, 0, 1].mean()).item()
+    assert kept[0.0] < 0.4
+    assert kept[30.0] > 0.7
 
 
 def test_a_refiner_comes_back_from_its_file(tmp_path):

@@ -20,7 +20,7 @@ MEAN, STD, SIZE = 0.3, 0.5, 8
 SETTINGS = PriorSettings(DenoiserSettings(8, (1, 2)), size=SIZE, focal=30.0)
 
 
-def expected_noise(x, t, schedule):  # t a tensor, of each of x
+def expected_noise(x, t, schedule):
     kept = schedule.kept[t].float().view(-1, *[1] * (x.ndim - 1))
     return (1 - kept).sqrt() * (x - kept.sqrt() * MEAN) / (kept * STD**2 + 1 - kept)
 

@@ -1,4 +1,4 @@
-"""The paper's ablation: the refiner trained without each of its losses, everything else equal."""
+"""The paper's ablation: the refiner trained without each of the paper's losses, everything else equal."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ def ablate(
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Figures of each, trained with the settings that the model's own refiner was trained with."""
-    about = folder.read_about().get("refine", {})
+    about = {"turn": 0.0} | folder.read_about().get("refine", {})  # which refiners from before this loss do not tell
     fields = RefinerTraining.__dataclass_fields__
     training = RefinerTraining(**{name: value for name, value in about.items() if name in fields})
     sizes = RefinerSettings.__dataclass_fields__

@@ -159,11 +159,13 @@ def batch_losses(
     source = pairs.source_images[subject]
     size = source.shape[-1]
     warp = warped(image, pairs.source_depths[subject], motion, model.intrinsics(size, n))[0]
+    still = image.new_zeros(())  # turned images are made where they count
+    turn = turn_loss(model, model.seen(turns.images(turned)), model.seen(image)) if training.turn else still
     assert features is not None
     assert wanted is not None
     return {
         "warp": warp_loss(warp, source, pairs.masks[subject, which], 0.05),
         "latent": (refined - w).square().mean(),
         "feature": (features - wanted).square().mean(),
-        "turn": turn_loss(model, model.seen(turns.images(turned)), model.seen(image)) if training.turn else image.new_zeros(()),
+        "turn": turn,
     }
