@@ -47,7 +47,7 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     reach = reach or folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     with progress() as report, StopSignals() as stop:
         told = make_refiner(folder, settings, training, device, seed, reach, report, lambda: stop.requested)
-    losses = ", ".join(f"{name} {told[name]:.4f}" for name in ("warp", "latent", "feature", "turn"))
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in told.items() if name != "steps")
     click.echo(f"{told['steps']} steps: {losses}")
     click.echo(f"look at {folder.pictures / 'refined.png'}")
     ended(stop)

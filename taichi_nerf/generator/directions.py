@@ -6,7 +6,7 @@
 
 Files are in GANSpace's layout (.npz: act_comp, act_mean, act_stdev, lat_comp, lat_mean, lat_stdev, var_ratio, random_stdevs),
 with the number, sign and layers of the component that turns the object beside them (`yaw_component`, `yaw_sign`, `yaw_layers`),
-and how far the codes that are turned are drawn towards their mean (`truncation`).
+and what share of their distance from the mean the codes that are turned keep (`truncation`).
 None of these is the same for two generators.
 """
 

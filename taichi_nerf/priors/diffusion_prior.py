@@ -54,7 +54,7 @@ def patch_loss(
 def score_of(prior: Prior, patch: Tensor, tau: float, noise: Tensor | None = None) -> Tensor:  # [channels, h, w] → same
     """∇ log p at the noise level of τ. With noise, what the denoiser sees of it beyond the noise that was added.
 
-    Noise is added once and taken away once: what the denoiser answers to noise that it takes for noise cancels, and a pair points
+    It is asked twice, the second time with the opposite noise: what changes sign with the noise cancels, and such a pair points
     more to what a patch should be than four independent draws.
     """
     t = prior.schedule.time_at(tau)
