@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from taichi_nerf.generator.evaluation.ablation import trained_with
 from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_distance
 from taichi_nerf.generator.evaluation.feature_files import load_features, save_features
 from taichi_nerf.generator.evaluation.features import FeatureNetwork, FeatureSettings, contrast, train_features
@@ -34,6 +35,13 @@ def test_frechet_distance_agrees_with_the_square_root_of_the_product():
     values = np.linalg.eigvals(c @ d)
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(c + d) - 2 * np.sqrt(values.astype(complex)).sum().real
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_ablation_trains_as_the_note_says_and_without_a_loss_that_an_older_note_lacks():
+    note = {"steps": 7, "latent": 0.5, "keep": 0.25, "losses": {"warp": 0.1}, "seconds": 3}
+    training, settings = trained_with(note)
+    assert (training.steps, training.latent, training.turn, settings.keep) == (7, 0.5, 0.0, 0.25)
+    assert trained_with(note | {"turn": 2.0})[0].turn == 2.0
 
 
 def test_kernel_distance_is_the_unbiased_estimate():

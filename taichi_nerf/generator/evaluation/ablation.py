@@ -29,17 +29,24 @@ def ablate(
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Figures of each, trained with the settings that the model's own refiner was trained with."""
-    about = {"turn": 0.0} | folder.read_about().get("refine", {})  # which refiners from before this loss do not tell
-    fields = RefinerTraining.__dataclass_fields__
-    training = RefinerTraining(**{name: value for name, value in about.items() if name in fields})
-    sizes = RefinerSettings.__dataclass_fields__
-    settings = RefinerSettings(**{name: value for name, value in about.items() if name in sizes})
+    about = folder.read_about().get("refine", {})
+    training, settings = trained_with(about)
     pairs = make_pairs(turns, model, list(range(training.n_subjects)), training.n_pairs)
     found = {}
     for i, (name, changed) in enumerate(without(training).items()):
         refiner, _ = train_refiner(turns, model, settings, changed, pairs, about.get("seed", 0), partial(_told, report, i, name))
         found[name] = figures(turn_subjects(turns, model, refiner, seeds, n_places), tools)["refined"]
     return found
+
+
+def trained_with(about: dict[str, Any]) -> tuple[RefinerTraining, RefinerSettings]:
+    """What the note of a refiner tells of its training; one from before L_turn tells nothing of it, and had none."""
+    about = {"turn": 0.0} | about
+    training, settings = (
+        {name: value for name, value in about.items() if name in kind.__dataclass_fields__}
+        for kind in (RefinerTraining, RefinerSettings)
+    )
+    return RefinerTraining(**training), RefinerSettings(**settings)
 
 
 def _told(report: Callable[[float, str], None], number: int, name: str, done: float, text: str) -> None:
