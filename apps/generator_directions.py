@@ -11,8 +11,8 @@ from taichi_nerf.apps.generator_options import LayerRange, model_option, start_b
 
 @click.command(cls=Command)
 @model_option
-@click.option("--method", type=click.Choice(["pca", "factorised", "labels"]), default="pca", show_default=True,
-              help="GANSpace, SeFa, or a linear fit to labels of codes.")  # fmt: skip
+@click.option("--method", type=click.Choice(["pca", "factorised", "labels", "label-means"]), default="pca", show_default=True,
+              help="GANSpace, SeFa, the normal of a linear fit to labels of codes, or how codes change with them.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=1000), default=200_000, show_default=True, help="Codes for the components.")
 @click.option("--components", type=click.IntRange(min=1), default=80, show_default=True)
 @click.option("--labels", type=click.Path(path_type=Path, dir_okay=False), help="Of seeds: a seed and a number a line.")
@@ -49,8 +49,9 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
     from taichi_nerf.generator.stylegan2.generator import latents_of_seeds
     from taichi_nerf.generator.yaw_choice import choose_yaw
 
-    if method != "labels" and (labels or images or train_features):
-        raise click.UsageError("--labels, --images and --train-features are for --method labels")
+    by_labels, along_means = method in ("labels", "label-means"), method == "label-means"
+    if not by_labels and (labels or images or train_features):
+        raise click.UsageError("--labels, --images and --train-features are for --method labels and label-means")
     if labels and (images or train_features):
         raise click.UsageError("labels are either read (--labels) or told by features (--images, --train-features)")
     folder, device = ModelFolder(model), start_backend(arch).torch_device
@@ -59,13 +60,13 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
         if labels is not None:
             seeds, values = read_labels(labels)
             codes = generator.mapping.w(latents_of_seeds(seeds, generator.settings.z_dim).to(device)).cpu()
-            found = from_labels(generator, codes, values, seed)
-        elif method == "labels":
+            found = from_labels(generator, codes, values, seed, along_means=along_means)
+        elif by_labels:
             tell = instruments(folder, images, None, None, train_features, device, report).yaws
             if tell is None:
-                raise click.UsageError("--method labels needs --labels FILE, or features that know yaws: "
+                raise click.UsageError(f"--method {method} needs --labels FILE, or features that know yaws: "
                                        "--images heads:500 --train-features 1500")  # fmt: skip
-            found = from_labels(generator, *told_labels(generator, tell, report=report), seed)
+            found = from_labels(generator, *told_labels(generator, tell, report=report), seed, along_means=along_means)
         elif method == "pca":
             found = pca(generator, samples, components, seed, report)
         else:

@@ -2,12 +2,13 @@
 
     pca            GANSpace (Härkönen et al. 2020): principal components of many w, gathered in one pass
     factorised     SeFa (Shen and Zhou 2021): eigenvectors of AᵀA, A the style weights of the chosen layers
-    from_labels    InterFaceGAN's idea (Shen et al. 2020): the normal of the plane that fits labels of w best
+    from_labels    InterFaceGAN's idea (Shen et al. 2020): the normal n of the plane that fits labels of w best; or cov(w) n,
+                   along which codes differ where their labels do (Haufe et al. 2014)
 
 Files are in GANSpace's layout (.npz: act_comp, act_mean, act_stdev, lat_comp, lat_mean, lat_stdev, var_ratio, random_stdevs),
 with the number, sign and layers of the component that turns the object beside them (`yaw_component`, `yaw_sign`, `yaw_layers`),
-and what share of their distance from the mean the codes that are turned keep (`truncation`).
-None of these is the same for two generators.
+the normals that read where a code is along them, if these are others (`normals`), and what share of their distance from the mean
+the codes that are turned keep (`truncation`). None of these is the same for two generators.
 """
 
 from collections.abc import Callable
@@ -49,11 +50,17 @@ class Directions:
     yaw_sign: float = 1.0
     yaw_layers: tuple[int, int] = (0, 1000)  # codes that an edit changes, from the first to before the second
     truncation: float = TRUNCATION  # of the codes that are turned: 1, they are as various as the generator's images are
+    normals: Tensor | None = None  # [n, w_dim] of the planes in which codes are equally far along each; None: the components
 
     @property
     def yaw(self) -> Tensor:
         """[w_dim] one standard deviation along the direction that turns the object."""
         return self.components[self.yaw_component] * self.deviations[self.yaw_component] * self.yaw_sign
+
+    def at(self, w: Tensor) -> Tensor:
+        """How many standard deviations along the yaw codes [n, w_dim] are from the mean."""
+        yaw, normal = self.yaw.to(w), (self.components if self.normals is None else self.normals)[self.yaw_component].to(w)
+        return (w - self.mean.to(w)) @ normal / (yaw @ normal)
 
 
 def pca(generator: Generator, n_samples: int, n_components: int = 80, seed: int = 0,
@@ -87,10 +94,15 @@ def factorised(generator: Generator, layers: tuple[int, int] | None = None, n_co
     return replace(found, yaw_layers=layers or found.yaw_layers)
 
 
-def from_labels(generator: Generator, codes: Tensor, labels: Tensor, seed: int = 0, ridge: float = 1e-3) -> Directions:
-    """One direction: the normal cov(w)⁻¹ cov(w, label) of the plane that fits the labels [n] of the codes [n, w_dim] best.
+def from_labels(
+    generator: Generator, codes: Tensor, labels: Tensor, seed: int = 0, ridge: float = 1e-3, along_means: bool = False
+) -> Directions:
+    """One direction: the normal n = cov(w)⁻¹ cov(w, label) of the plane that fits the labels [n] of the codes [n, w_dim] best.
 
     For labels −1 and 1 it separates the two classes (Fisher's discriminant), for numbers it is linear regression.
+
+    `along_means`: cov(w) n instead, along which the mean of the codes of a label goes as the label changes. n is the shortest way
+    to another label, but leads away from codes that there are. One standard deviation is then that of n w.
     """
     codes, labels = codes.double(), labels.double()
     if codes.ndim != 2 or labels.shape != codes.shape[:1]:
@@ -100,7 +112,12 @@ def from_labels(generator: Generator, codes: Tensor, labels: Tensor, seed: int =
     covariance = centered.T @ centered / len(codes)
     covariance += ridge * covariance.trace() / len(covariance) * torch.eye(len(covariance)).double()
     normal = torch.linalg.solve(covariance, centered.T @ (labels - labels.mean()) / len(codes))
-    return measured(generator, normal[None] / normal.norm(), mean, torch.ones(1), Random().manual_seed(seed))
+    if not along_means:
+        return measured(generator, normal[None] / normal.norm(), mean, torch.ones(1), Random().manual_seed(seed))
+    along = covariance @ normal
+    found = measured(generator, along[None] / along.norm(), mean, torch.ones(1), Random().manual_seed(seed))
+    step = along.norm() / (normal @ along).sqrt()  # n w changes by its standard deviation
+    return replace(found, deviations=step[None].float(), normals=(normal / normal.norm())[None].float())
 
 
 def measured(generator: Generator, components: Tensor, mean: Tensor, ratio: Tensor, random: Random) -> Directions:
@@ -141,9 +158,7 @@ def moved(codes: Tensor, direction: Tensor, steps: Tensor, layers: tuple[int, in
 
 def centered(codes: Tensor, directions: Directions, layers: tuple[int, int]) -> Tensor:
     """Codes whose coordinate along the yaw direction is that of the mean: their objects look ahead."""
-    yaw = directions.yaw.to(codes)
-    at = ((codes[:, 0] - directions.mean.to(codes)) @ yaw) / yaw.square().sum()
-    return moved(codes, yaw, -at, layers)
+    return moved(codes, directions.yaw, -directions.at(codes[:, 0]), layers)
 
 
 def save_directions(file: Path, found: Directions) -> None:
@@ -163,6 +178,8 @@ def save_directions(file: Path, found: Directions) -> None:
         "yaw_layers": np.array(found.yaw_layers, np.int64),
         "truncation": np.float64(found.truncation),
     }
+    if found.normals is not None:
+        arrays["normals"] = found.normals.numpy()
     with whole_file(file) as unfinished, open(unfinished, "wb") as stream:
         np.savez(stream, **arrays)
 
@@ -183,11 +200,13 @@ def load_directions(file: Path, w_dim: int | None = None) -> Directions:
             float(arrays.get("yaw_sign", 1.0)),
             tuple(int(end) for end in arrays.get("yaw_layers", (0, 1000))),  # type: ignore[arg-type]
             float(arrays.get("truncation", TRUNCATION)),
+            torch.from_numpy(arrays["normals"]).float() if "normals" in arrays else None,
         )
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DirectionsError(file, f"is no file of directions ({' '.join(str(error).split())[:120]})") from None
     n, width = components.shape
-    if found.mean.shape != (width,) or found.deviations.shape != (n,) or not 0 <= found.yaw_component < n:
+    fits = found.mean.shape == (width,) and found.deviations.shape == (n,) and 0 <= found.yaw_component < n
+    if not fits or (found.normals is not None and found.normals.shape != (n, width)):
         raise DirectionsError(file, "its arrays do not belong together")
     if w_dim is not None and width != w_dim:
         raise DirectionsError(file, f"is of codes of {width} numbers, the generator's have {w_dim}")

@@ -20,7 +20,7 @@ from taichi_nerf.generator.stylegan2.generator import Generator, latents_of_seed
 WINDOW = 9  # pixels a side, of images of SIZE
 SIZE = 64
 NOISE = 1e-3  # variance of pixel differences that is taken as nothing
-STEP = 0.5  # standard deviations to each side
+STEP = 0.2  # standard deviations to each side
 LEAST = 0.25  # of the largest parallax: what turns less is not considered, however pure it is
 FIRST_SEED = 900_000
 

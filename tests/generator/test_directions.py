@@ -56,6 +56,9 @@ def test_the_factorised_direction_changes_styles_the_most():
     assert found.yaw_layers == (1, 3)
 
 
+SCALES = torch.tensor([1.5, 1.0, 0.5, 0.25])  # of the ball's codes
+
+
 def test_a_linear_label_gives_back_its_direction(ball):
     codes = ball.mapping.w(torch.randn(3000, 4, generator=torch.Generator().manual_seed(2)))
     slope = torch.tensor([0.2, -1.0, 0.5, 0.0])
@@ -63,6 +66,27 @@ def test_a_linear_label_gives_back_its_direction(ball):
     assert torch.allclose(found.components[0], slope / slope.norm(), atol=0.05)
     sides = from_labels(ball, codes, (codes @ slope).sign())
     assert sides.components[0] @ slope / slope.norm() > 0.97
+
+
+def test_along_means_codes_move_as_they_differ_where_their_labels_do(ball):
+    """Of normal codes the mean of those with a label moves by cov(w) n / sd(n w) as the label does by its deviation."""
+    codes = ball.mapping.w(torch.randn(3000, 4, generator=torch.Generator().manual_seed(2)))
+    slope = torch.tensor([0.2, -1.0, 0.5, 0.0])
+    found = from_labels(ball, codes, codes @ slope, along_means=True)
+    assert torch.allclose(found.normals[0], slope / slope.norm(), atol=0.05)
+    expected = SCALES.square() * slope / (SCALES * slope).norm()
+    assert torch.allclose(found.yaw, expected, atol=0.05)
+
+
+def test_codes_that_are_centred_along_means_are_as_codes_with_that_label_are(ball):
+    """Against those among many whose label is nearly the mean's: the same spread along every axis."""
+    codes = ball.mapping(torch.randn(100_000, 4, generator=torch.Generator().manual_seed(3)))
+    slope = torch.tensor([0.6, -1.0, 0.5, 0.0])
+    found = from_labels(ball, codes[:, 0], codes[:, 0] @ slope, along_means=True)
+    facing = centered(codes, found, (0, 10))[:, 0]
+    assert (facing @ slope).abs().max() < 0.1 * (codes[:, 0] @ slope).std()
+    near = codes[(codes[:, 0] @ slope).abs() < 0.05, 0]
+    assert torch.allclose(facing.std(0), near.std(0), rtol=0.05)
 
 
 def test_an_edit_moves_the_chosen_layers_and_can_be_undone():
@@ -90,6 +114,9 @@ def test_files_are_ganspaces_and_come_back(ball, tmp_path):
         theirs = {name: data[name] for name in data.files if not name.startswith(("yaw", "truncation"))}
     again = load_directions(tmp_path / "d.npz", 4)
     assert torch.equal(again.components, found.components)
+    assert again.normals is None
+    save_directions(tmp_path / "n.npz", replace(found, normals=found.components.roll(1, 0)))
+    assert torch.equal(load_directions(tmp_path / "n.npz").normals, found.components.roll(1, 0))
     assert again.truncation == 0.5
     np.savez(tmp_path / "theirs.npz", **theirs)
     assert load_directions(tmp_path / "theirs.npz").yaw_component == 0

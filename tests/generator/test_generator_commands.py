@@ -191,8 +191,9 @@ def test_labels_give_a_direction(place, model):
     assert "line 2" in err
 
 
-def test_features_that_know_yaws_can_tell_the_labels(place, model):
-    """The direction is that of the plane that fits what the features say of the generator's own images."""
+@pytest.mark.parametrize("method", ["labels", "label-means"])
+def test_features_that_know_yaws_can_tell_the_labels(place, model, method):
+    """The direction is that of the plane that fits what the features say of the generator's own images, or of their means."""
     import shutil
 
     from taichi_nerf.generator.directions import from_labels, load_directions
@@ -200,10 +201,10 @@ def test_features_that_know_yaws_can_tell_the_labels(place, model):
     from taichi_nerf.generator.labels import FIRST_SEED, N_SEEDS
     from taichi_nerf.generator.stylegan2.generator import latents_of_seeds
 
-    copy = place / "told"
+    copy = place / f"told by {method}"
     shutil.copytree(model, copy)
     (copy / "features.safetensors").unlink(missing_ok=True)
-    options = ("directions", "--model", copy, "--method", "labels", "--arch", "cpu")
+    options = ("directions", "--model", copy, "--method", method, "--arch", "cpu")
     status, _, err = invoke(*options)
     assert status == 2
     assert "features that know yaws" in err
@@ -213,9 +214,9 @@ def test_features_that_know_yaws_can_tell_the_labels(place, model):
     generator, features = folder.load_generator(), load_features(folder.features)
     codes = generator.mapping.w(latents_of_seeds(list(range(FIRST_SEED, FIRST_SEED + N_SEEDS)), generator.settings.z_dim))
     images = generator.synthesis(codes[:, None].expand(-1, generator.settings.n_layers, -1)).clamp(-1, 1)
-    expected = from_labels(generator, codes, features.yaws(images)).components[0]
+    expected = from_labels(generator, codes, features.yaws(images), along_means=method == "label-means").components[0]
     assert float(load_directions(folder.directions).components[0] @ expected) == pytest.approx(1, abs=1e-3)
-    assert json.loads((copy / "about.json").read_text())["directions"]["method"] == "labels"
+    assert json.loads((copy / "about.json").read_text())["directions"]["method"] == method
 
 
 @pytest.mark.parametrize("options", [
