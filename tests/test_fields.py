@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from taichi_nerf.fields.hash_grid_field import LARGEST_LOG_DENSITY, HashGridField, HashGridSettings
+from taichi_nerf.fields.hash_grid_field import LARGEST_LOG_DENSITY, OF_NO_IMAGE, HashGridField, HashGridSettings
 from taichi_nerf.fields.mlp import CHUNK, Mlp, best_precision
 from taichi_nerf.fields.space import unit_positions
 from taichi_nerf.ops.hash_grid import level_layout
@@ -214,6 +214,7 @@ def test_appearance_is_that_of_the_image_and_without_one_the_mean(backend, gener
     asked = torch.tensor([2, 0, 0, 1], dtype=torch.int32)
     assert field.appearance_of(asked, 4).tolist() == [[7, -1], [0, 1], [0, 1], [2, 3]]
     assert field.appearance_of(None, 2).tolist() == [[3, 1], [3, 1]]
+    assert field.appearance_of(torch.tensor([1, OF_NO_IMAGE], dtype=torch.int32), 2).tolist() == [[2, 3], [3, 1]]
     positions, directions = (x[:1].expand(4, -1).contiguous() for x in places(1, generator))
     density, color = field(positions, directions, asked)
     assert density.unique().numel() == 1  # appearance colors things, it does not move them

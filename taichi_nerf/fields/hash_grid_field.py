@@ -21,6 +21,7 @@ from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid, spherical_harmonics
 
 LARGEST_LOG_DENSITY = 12.0
+OF_NO_IMAGE = -1  # in the place of an image's number
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,10 @@ class HashGridField(Field):
 
     def appearance_of(self, image_ids: Tensor | None, n: int) -> Tensor:
         """The embeddings of images [n, n_appearance]; of none in particular: their mean."""
+        mean = self.appearance.mean(0, keepdim=True)
         if image_ids is None:
-            return self.appearance.mean(0).expand(n, -1)
-        return self.appearance.index_select(0, image_ids)
+            return mean.expand(n, -1)
+        return torch.cat([self.appearance, mean]).index_select(0, image_ids % (len(self.appearance) + 1))
 
 
 class TruncatedExp(torch.autograd.Function):

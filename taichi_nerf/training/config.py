@@ -138,6 +138,7 @@ class AppearanceSettings:
 
     enabled: bool = False
     n_numbers: int = 8
+    dropout: float = 0.5  # share of the rays of a step that are seen as of no image in particular, as new views are
 
 
 @dataclass(frozen=True)

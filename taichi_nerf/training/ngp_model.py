@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from taichi_nerf import losses
-from taichi_nerf.fields.hash_grid_field import HashGridField
+from taichi_nerf.fields.hash_grid_field import OF_NO_IMAGE, HashGridField
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture, RenderedBatch, render_picture, render_rays
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import NgpConfig
+from taichi_nerf.training.config import AppearanceSettings, NgpConfig
 from taichi_nerf.training.model import Compared, Model, Shown
 from taichi_nerf.training.schedules import late_decay, ramp
 
@@ -72,7 +72,8 @@ class NgpModel(Model):
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         config, n = self.config.loss, len(shown.views)
         jitter = torch.rand(n, generator=generator).to(shown.truth.device)
-        batch = self.render(shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=shown.views)
+        image_ids = seen_as(self.config.appearance, shown.views, generator)
+        batch = self.render(shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=image_ids)
         spread = losses.spread(batch.rendered.weights, batch.samples) if config.spread else None
         return self.compared(shown, batch, spread)
 
@@ -135,6 +136,14 @@ def field_of(config: NgpConfig, scene: SceneData, box: Tensor, generator: torch.
     field = replace(config.field, n_appearance=appearance.n_numbers) if appearance.enabled else config.field
     contraction, n_images = contraction_of(config, scene), len(scene.cameras)
     return HashGridField(field, box, contraction, n_images, generator, coarse_to_fine=config.poses.refine)
+
+
+def seen_as(settings: AppearanceSettings, views: Tensor, generator: torch.Generator) -> Tensor | None:
+    """[n] whose appearance the rays of a step have, which are of these views."""
+    if not settings.enabled:
+        return None
+    of_none = torch.rand(len(views), generator=generator) < settings.dropout
+    return views.masked_fill(of_none.to(views.device), OF_NO_IMAGE)
 
 
 def sharpen(field: HashGridField, config: NgpConfig, progress: float) -> None:

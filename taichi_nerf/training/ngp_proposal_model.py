@@ -17,7 +17,7 @@ from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig, NgpProposalSettings
 from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Compared, Model, Shown
-from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_of, rate_at, sharpen
+from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_of, rate_at, seen_as, sharpen
 from taichi_nerf.training.schedules import ramp
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
@@ -84,7 +84,8 @@ class NgpProposalModel(Model):
 
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         config = self.config.loss
-        seen = self._render(shown.rays, shown.background, generator, shown.views, learns=self.learns)
+        image_ids = seen_as(self.config.appearance, shown.views, generator)
+        seen = self._render(shown.rays, shown.background, generator, image_ids, learns=self.learns)
         out, samples = seen.batch.rendered, seen.batch.samples
         loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
         for proposal in seen.proposed.proposals if self.learns else ():
@@ -144,7 +145,7 @@ class NgpProposalModel(Model):
         return proposed._replace(which=which[proposed.which])
 
     def _render(
-        self, rays: Rays, background: Tensor, generator: torch.Generator | None, views: Tensor | None, learns: bool = False
+        self, rays: Rays, background: Tensor, generator: torch.Generator | None, image_ids: Tensor | None, learns: bool = False
     ) -> Rendered:
         """The field is asked twice, as in `rendering`: it looks in full where light gets and something is."""
         n_rays, culling = len(rays.origins), self.config.culling
@@ -169,8 +170,8 @@ class NgpProposalModel(Model):
         positions = (
             ray_marching.sample_positions(rays.origins, rays.directions, *samples) if moving else whole.index_select(0, kept)
         )
-        of_views = None if views is None else views.index_select(0, own)
-        density, color = self.field(positions, rays.directions.index_select(0, own), of_views, features)
+        of_images = None if image_ids is None else image_ids.index_select(0, own)
+        density, color = self.field(positions, rays.directions.index_select(0, own), of_images, features)
         out = compositing.composite_rays(density, color, *samples[:2], samples.spans, background)
         n = n_rays * sum(proposal.weights.shape[1] for proposal in proposed.proposals) + len(all_of.t_starts)
         return Rendered(proposed, weights, RenderedBatch(out, samples, n))

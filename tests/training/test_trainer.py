@@ -9,11 +9,13 @@ import torch
 from ball_scene import views_of_ball
 
 from taichi_nerf.benchmarks.poses import disturb, errors
-from taichi_nerf.fields.hash_grid_field import HashGridSettings
+from taichi_nerf.fields.hash_grid_field import OF_NO_IMAGE, HashGridSettings
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import render_picture
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
+from taichi_nerf.scenes.images import Images
 from taichi_nerf.training.config import (
+    AppearanceSettings,
     BatchSettings,
     GridSettings,
     LossSettings,
@@ -22,6 +24,7 @@ from taichi_nerf.training.config import (
     RunSettings,
     SceneSettings,
 )
+from taichi_nerf.training.ngp_model import seen_as
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -70,6 +73,38 @@ def psnr(made):
         truth = torch.from_numpy(made.scene.images[view] / 255.0).float()
         errors.append((picture(made, view).color - truth[..., :3] * truth[..., 3:]).square().mean())
     return -10 * math.log10(torch.stack(errors).mean())
+
+
+def test_some_rays_of_a_step_are_of_no_image_and_none_where_images_have_no_appearance():
+    views, generator = torch.arange(10_000, dtype=torch.int32), torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert seen_as(AppearanceSettings(), views, generator) is None
+    assert torch.equal(generator.get_state(), before)
+    found = seen_as(AppearanceSettings(enabled=True, dropout=0.3), views, generator)
+    dropped = found == OF_NO_IMAGE
+    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert torch.equal(found[~dropped], views[~dropped])
+
+
+def test_with_appearance_a_new_view_is_neither_of_the_lights_of_the_pictures(cpu):
+    """Each picture twice, once at six tenths of its brightness: of no image in particular, the ball is between the two."""
+    scene, _ = views_of_ball()
+    twice = np.arange(16) // 2
+    lights = np.array([1.0, 1, 1, 1]), np.array([0.6, 0.6, 0.6, 1])
+    pictures = [(scene.images[view] * lights[i % 2]).astype(np.uint8) for i, view in enumerate(twice)]
+    scene = replace(
+        scene, cameras=scene.cameras[twice], images=Images([None] * 16, arrays=pictures), masks=None, depths=None,
+        names=[f"view {i}" for i in range(16)], splits={"train": np.arange(16)},
+    )  # fmt: skip
+    made = trainer(scene=scene, appearance=AppearanceSettings(enabled=True, n_numbers=4))
+    train(made, 300)
+    for view in range(0, 16, 2):
+        truth = torch.from_numpy(pictures[view] / 255.0).float()
+        inside = truth[..., 3] > 0.5
+        share = picture(made, view).color[inside].mean() / truth[inside][:, :3].mean()
+        assert 0.7 < share < 0.9
+    appearance = made.model.field.appearance
+    assert (appearance[::2].mean(0) - appearance[1::2].mean(0)).norm() > 3 * appearance[::2].std(0).norm()  # which light is known
 
 
 @pytest.mark.parametrize("importance", [0.0, 0.5])
