@@ -136,11 +136,6 @@ def current() -> Backend:
     return _current
 
 
-def copies() -> bool:
-    """Whether a backend runs that torch's tensors are copied to."""
-    return _current is not None and _current.copies
-
-
 def generation() -> int:
     """How often a backend was started: what was compiled for, or allocated on, an earlier one is gone."""
     return _generation

@@ -11,14 +11,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from taichi_nerf import runtime
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.scenes.images import first_readable
 from taichi_nerf.training.config import (
-    AppearanceSettings,
     Background,
     BatchSettings,
     Config,
@@ -31,8 +28,6 @@ from taichi_nerf.training.config import (
 
 STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither steps nor time are given
 SHORT_STEPS, SHORT_SECONDS = 4_000, 150.0  # up to which a training is short; on a processor
-
-FEWEST_LIGHTS = 10  # photographs from which on each may have a light of its own
 
 SPREAD_SHARE = 1 / 15  # of the loss of spread that proposals stand
 SAMPLES_PROPOSED = 2**16  # samples of a step under proposals
@@ -60,10 +55,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     # hollows in the first steps, and behind what is opaque nothing is proposed; a scene that goes on does not learn without them.
     of_objects = NgpProposalSettings(padding=0.002, least_opacity=0.01, network_share=0.25)
     proposal = of_objects if bounded else NgpProposalSettings()
-    appearance = AppearanceSettings(enabled=may_differ_in_light(scene))
-    config = replace(
-        config, field=field, occupancy=occupancy, proposal=proposal, batch=batch, loss=loss, appearance=appearance
-    )  # fmt: skip
+    config = replace(config, field=field, occupancy=occupancy, proposal=proposal, batch=batch, loss=loss)
     notes = [
         f"preset {run.preset}: {budget_of(config)}",
         f"hash grid: {field.n_levels} levels up to {field.max_resolution} cells an axis, 2^{field.log2_table_size} rows of "
@@ -73,20 +65,9 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
         + f" (a pixel covers {footprint:.4g}); occupancy grid of {occupancy.resolution}^3 cells",
         f"networks multiply {field.precision}, {batch.n_samples} samples a step",
     ]
-    if appearance.enabled:
-        notes.append("photographs: each has an embedding for its light and exposure; new views have the mean's")
     if scene.masks is not None:
         notes.append("masks: nothing is outside of them" if batch.masks == "alpha" else "masks: pixels outside are ignored")
     return config, notes
-
-
-def may_differ_in_light(scene: SceneData) -> bool:
-    """Photographs do, and views that are held out are better where the field need not explain it; few say too little of it.
-
-    Not where training lives on the device, which knows no embeddings.
-    """
-    is_photograph = first_readable(scene.images).shape[2] == 3
-    return is_photograph and len(scene.splits["train"]) >= FEWEST_LIGHTS and not runtime.copies()
 
 
 def under_proposals(config: NgpConfig) -> NgpConfig:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from ball_scene import views_of_ball
 
-from taichi_nerf.scenes.images import Images
 from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.presets import STEPS, choose, pixel_angle, pixel_footprint
 from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
@@ -89,16 +88,3 @@ def test_a_setting_is_changed_by_its_name_and_others_stay():
     changed = apply_settings(config, ["field.n_levels=5", "poses.refine=true"])
     assert (changed.field.n_levels, changed.poses.refine) == (5, True)
     assert replace(changed, field=config.field, poses=config.poses) == config
-
-
-def test_photographs_have_a_light_of_their_own_if_they_are_many_and_training_is_torchs(cpu, monkeypatch):
-    scene, _ = views_of_ball(12, 16)
-    photographs = replace(scene, images=Images([None] * 12, arrays=[scene.images[i][..., :3] for i in range(12)]))
-    assert not chosen(scene)[0].appearance.enabled
-    config, notes = chosen(photographs)
-    assert config.appearance.enabled
-    assert any(note.startswith("photographs: ") for note in notes)
-    few = replace(photographs, splits={"train": np.arange(3)})
-    assert not chosen(few)[0].appearance.enabled
-    monkeypatch.setattr("taichi_nerf.runtime._current", replace(cpu, copies=True))
-    assert not chosen(photographs)[0].appearance.enabled
