@@ -112,10 +112,10 @@ def from_labels(
     covariance = centered.T @ centered / len(codes)
     covariance += ridge * covariance.trace() / len(covariance) * torch.eye(len(covariance)).double()
     normal = torch.linalg.solve(covariance, centered.T @ (labels - labels.mean()) / len(codes))
-    if not along_means:
-        return measured(generator, normal[None] / normal.norm(), mean, torch.ones(1), Random().manual_seed(seed))
-    along = covariance @ normal
+    along = covariance @ normal if along_means else normal
     found = measured(generator, along[None] / along.norm(), mean, torch.ones(1), Random().manual_seed(seed))
+    if not along_means:
+        return found
     step = along.norm() / (normal @ along).sqrt()  # n w changes by its standard deviation
     return replace(found, deviations=step[None].float(), normals=(normal / normal.norm())[None].float())
 

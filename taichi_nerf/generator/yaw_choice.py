@@ -1,7 +1,8 @@
 """Which direction turns the object: the one that moves the most pixels sideways for the least change of what they show.
 
-Half a standard deviation to each side of a code gives two images. Optical flow in windows (Lucas and Kanade 1981) explains what
-it can of their difference by motion; the sideways motion is the parallax, and what no motion explains is the drift of identity.
+Half a standard deviation to each side of a code (along means less) gives two images. Optical flow in windows (Lucas and Kanade
+1981) explains what it can of their difference by motion; the sideways motion is the parallax, and what no motion explains is the
+drift of identity.
 
     d ≈ u I_x + v I_y in every window,    parallax = |mean of u|, in pixels,    drift = RMS of d − u I_x − v I_y
 """
@@ -20,7 +21,7 @@ from taichi_nerf.generator.stylegan2.generator import Generator, latents_of_seed
 WINDOW = 9  # pixels a side, of images of SIZE
 SIZE = 64
 NOISE = 1e-3  # variance of pixel differences that is taken as nothing
-STEP = 0.2  # standard deviations to each side
+STEP, STEP_ALONG_MEANS = 0.5, 0.2  # standard deviations to each side; along means one is that of the label, and turns farther
 LEAST = 0.25  # of the largest parallax: what turns less is not considered, however pure it is
 FIRST_SEED = 900_000
 
@@ -76,10 +77,11 @@ def choose_yaw(
     seeds = list(range(FIRST_SEED, FIRST_SEED + n_subjects))
     codes = generator.mapping(latents_of_seeds(seeds, generator.settings.z_dim).to(device), directions.truncation)
     tried = [(c, layers) for c in range(min(n_components, len(directions.components))) for layers in ranges]
+    step = STEP if directions.normals is None else STEP_ALONG_MEANS
     candidates = []
     for done, (component, layers) in enumerate(tried, 1):
         direction = directions.components[component] * directions.deviations[component]
-        pair = [generator.synthesis(moved(codes, direction, torch.full((n_subjects,), s), layers)) for s in (-STEP, STEP)]
+        pair = [generator.synthesis(moved(codes, direction, torch.full((n_subjects,), s), layers)) for s in (-step, step)]
         u, _, left = flow(*(smaller(images.clamp(-1, 1), min(SIZE, images.shape[-1])) for images in pair))
         side = float(u.mean((1, 2)).median())
         parallax, drift = float(u.mean((1, 2)).abs().mean()), float(left.square().mean().sqrt())
