@@ -140,6 +140,10 @@ class AppearanceSettings:
     n_numbers: int = 8
     dropout: float = 0.5  # share of the rays of a step that are seen as of no image in particular, as new views are
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout: expected 0 to 1, got {self.dropout:g}")
+
 
 @dataclass(frozen=True)
 class BackendSettings:

@@ -22,6 +22,7 @@ from taichi_nerf.training.config import (
     NgpConfig,
     PoseSettings,
     RunSettings,
+    SamplerSettings,
     SceneSettings,
 )
 from taichi_nerf.training.ngp_model import seen_as
@@ -84,6 +85,19 @@ def test_some_rays_of_a_step_are_of_no_image_and_none_where_images_have_no_appea
     dropped = found == OF_NO_IMAGE
     assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
     assert torch.equal(found[~dropped], views[~dropped])
+
+
+@pytest.mark.parametrize("sampler", ["occupancy", "proposal"])
+def test_rays_of_no_image_teach_all_embeddings_alike(cpu, sampler):
+    """Through the mean alone they stay equal; seen by their own images they do not."""
+    for dropout in (1.0, 0.0):
+        made = trainer(sampler=SamplerSettings(sampler), appearance=AppearanceSettings(enabled=True, dropout=dropout))
+        train(made, 20)
+        appearance = made.model.field.appearance
+        assert appearance.abs().max() > 0
+        assert bool((appearance == appearance[0]).all()) == (dropout == 1.0)
+    with pytest.raises(ValueError, match="dropout: expected 0 to 1"):
+        AppearanceSettings(dropout=1.5)
 
 
 def test_with_appearance_a_new_view_is_neither_of_the_lights_of_the_pictures(cpu):
