@@ -1,6 +1,8 @@
 """`taichi-nerf prior`: what small pictures with depth look like, as a denoising diffusion model knows it."""
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 PRIOR = click.argument("prior", default="builtin")
 PRESETS = ("small", "published")
+SMALL_ANGLE, SMALL_NEAREST = 53.13, 1.0  # degrees (24 pixels at a focal length of 24), metres
 
 
 @click.group(cls=Group)
@@ -32,8 +35,11 @@ def prior() -> None:
 @click.option("--metric-scale", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
               help="Metres per unit of length in the scenes' files.")  # fmt: skip
 @click.option("--preset", type=click.Choice(PRESETS), default="small", show_default=True,
-              help="small: 24 pixels, 0.7 M parameters; published: 48 pixels, 36 M.")  # fmt: skip
+              help="small: 24 pixels, 0.7 M parameters, a wide angle; published: 48 pixels, 36 M, a narrow one.")  # fmt: skip
 @click.option("--size", type=click.IntRange(8, 256), help="Pixels of a patch.")
+@click.option("--angle", type=click.FloatRange(1, 120), help="Degrees that a patch is wide.  [default: 53, published 15.6]")
+@click.option("--nearest", type=click.FloatRange(min=0, min_open=True),
+              help="Metres that depths are cut off at; inverse depth is 1 there.  [default: 1, published 0.2]")  # fmt: skip
 @click.option("--variant", type=click.Choice(["rgbd", "rgb", "d"]), default="rgbd", show_default=True)
 @click.option("--schedule", type=click.Choice(["cosine", "linear"]), default="cosine", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True)
@@ -81,10 +87,10 @@ def train(out: Path, resume: bool, overwrite: bool, arch: str, threads: int | No
 
 
 def configuration(options: dict[str, Any]) -> "PriorConfig":
-    from taichi_nerf.priors.channels import N_CHANNELS
+    from taichi_nerf.priors.channels import N_CHANNELS, NEAREST
     from taichi_nerf.priors.denoiser import DenoiserSettings
     from taichi_nerf.priors.patch_cameras import FOCAL
-    from taichi_nerf.priors.prior import PriorSettings
+    from taichi_nerf.priors.prior import PUBLISHED_SIZE, PriorSettings
     from taichi_nerf.training.prior_run import PatchSettings, PriorConfig
     from taichi_nerf.training.train_prior import PriorTraining
 
@@ -93,15 +99,23 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
     small = options["preset"] == "small"
     channels, size = N_CHANNELS[options["variant"]], options["size"] or (24 if small else 48)
     denoiser = DenoiserSettings(16, (1, 2, 4), channels) if small else DenoiserSettings(channels=channels)
-    # A patch is as wide an angle as the published one, whatever its pixels.
-    prior = PriorSettings(denoiser, options["schedule"], size=size, focal=FOCAL * size / 48, variant=options["variant"])
+    angle = options["angle"] or (SMALL_ANGLE if small else 2 * math.degrees(math.atan(PUBLISHED_SIZE / 2 / FOCAL)))
+    prior = PriorSettings(
+        denoiser,
+        options["schedule"],
+        size=size,
+        focal=size / 2 / math.tan(math.radians(angle / 2)),
+        nearest=options["nearest"] or (SMALL_NEAREST if small else NEAREST),
+        variant=options["variant"],
+    )
     rate = options["learning_rate"] or (1e-3 if small else 1e-4)
     training = PriorTraining(options["steps"], options["time_budget"], options["batch"], rate,
-                             late_share=0.5 if small else 0.0, seed=options["seed"])  # fmt: skip
-    sources = options["data"] or PatchSettings.sources
-    return PriorConfig(
-        prior, PatchSettings(tuple(sources), options["metric_scale"], seed=options["seed"]), training, options["half"]
-    )
+                             late_share=0.5 if small else 0.0, late_until=0.4, seed=options["seed"])  # fmt: skip
+    sources = tuple(options["data"] or PatchSettings.sources)
+    patches = PatchSettings(sources, options["metric_scale"], seed=options["seed"])
+    if small:  # whose patches are as wide as pictures, also of longer lenses
+        patches = replace(patches, farthest=2.0)
+    return PriorConfig(prior, patches, training, options["half"])
 
 
 @prior.command()
@@ -129,7 +143,7 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
     if steps > loaded.settings.n_times:
         raise click.BadParameter(f"the prior has {loaded.settings.n_times} times", param_hint="--steps")
     loaded.to(runtime.start(arch).torch_device)
-    write_png(out, sheet(sample_of_seed(loaded, n, seed, steps, eta), loaded.settings.variant))
+    write_png(out, sheet(sample_of_seed(loaded, n, seed, steps, eta), loaded.settings.variant, loaded.settings.nearest))
     click.echo(out)
 
 
@@ -178,5 +192,5 @@ def score(prior: str, data: str, n: int, metric_scale: float, out: Path | None, 
             )
             click.echo(f"{row['tau']:5.2f} {row['t']:4d} {row['noise']:7.4f}{errors}{row['score']:11.3f}")
     if out is not None:
-        write_png(out, sheet(shown, loaded.settings.variant, len(shown) // 3))
+        write_png(out, sheet(shown, loaded.settings.variant, loaded.settings.nearest, len(shown) // 3))
         click.echo(out)

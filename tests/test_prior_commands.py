@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from taichi_nerf import runtime
 from taichi_nerf.apps.main import main
+from taichi_nerf.apps.prior import configuration
 from taichi_nerf.priors import patch_sources
 from taichi_nerf.priors.prior import load_prior
 from taichi_nerf.procedural import make_scene
@@ -50,13 +51,38 @@ def trained(tmp_path_factory):
 def test_a_training_leaves_a_prior_a_checkpoint_figures_and_samples(trained):
     prior = load_prior(trained / "prior.safetensors")
     assert (prior.settings.size, prior.settings.variant) == (8, "rgbd")
-    assert prior.settings.focal == pytest.approx(175 / 6)  # the published angle
+    assert prior.settings.focal == pytest.approx(8, rel=1e-4)  # as wide as it is far away
+    assert prior.settings.nearest == 1.0
     assert prior.made["data"] == ["objects:8"]
     assert prior.made["steps"] == 4
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 4
     assert 0 < rows[-1]["held_out_99"] < 2
     assert imageio.imread(trained / "samples.png").shape[2] == 3
+
+
+def test_presets_say_how_wide_patches_are_and_what_is_near_unless_options_do(tmp_path):
+    asked = {
+        "steps": 1,
+        "time_budget": None,
+        "size": None,
+        "angle": None,
+        "nearest": None,
+        "variant": "rgbd",
+        "schedule": "cosine",
+    }
+    asked |= {"batch": 1, "learning_rate": None, "half": False, "seed": 0, "data": (), "metric_scale": 1.0}
+    published = configuration({**asked, "preset": "published"})
+    assert (published.prior.size, published.prior.nearest) == (48, 0.2)
+    assert published.prior.focal == pytest.approx(175)
+    assert (published.patches.closest, published.patches.farthest) == (0.8, 1.3)
+    other = configuration({**asked, "preset": "small", "angle": 90.0, "nearest": 0.5})
+    assert (other.prior.focal, other.prior.nearest) == (pytest.approx(12), 0.5)
+    for option in (("--angle", 0), ("--nearest", 0)):
+        status, _, err = invoke("prior", "train", *SMALL, "--steps", 1, *option, "--out", tmp_path / "none")
+        assert status == 2
+        assert option[0] in err
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_training_goes_on_where_it_was_as_if_never_interrupted(trained, tmp_path):

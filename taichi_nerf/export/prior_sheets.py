@@ -10,10 +10,10 @@ from taichi_nerf.export.colors import as_array, color_depth, to_bytes
 
 ENLARGED = 3  # times
 GAP = 2  # pixels between patches, before they are enlarged
-NEAR, FAR, NEAREST = 0.4, 8.0, 0.2  # metres
+NEAR, FAR = 0.4, 8.0  # metres
 
 
-def sheet(patches: Tensor, variant: str, n_columns: int = 12) -> NDArray[Any]:  # [n, channels, h, w] in [-1, 1]
+def sheet(patches: Tensor, variant: str, nearest: float, n_columns: int = 12) -> NDArray[Any]:  # [n, channels, h, w] in [-1, 1]
     """[height, width, 3] bytes."""
     unit = as_array((patches + 1) / 2)
     rows = []
@@ -22,7 +22,7 @@ def sheet(patches: Tensor, variant: str, n_columns: int = 12) -> NDArray[Any]:  
         if variant != "d":
             rows.append([to_bytes(np.moveaxis(patch[:3], 0, -1)) for patch in some])
         if variant != "rgb":
-            depths = [NEAREST / np.maximum(patch[-1], 1e-6) for patch in some]
+            depths = [nearest / np.maximum(patch[-1], 1e-6) for patch in some]
             rows.append([color_depth(depth, NEAR, FAR, inverse=True) for depth in depths])
     height, width = unit.shape[2] + GAP, unit.shape[3] + GAP
     page = np.full((len(rows) * height, n_columns * width, 3), 255, np.uint8)

@@ -24,6 +24,11 @@ class PatchLens:
         """Width of a patch at distance one."""
         return self.size / self.focal
 
+    @property
+    def margin(self) -> float:
+        """How far a patch may lie outside of the whole picture: by a half of it, and no more than published."""
+        return min(self.reach, 48 / FOCAL) / 2
+
 
 class Window(NamedTuple):
     """A part of an image, on a grid of patch pixels."""
@@ -56,11 +61,11 @@ def moved_pose(pose: Tensor, metres: float, generator: torch.Generator, reach: f
 def random_slopes(lens: PatchLens, generator: torch.Generator, compat: str = "paper") -> Tensor:
     """Where the pixels of a patch look, as x / z and y / z [size * size, 2].
 
-    The window lies anywhere in the whole picture or up to half a patch outside of it (`repo`: not below it, an oversight there).
+    The window lies anywhere in the whole picture or up to a margin outside of it (`repo`: not below it, an oversight there).
     """
     corner = -torch.tensor([WIDTH, HEIGHT]) / 2
     room = torch.tensor([WIDTH, HEIGHT]) - lens.reach
-    margin = torch.full((2,), lens.reach / 2)
+    margin = torch.full((2,), lens.margin)
     after = margin.clone()
     if compat == "repo":
         after[1] = 0.0

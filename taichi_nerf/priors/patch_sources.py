@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from taichi_nerf.cameras import Cameras, make_cameras
-from taichi_nerf.priors.channels import inverse_depth
 from taichi_nerf.priors.patch_cameras import small_turn
 from taichi_nerf.priors.patches import RgbdPicture
 from taichi_nerf.procedural import take_picture
@@ -36,7 +35,7 @@ def procedural_pictures(family: str, n: int, seed: int = 0, report: Report = lam
             pictures.append(
                 RgbdPicture(
                     torch.from_numpy(np.rint(seen.color * 255).astype(np.uint8)),
-                    inverse_depth(depth).half(),
+                    inverse_of(depth),
                     torch.from_numpy(np.rint(seen.opacity * 255).astype(np.uint8)),
                     FOCAL,
                 )
@@ -61,7 +60,7 @@ def scene_pictures(scene: SceneData, metric_scale: float = 1.0, report: Report =
         cameras = scene.cameras[[view]].resized([[width, height]])
         if scene.depths.kind == "ray":
             depth = depth * axis_cosines(cameras).reshape(height, width)
-        inverse = torch.where(torch.from_numpy(known), inverse_depth(torch.from_numpy(depth * metres)), -1.0)
+        inverse = torch.where(torch.from_numpy(known), inverse_of(torch.from_numpy(depth * metres)), -1.0)
         color = torch.from_numpy(np.array(scene.images[view]))
         color = _in_bytes(color, scene.linear)
         if color.shape[:2] != (height, width):  # colors at the depth map's pixels
@@ -78,6 +77,11 @@ def scene_pictures(scene: SceneData, metric_scale: float = 1.0, report: Report =
         )
         report((done + 1) / len(views), f"view {done + 1} of {len(views)} of {scene.folder.name}")
     return pictures
+
+
+def inverse_of(depth: torch.Tensor) -> torch.Tensor:
+    """1 / depth, as `RgbdPicture` keeps it; at most a thousand."""
+    return (1 / depth.clamp_min(1e-3)).half()
 
 
 def axis_cosines(cameras: Cameras) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 A picture has colors, depth along the axis in metres and a focal length in pixels. Patches are windows of it, shrunk to `size`
 pixels so that the focal length in patch pixels lies between two bounds: the angle of a pixel is part of what a prior knows.
+Pictures that are much finer than any patch are shrunk once, at the start.
 """
 
 import math
@@ -11,16 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf.priors.channels import Variant, to_channels
+from taichi_nerf.priors.channels import NEAREST, Variant, to_channels
 
 MOST_UNKNOWN = 0.05  # share of a window whose depth is not known
 LEAST_FILLED = 0.1  # share of a window that shows something
 ATTEMPTS = 50  # to find such a window
+FINER = 1.25  # than the finest patches: pictures that are kept
 
 
 class RgbdPicture(NamedTuple):
     color: Tensor  # [h, w, 3] uint8
-    inverse: Tensor  # [h, w] float16: 0.2 m / depth, from 0 (nowhere) to 1; below 0 where unknown
+    inverse: Tensor  # [h, w] float16: 1 / metres, 0 where there is nothing, below 0 where unknown
     alpha: Tensor  # [h, w] uint8: 0 where nothing is
     focal: float  # pixels
 
@@ -45,11 +47,13 @@ class PatchSet:
         focal: tuple[float, float] = (70.0, 130.0),  # of patches, in their pixels
         variant: Variant = "rgbd",
         augmentation: Augmentation = Augmentation(),
+        nearest: float = NEAREST,  # metres: what inverse depth of patches is a share of
     ):
         usable = [picture for picture in pictures if _largest_focal(picture, size) >= focal[0]]
         if not usable:
             raise ValueError(f"no picture holds a patch of {size} pixels at a focal length of {focal[0]:g} or more")
-        self.pictures, self.size, self.focal = usable, size, focal
+        self.pictures = [shrunk(picture, int(picture.focal / (FINER * focal[1]))) for picture in usable]
+        self.size, self.focal, self.nearest = size, focal, nearest
         self.variant, self.augmentation = variant, augmentation
         self._areas = torch.tensor([float(picture.inverse.numel()) for picture in usable])
 
@@ -80,6 +84,7 @@ class PatchSet:
             inverse = torch.zeros_like(inverse)
         elif share:
             inverse = torch.where(unknown, inverse[~unknown].median(), inverse)
+        inverse = (self.nearest * inverse).clamp(max=1)
         color = torch.lerp(torch.tensor(background), picture.color[inside].float() / 255, alpha)
         both = torch.cat([color, inverse[..., None] * alpha], -1).movedim(-1, 0)
         small = both if side == self.size else nn.functional.adaptive_avg_pool2d(both, self.size)
@@ -97,6 +102,23 @@ class PatchSet:
         gain, power = ((settings.brightness * (2 * share - 1)).exp()[..., None] for share in (chance[2], chance[3]))
         color = (gain * color.clamp_min(1e-4) ** power).clamp(0, 1)
         return color, (inverse * (settings.depth * (2 * chance[4] - 1)).exp()).clamp(0, 1)
+
+
+def shrunk(picture: RgbdPicture, times: int) -> RgbdPicture:
+    """The picture by means over squares of so many pixels, what is unknown of which is unknown."""
+    if times < 2:
+        return picture
+    alpha = picture.alpha.float()[..., None] / 255
+    inverse = picture.inverse.float()[..., None]
+    parts = torch.cat([alpha * picture.color.float(), alpha * inverse.clamp_min(0), alpha, (inverse < 0).float()], -1)
+    color, inverse, alpha, unknown = nn.functional.avg_pool2d(parts.movedim(-1, 0), times).movedim(0, -1).split([3, 1, 1, 1], -1)
+    filled = alpha.clamp_min(1e-6)
+    return RgbdPicture(
+        (color / filled).round().byte(),
+        torch.where(unknown > 0, -1.0, inverse / filled).half()[..., 0],
+        (255 * alpha[..., 0]).round().byte(),
+        picture.focal / times,
+    )
 
 
 def _largest_focal(picture: RgbdPicture, size: int) -> float:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from taichi_nerf.priors.channels import N_CHANNELS, Variant
+from taichi_nerf.priors.channels import N_CHANNELS, NEAREST, Variant
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.noise_schedule import Kind, NoiseSchedule
 from taichi_nerf.priors.patch_cameras import FOCAL
@@ -44,6 +44,7 @@ class PriorSettings:
     n_times: int = 1000
     size: int = PUBLISHED_SIZE  # pixels of a patch
     focal: float = FOCAL  # pixels: how wide an angle a patch is
+    nearest: float = NEAREST  # metres: inverse depth is a share of 1 / nearest
     variant: Variant = "rgbd"
 
     def __post_init__(self) -> None:
@@ -51,8 +52,9 @@ class PriorSettings:
             raise ValueError(f"patches of {self.variant} have {N_CHANNELS[self.variant]} channels, not {self.denoiser.channels}")
         if self.size < 1 or self.size % self.denoiser.multiple:
             raise ValueError(f"size: expected a multiple of {self.denoiser.multiple}, got {self.size}")
-        if not self.focal > 0 or not 1 <= self.n_times <= 100_000:
-            raise ValueError(f"expected a focal length and a number of times of more than 0, got {self.focal}, {self.n_times}")
+        if not (self.focal > 0 and self.nearest > 0 and 1 <= self.n_times <= 100_000):
+            numbers = f"{self.focal}, {self.nearest}, {self.n_times}"
+            raise ValueError(f"expected a focal length, a nearest depth and a number of times of more than 0, got {numbers}")
 
 
 @dataclass
@@ -119,7 +121,8 @@ def settings_from(about: dict[str, Any]) -> PriorSettings:
     if about["variant"] not in get_args(Variant):
         raise ValueError(f"variant: {about['variant']}")
     n_times, size, focal = int(about["n_times"]), int(about["size"]), float(about["focal"])
-    return PriorSettings(denoiser, about["schedule"], n_times, size, focal, about["variant"])
+    nearest = float(about.get("nearest", NEAREST))
+    return PriorSettings(denoiser, about["schedule"], n_times, size, focal, nearest, about["variant"])
 
 
 def read_published(file: Path) -> Prior:

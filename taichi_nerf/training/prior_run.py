@@ -103,7 +103,8 @@ def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPictu
 
 def patch_set(config: PriorConfig, pictures: list[RgbdPicture]) -> PatchSet:
     prior, patches = config.prior, config.patches
-    return PatchSet(pictures, prior.size, (patches.closest * prior.focal, patches.farthest * prior.focal), prior.variant)
+    focal = (patches.closest * prior.focal, patches.farthest * prior.focal)
+    return PatchSet(pictures, prior.size, focal, prior.variant, nearest=prior.nearest)
 
 
 def require_free(out: Path, overwrite: bool) -> None:

@@ -76,7 +76,7 @@ class PriorTerm(Term):
         size, settings, out = self.lens.size, self.settings, seen.rendered
         along = out.depth if settings.compat == "repo" else out.depth / out.opacity.clamp_min(LEAST_OPACITY)
         depth = along * cosines * self.metres
-        inverse = inverse_depth(depth)
+        inverse = inverse_depth(depth, self.prior.settings.nearest)
         if self.on_nothing and settings.compat == "paper":
             inverse = inverse * out.opacity  # nothing is infinitely far away
         noise = None

@@ -174,4 +174,4 @@ def _save(trainer: PriorTrainer, out: Path, made: dict[str, Any], half: bool) ->
     prior.made = {**made, "steps": trainer.n_steps, "seconds": round(trainer.stopwatch.seconds, 1)}
     write_whole(out / "prior.safetensors", prior_bytes(prior, half))
     drawn = sample(prior, 24, torch.Generator().manual_seed(0), 25)
-    write_png(out / "samples.png", sheet(drawn, prior.settings.variant))
+    write_png(out / "samples.png", sheet(drawn, prior.settings.variant, prior.settings.nearest))

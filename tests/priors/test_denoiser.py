@@ -130,7 +130,7 @@ def test_time_is_encoded_by_waves_from_1_to_10000():
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_prior_is_read_as_it_was_written(tmp_path, half):
-    settings = PriorSettings(SMALL, "linear", 500, size=8, focal=30.0)
+    settings = PriorSettings(SMALL, "linear", 500, size=8, focal=30.0, nearest=0.7)
     written = Prior(settings, filled(), {"seed": 3})
     file = tmp_path / "prior.safetensors"
     file.write_bytes(prior_bytes(written, half))

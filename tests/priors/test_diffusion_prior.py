@@ -195,6 +195,8 @@ def test_channels_are_inverse_depth_and_color():
     assert_close(patch[:3], torch.full((3, 2, 2), -0.5))
     assert_close(patch[3], torch.tensor([[1.0, 1.0], [0.0, -1.0]]))
     assert_close(depth_of(patch)[1, 0], torch.tensor(0.4))
+    assert_close(inverse_depth(depth * 5, 1.0), inverse)
+    assert_close(depth_of(patch, nearest=1.0)[1, 0], torch.tensor(2.0))
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])

@@ -8,6 +8,7 @@ import torch
 from ball_scene import RADIUS, views_of_ball
 from torch.testing import assert_close
 
+from taichi_nerf.priors.channels import inverse_depth
 from taichi_nerf.priors.patch_cameras import (
     FOCAL,
     HEIGHT,
@@ -20,7 +21,7 @@ from taichi_nerf.priors.patch_cameras import (
     window_pixels,
 )
 from taichi_nerf.priors.patch_sources import axis_cosines, procedural_pictures, scene_pictures
-from taichi_nerf.priors.patches import Augmentation, PatchSet, RgbdPicture
+from taichi_nerf.priors.patches import Augmentation, PatchSet, RgbdPicture, shrunk
 
 PLAIN = Augmentation(False, 0.0, 0.0, 0.0)
 
@@ -34,7 +35,7 @@ def test_a_patch_is_a_window_of_its_picture(generator):
     """At a picture's own focal length, pixel for pixel."""
     color = torch.randint(0, 256, (12, 15, 3), generator=generator).byte()
     inverse = torch.rand(12, 15, generator=generator)
-    patches = PatchSet([picture(color, inverse)], 8, (50.0, 50.0), augmentation=PLAIN)
+    patches = PatchSet([picture(color, inverse)], 8, (50.0, 50.0), augmentation=PLAIN, nearest=1.0)
     both = torch.cat([color.float() / 255, inverse.half().float()[..., None]], -1).movedim(-1, 0)
     windows = both.unfold(1, 8, 1).unfold(2, 8, 1).flatten(1, 2).movedim(0, 1)  # [n, 4, 8, 8]
     for patch in (patches.draw(20, generator) + 1) / 2:
@@ -52,7 +53,7 @@ def test_nothing_is_far_away_and_of_one_color(generator):
     alpha = torch.zeros(8, 8, dtype=torch.uint8)
     alpha[:, 4:] = 255
     patches = PatchSet(
-        [picture(torch.zeros(8, 8, 3).byte(), torch.full((8, 8), 0.5), alpha)], 8, (50.0, 50.0), augmentation=PLAIN
+        [picture(torch.zeros(8, 8, 3).byte(), torch.full((8, 8), 0.5), alpha)], 8, (50.0, 50.0), augmentation=PLAIN, nearest=1.0
     )
     first, second = patches.draw(2, generator)
     assert_close(first[3, :, :4], torch.full((8, 4), -1.0))
@@ -65,14 +66,50 @@ def test_holes_in_depth_are_filled_and_larger_ones_avoided(generator):
     inverse = torch.full((8, 16), 0.4)
     inverse[:, 9:] = -1.0
     inverse[3, 3] = -1.0
-    patches = PatchSet([picture(torch.zeros(8, 16, 3).byte(), inverse)], 8, (50.0, 50.0), "d", PLAIN)
+    patches = PatchSet([picture(torch.zeros(8, 16, 3).byte(), inverse)], 8, (50.0, 50.0), "d", PLAIN, nearest=1.0)
     drawn = (patches.draw(30, generator) + 1) / 2
     assert_close(drawn, torch.full_like(drawn, 0.4), atol=1e-3, rtol=0)
 
 
+def test_depth_is_cut_off_at_the_nearest(generator):
+    inverse = torch.tensor([0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]).expand(8, 8)  # 1 / metres
+    for nearest in (0.2, 1.0):
+        patches = PatchSet([picture(torch.zeros(8, 8, 3).byte(), inverse)], 8, (50.0, 50.0), "d", PLAIN, nearest)
+        expected = inverse_depth(1 / inverse, nearest)
+        assert_close((patches.draw(1, generator)[0, 0] + 1) / 2, expected, atol=1e-3, rtol=0)
+        assert_close(expected[0, -1], torch.tensor(1.0))
+
+
+def test_pictures_finer_than_any_patch_are_shrunk_and_give_the_same_patches(generator):
+    """Colors and depths of what is there, by how much of it there is: over any background that is the mean of the pixels."""
+    color = torch.randint(0, 256, (24, 24, 3), generator=generator).byte()
+    inverse = 0.1 + torch.rand(24, 24, generator=generator)
+    alpha = (255 * (torch.rand(24, 24, generator=generator) < 0.7)).byte()
+    fine = picture(color, inverse, alpha, focal=75.0)
+    coarse = shrunk(fine, 3)
+    assert (coarse.inverse.shape, coarse.focal) == ((8, 8), 25.0)
+    share = alpha.float()[..., None] / 255
+    over_grey = (share * color.float() + (1 - share) * 99).view(8, 3, 8, 3, 3).mean((1, 3))
+    shown = coarse.alpha.float()[..., None] / 255
+    assert_close(shown * coarse.color.float() + (1 - shown) * 99, over_grey, atol=1.0, rtol=0)  # they are whole numbers
+    depth = (share[..., 0] * inverse.half().float()).view(8, 3, 8, 3).mean((1, 3))
+    assert_close(shown[..., 0] * coarse.inverse.float(), depth, atol=5e-3, rtol=0)
+    assert PatchSet([fine], 8, (20.0, 20.0)).pictures[0].focal == 25.0
+    assert PatchSet([fine], 8, (20.0, 50.0)).pictures[0].focal == 75.0
+
+
+def test_what_is_unknown_stays_unknown_in_a_shrunk_picture():
+    inverse = torch.full((6, 6), 0.5)
+    inverse[4, 1] = -1.0
+    coarse = shrunk(picture(torch.zeros(6, 6, 3).byte(), inverse), 3).inverse
+    assert_close(coarse.float(), torch.tensor([[0.5, 0.5], [-1.0, 0.5]]))
+    uneven = shrunk(picture(torch.zeros(7, 6, 3).byte(), torch.full((7, 6), 0.5)), 3)
+    assert uneven.inverse.shape == uneven.alpha.shape == (2, 2)
+
+
 def test_augmented_patches_stay_within_bounds_and_keep_flat_depth_flat(generator):
     color = torch.randint(0, 256, (8, 8, 3), generator=generator).byte()
-    patches = PatchSet([picture(color, torch.full((8, 8), 0.3))], 8, (50.0, 50.0))
+    patches = PatchSet([picture(color, torch.full((8, 8), 0.3))], 8, (50.0, 50.0), nearest=1.0)
     drawn = patches.draw(50, generator)
     assert drawn.abs().max() <= 1
     depth = (drawn[:, 3] + 1) / 2
@@ -95,7 +132,7 @@ def test_depths_of_scenes_become_planar_metres(kind):
     assert len(found) == 2
     middle = found[0].inverse[15, 15].float()  # half a pixel off the axis through the ball's centre
     distance = np.linalg.norm(cameras.centers[0]) - RADIUS
-    assert middle.item() == pytest.approx(0.2 / (3 * distance), rel=2e-3)
+    assert middle.item() == pytest.approx(1 / (3 * distance), rel=2e-3)
     assert found[0].inverse[0, 0] == -1  # unknown
     assert found[0].focal == pytest.approx(1.4 * 32)
 
@@ -131,7 +168,7 @@ def test_procedural_pictures_are_the_same_for_a_seed_and_of_scenes_that_nobody_m
     for a, b in zip(first, second, strict=True):
         assert_close(a.color, b.color)
         assert_close(a.inverse, b.inverse)
-    assert 0.02 < first[0].inverse.max() < 0.2  # one to ten metres
+    assert 0.1 < first[0].inverse.max() < 1  # one to ten metres
 
 
 def test_turns_are_rotations_of_up_to_18_degrees(generator):
@@ -157,6 +194,14 @@ def test_windows_lie_anywhere_in_the_whole_picture_and_half_a_patch_around(gener
     assert_close(first.amax(0), torch.tensor([256 - 23.5, 192 - 23.5]), atol=1.0, rtol=0)
     theirs = torch.stack([random_slopes(lens, generator, "repo")[0] for _ in range(2000)]) * FOCAL + torch.tensor([128, 96])
     assert_close(theirs[:, 1].max(), torch.tensor(192 - 48 + 0.5), atol=1.0, rtol=0)
+
+
+def test_wide_patches_lie_outside_of_the_picture_no_further_than_narrow_ones(generator):
+    """What no camera saw is nobody's to judge."""
+    lens, narrow = PatchLens(24, 24.0), PatchLens(48, FOCAL)
+    assert lens.margin == narrow.margin == pytest.approx(24 / FOCAL)
+    slopes = torch.stack([random_slopes(lens, generator) for _ in range(500)])
+    assert_close(slopes.amax((0, 1))[0], torch.tensor(WIDTH / 2 + narrow.margin - 0.5 / 24), atol=0.02, rtol=0)
 
 
 def test_patches_of_other_sizes_look_at_the_same_angle(generator):

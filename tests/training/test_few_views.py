@@ -194,6 +194,25 @@ def test_patches_teach_depth_and_those_of_images_no_colors(cpu, prior_file, imag
     assert colors_learn or max(color) == 0
 
 
+def test_a_prior_is_shown_inverse_depths_as_it_learned_them(cpu):
+    """Of two priors that differ in what they call near, one sees 2.5 times the other's: all is farther than half a metre."""
+    config, scene = small(steps=60)
+    trainer = Trainer(config, scene, CPU)
+    for _ in range(60):
+        trainer.step()
+    moment, seen = moment_of(trainer), []
+    for nearest in (0.2, 0.5):
+        settings = PriorSettings(DenoiserSettings(8, (1, 2)), size=8, focal=30.0, nearest=nearest)
+        prior = Prior(settings, Denoiser(settings.denoiser))
+        prior.score = lambda x, t: seen.append((x[0, 3] + 1) / 2) or torch.zeros_like(x)
+        term = PriorTerm(PatchPriorSettings(image_share=1.0), prior, scene, [0, 1, 2], 1.0, True, CPU)
+        for _ in range(5):
+            term(moment._replace(generator=torch.Generator().manual_seed(len(seen) % 5)))
+    near, far = torch.stack(seen[:5]), torch.stack(seen[5:])
+    assert near.max() > 0.05
+    assert_close(far, 2.5 * near, atol=2e-3, rtol=1e-5)  # where next to nothing is, depth is anything
+
+
 def test_the_value_of_the_priors_term_is_0_and_patches_come_every_so_many_steps(cpu, prior_file):
     config, scene = small(steps=30)
     trainer = Trainer(config, scene, CPU)
@@ -244,8 +263,9 @@ def test_a_prior_brings_geometric_terms_along(cpu, prior_file):
     assert any("prior" in note for note in notes)
     assert with_prior.geometry.on_patches
     small_ones = with_prior.prior
-    assert (small_ones.noise, small_ones.every, small_ones.depth) == (True, 2, 2e-5)
-    assert (small_ones.tau, small_ones.tau_last, small_ones.tau_until) == (0.2, 0.1, 1.0)
+    assert (small_ones.noise, small_ones.every) == (True, 2)
+    assert (small_ones.depth, small_ones.color, small_ones.image_share) == (4e-5, 1.2e-5, 0.4)
+    assert (small_ones.tau, small_ones.tau_last, small_ones.tau_until) == (0.4, 0.2, 1.0)
     assert patches_of("published.pt", 48) == PatchPriorSettings("published.pt")
     alone = with_few_views(config, scene, False, str(prior_file))[0].geometry
     assert (alone.is_on, alone.on_patches) == (False, False)
