@@ -1,6 +1,6 @@
 """The prior over patches as a term of the loss: a patch is rendered at each step, and the prior's gradient goes into it.
 
-Three of four patches are seen by a training camera that is moved and turned a little, through the prior's narrow lens. The fourth
+Three of four patches are seen by a training camera that is moved and turned a little, through the prior's own lens. The fourth
 is a window of a training image: its colors are the image's, its depth is rendered, and only that is to change.
 """
 
