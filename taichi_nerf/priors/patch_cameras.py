@@ -1,4 +1,4 @@
-"""Cameras that rendered patches are seen by (DiffusioNeRF): those of training, moved and turned a little, through a lens of its own.
+"""Cameras that rendered patches are seen by (DiffusioNeRF): those of training, moved and turned a little, lenses of their own.
 
 The lens of a patch is a window into a picture of 256 × 192 pixels with a focal length of 175: that wide an angle were the patches
 that the published prior learnt from. A patch of other size or focal length is a window into a picture of the same angle.
