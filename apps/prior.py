@@ -2,7 +2,6 @@
 
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +88,8 @@ def train(out: Path, resume: bool, overwrite: bool, arch: str, threads: int | No
 def configuration(options: dict[str, Any]) -> "PriorConfig":
     from taichi_nerf.priors.channels import N_CHANNELS, NEAREST
     from taichi_nerf.priors.denoiser import DenoiserSettings
-    from taichi_nerf.priors.patch_cameras import FOCAL
-    from taichi_nerf.priors.prior import PUBLISHED_SIZE, PriorSettings
+    from taichi_nerf.priors.patch_cameras import PatchLens
+    from taichi_nerf.priors.prior import PriorSettings
     from taichi_nerf.training.prior_run import PatchSettings, PriorConfig
     from taichi_nerf.training.train_prior import PriorTraining
 
@@ -99,12 +98,13 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
     small = options["preset"] == "small"
     channels, size = N_CHANNELS[options["variant"]], options["size"] or (24 if small else 48)
     denoiser = DenoiserSettings(16, (1, 2, 4), channels) if small else DenoiserSettings(channels=channels)
-    angle = options["angle"] or (SMALL_ANGLE if small else 2 * math.degrees(math.atan(PUBLISHED_SIZE / 2 / FOCAL)))
+    angle = options["angle"] or (SMALL_ANGLE if small else None)
+    reach = PatchLens().reach if angle is None else 2 * math.tan(math.radians(angle / 2))
     prior = PriorSettings(
         denoiser,
         options["schedule"],
         size=size,
-        focal=size / 2 / math.tan(math.radians(angle / 2)),
+        focal=size / reach,
         nearest=options["nearest"] or (SMALL_NEAREST if small else NEAREST),
         variant=options["variant"],
     )
@@ -112,9 +112,9 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
     training = PriorTraining(options["steps"], options["time_budget"], options["batch"], rate,
                              late_share=0.5 if small else 0.0, late_until=0.4, seed=options["seed"])  # fmt: skip
     sources = tuple(options["data"] or PatchSettings.sources)
-    patches = PatchSettings(sources, options["metric_scale"], seed=options["seed"])
-    if small:  # whose patches are as wide as pictures, also of longer lenses
-        patches = replace(patches, farthest=2.0)
+    # Small priors' patches are as wide as pictures, also of longer lenses.
+    farthest = 2.0 if small else PatchSettings.farthest
+    patches = PatchSettings(sources, options["metric_scale"], farthest=farthest, seed=options["seed"])
     return PriorConfig(prior, patches, training, options["half"])
 
 

@@ -27,7 +27,7 @@ class PatchLens:
     @property
     def margin(self) -> float:
         """How far a patch may lie outside of the whole picture: by a half of it, and no more than published."""
-        return min(self.reach, 48 / FOCAL) / 2
+        return min(self.reach, PatchLens().reach) / 2
 
 
 class Window(NamedTuple):
