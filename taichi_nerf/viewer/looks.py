@@ -45,12 +45,17 @@ class Part(NamedTuple):
 
 @dataclass
 class Looks:
-    """How one browser sees a model. The range of depths that are colored follows what it last saw as a whole."""
+    """How one browser sees a model.
+
+    Depths are colored over the range of the last whole picture. Of hasty ones the range drifts instead of jumping, so that
+    colors do not flicker while the camera moves; once it rests, the range is that of what is seen, wherever one came from.
+    """
 
     model: Model
     background: float  # the level behind colors
     inverse: bool  # colors are spread over 1 / depth
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float] | None = None  # that colors are spread over
+    seen: tuple[float, float] | None = None  # of the last whole picture
 
     def refusal(self, what: str, crop: Crop | None) -> str | None:
         """Why this model cannot be shown so, if it cannot."""
@@ -77,8 +82,9 @@ class Looks:
             pixels, distance = show(self.model, rays, (last - first, width))
             return Part(pixels, z_depth(distance, along, None))
         picture = self.picture(rays, (width, last - first), what == "normals", crop, hasty)
-        if self.limits is None or (first == 0 and last == camera.sizes[0, 1]):
-            self.limits = limits_of(picture, self.limits)
+        if self.seen is None or (first == 0 and last == camera.sizes[0, 1]):
+            self.seen = limits_of(picture) or self.seen or (1.0, 2.0)
+        self.limits = drifted(self.limits, self.seen) if hasty and self.limits is not None else self.seen
         return Part(self.shown(picture, what), z_depth(picture.depth, along, picture.opacity))
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool, crop: Crop | None, hasty: bool) -> Picture:
@@ -123,16 +129,17 @@ def rays_of_rows(rig: CameraRig, width: int, first: int, last: int) -> Rays:
     return rig.rays(pixels, torch.zeros(len(pixels), dtype=torch.int32, device=device))
 
 
-def limits_of(picture: Picture, before: tuple[float, float] | None) -> tuple[float, float]:
-    """Near and far of what a picture shows; they drift from those before instead of jumping, so that colors do not flicker."""
+def limits_of(picture: Picture) -> tuple[float, float] | None:
+    """Near and far of what a picture shows, if it shows anything."""
     seen = picture.depth[picture.opacity > 0.5].cpu().numpy()
     if not len(seen):
-        return before or (1.0, 2.0)
+        return None
     near, far = np.quantile(seen, [0.01, 0.99]).tolist()
-    if before is not None:
-        near, far = 0.7 * before[0] + 0.3 * near, 0.7 * before[1] + 0.3 * far
-    near = max(near, 1e-3)
-    return near, max(far, 1.01 * near)
+    return max(near, 1e-3), max(far, 1.01 * max(near, 1e-3))
+
+
+def drifted(before: tuple[float, float], now: tuple[float, float]) -> tuple[float, float]:
+    return 0.7 * before[0] + 0.3 * now[0], 0.7 * before[1] + 0.3 * now[1]
 
 
 def z_depth(distance: Tensor, along: Tensor, opacity: Tensor | None) -> NDArray[Any]:  # [h, w] each

@@ -51,6 +51,17 @@ def test_rows_are_rows_of_the_whole(cpu, run, looks, what):
         np.testing.assert_allclose(np.concatenate([part[k] for part in parts]), whole[k], atol=1)
 
 
+def test_at_rest_depth_is_colored_alike_wherever_one_came_from(cpu, run, looks):
+    camera = eye_of_view(run.scene.cameras, 0).camera(24)
+    expected = looks.rows(camera, 0, 24, "depth").pixels
+    looks.limits = looks.seen = (20.0, 30.0)  # of a place far away
+    preview = looks.rows(camera, 0, 24, "depth", hasty=True)
+    assert np.allclose(looks.limits, 0.7 * np.array([20, 30]) + 0.3 * np.array(looks.seen))  # while it moves, it drifts
+    assert np.abs(preview.pixels.astype(float) - expected).mean() > 20
+    parts = [looks.rows(camera, first, first + 8, "depth").pixels for first in (0, 8, 16)]
+    np.testing.assert_allclose(np.concatenate(parts).astype(float), expected, atol=12)  # a preview's range is nearly the same
+
+
 def test_depth_is_along_the_axis_and_far_where_nothing_is(cpu, run, looks):
     camera = eye_of_view(run.scene.cameras, 0).camera(20)
     part, picture = looks.rows(camera, 0, 20), picture_by(run.model, camera, 0)
