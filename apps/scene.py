@@ -79,7 +79,8 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
 def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) -> None:
     """Make a procedural scene with exact colors, depths, normals, masks and poses.
 
-    FAMILY is objects, rooms, category, chairs, cars, heads, dynamic, unbounded or thin.
+    FAMILY is objects, rooms, category, chairs, cars, heads, dynamic, unbounded, thin or facing (rooms whose cameras stand
+    side by side).
 
     \b
     Example:

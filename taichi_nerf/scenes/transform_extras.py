@@ -118,7 +118,8 @@ def lens_notes(views: Views) -> list[str]:
     kinds = ", ".join(MODELS[model] for model in np.unique(cameras.models))
     bent = int(cameras.distortion.any(-1).sum())
     n_lenses = len(np.unique(np.concatenate([cameras.intrinsics, cameras.distortion], -1), axis=0))
-    return [f"lens: {kinds}; {n_lenses} different; distortion kept for {bent} of {len(cameras)} views"]
+    which = "one lens" if n_lenses == 1 else f"{n_lenses} lenses"
+    return [f"{which}: {kinds}; " + (f"distortion kept for {bent} of {len(cameras)} views" if bent else "no distortion")]
 
 
 def unused(data: dict[str, Any], views: Views) -> list[str]:
