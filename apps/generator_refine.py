@@ -21,11 +21,14 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--warp", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight of the warp loss.")
 @click.option("--latent", type=click.FloatRange(min=0), default=0.01, show_default=True, help="λ_reg, of the codes' distance.")
 @click.option("--feature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="λ_feat, within λ_reg.")
-@click.option("--turn", type=click.FloatRange(min=0), default=5.0, show_default=True, help="λ_turn, of turning as far as before.")
+@click.option("--turn", type=click.FloatRange(min=0), default=3.5, show_default=True, help="λ_turn, of turning as far as before.")
+@click.option("--natural", type=click.FloatRange(min=0), default=0.4, show_default=True,
+              help="λ_nat, of looking like the generator's images, all views together.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @arch_option
 def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach: float | None, width: int, scope: str,
-           keep: float, warp: float, latent: float, feature: float, turn: float, seed: int, arch: str) -> None:  # fmt: skip
+           keep: float, warp: float, latent: float, feature: float, turn: float, natural: float, seed: int,
+           arch: str) -> None:  # fmt: skip
     """Train MODEL's refiner: turned codes to codes whose images, warped back, agree with the source.
 
     \b
@@ -43,7 +46,7 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     sizes = folder.load_generator().settings
     settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope, keep=keep)  # type: ignore[arg-type]
     training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature,
-                               turn=turn)  # fmt: skip
+                               turn=turn, natural=natural)  # fmt: skip
     reach = reach or folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     with progress() as report, StopSignals() as stop:
         told = make_refiner(folder, settings, training, device, seed, reach, report, lambda: stop.requested)

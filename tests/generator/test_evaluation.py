@@ -40,8 +40,9 @@ def test_frechet_distance_agrees_with_the_square_root_of_the_product():
 def test_the_ablation_trains_as_the_note_says_and_without_a_loss_that_an_older_note_lacks():
     note = {"steps": 7, "latent": 0.5, "keep": 0.25, "losses": {"warp": 0.1}, "seconds": 3}
     training, settings = trained_with(note)
-    assert (training.steps, training.latent, training.turn, settings.keep) == (7, 0.5, 0.0, 0.25)
-    assert trained_with(note | {"turn": 2.0})[0].turn == 2.0
+    assert (training.steps, training.latent, training.turn, training.natural, settings.keep) == (7, 0.5, 0.0, 0.0, 0.25)
+    training = trained_with(note | {"turn": 2.0, "natural": 0.3})[0]
+    assert (training.turn, training.natural) == (2.0, 0.3)
 
 
 def test_kernel_distance_is_the_unbiased_estimate():

@@ -46,7 +46,7 @@ def model(place):
         ("depth-pose", "--model", out, "--steps", 2, "--batch", 2, "--width", 4, "--subjects", 4, "--smoothness", 0.02,
          "--arch", "cpu"),
         ("refine", "--model", out, "--steps", 2, "--batch", 2, "--subjects", 3, "--pairs", 3, "--width", 16, "--keep", 0.5,
-         "--turn", 2, "--arch", "cpu"),
+         "--turn", 2, "--natural", 0.5, "--arch", "cpu"),
     ]  # fmt: skip
     for stage in stages:
         status, _, err = invoke(*stage)
@@ -63,12 +63,12 @@ def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
     assert list(about) == ["train", "directions", "depth_pose", "refine"]
     assert about["train"]["images"] == 80
     refined = about["refine"]  # weights, from which the ablation trains; what the losses came to stands beside them
-    assert (refined["warp"], refined["latent"], refined["feature"], refined["turn"]) == (1.0, 0.01, 1.0, 2.0)
+    assert [refined[name] for name in ("warp", "latent", "feature", "turn", "natural")] == [1.0, 0.01, 1.0, 2.0, 0.5]
     assert (about["depth_pose"]["smoothness"], refined["keep"]) == (0.02, 0.5)
     assert open_refiner(ModelFolder(model))[0].settings.keep == 0.5
     assert about["directions"]["truncation"] == 0.9
     assert load_directions(model / "directions.npz").truncation == pytest.approx(0.9)
-    assert refined["losses"].keys() == {"warp", "latent", "feature", "turn"}
+    assert refined["losses"].keys() == {"warp", "latent", "feature", "turn", "natural"}
     assert all("machine" in stage for stage in about.values())
 
 

@@ -11,6 +11,7 @@ from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.directions import Directions
 from taichi_nerf.generator.refiner.files import load_refiner, save_refiner
 from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_loss
+from taichi_nerf.generator.refiner.natural import NaturalMean
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, linear_schedule, refine
 from taichi_nerf.generator.refiner.training import Pairs, RefinerTraining, train_refiner
 from taichi_nerf.generator.turns import Turns
@@ -146,7 +147,7 @@ def test_it_learns_to_undo_a_drift_and_keeps_the_turn(cpu):
                          depth.expand(5, 64, 64), depth.expand(5, 64, 64), truth(steps)) for i in range(12)])  # fmt: skip
     masks = masks & ball.synthesis.hit
     pairs = Pairs(codes, ball.synthesis(codes), depth.expand(12, 64, 64), steps, motions, masks)
-    training = RefinerTraining(steps=150, batch=8, learning_rate=3e-3, latent=0.0, turn=0.0)  # these networks know no poses
+    training = RefinerTraining(steps=150, batch=8, learning_rate=3e-3, latent=0.0, turn=0.0, natural=0.0)  # by the warp alone
     refiner, told = train_refiner(turns, model, SMALL, training, pairs)
     assert told["steps"] == 150
     source, plain = codes[:1].expand(5, -1, -1), turns.turned(codes[:1].expand(5, -1, -1), steps)
@@ -199,6 +200,42 @@ def test_with_the_turn_loss_a_refiner_that_is_drawn_to_the_source_keeps_the_turn
         kept[weight] = ((refined - codes)[:, 0, 1].mean() / (plain - codes)[:, 0, 1].mean()).item()
     assert kept[0.0] < 0.4
     assert kept[30.0] > 0.7
+
+
+def test_the_natural_loss_pulls_each_view_by_what_the_running_mean_is_off():
+    mean, deviation = torch.randn(3, 2, 2), torch.rand(3, 2, 2) + 0.5
+    natural, batches = NaturalMean(mean, deviation), torch.randn(4, 5, 3, 2, 2)
+    for features in batches[:-1]:
+        natural.loss(features)
+    last = batches[-1].clone().requires_grad_()
+    loss = natural.loss(last)
+    scale = deviation + 0.1 * deviation.mean()
+    off = batches.mean((0, 1)) - mean  # few batches so far: all of them count alike
+    assert loss.item() == pytest.approx((off / scale).square().mean().item(), rel=1e-5)
+    loss.backward()
+    assert torch.allclose(last.grad, (2 * off / scale**2 / off.numel() / 5).expand(5, -1, -1, -1), atol=1e-6)
+
+
+def test_with_the_natural_loss_sources_that_are_all_alike_in_something_do_not_pass_it_on():
+    """Subjects that are all redder than the generator's: of each by itself nothing tells."""
+    ball, steps = Ball(), torch.linspace(-1, 1, 5)
+    unit = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    turns = Turns(ball, Directions(unit, torch.zeros(4), torch.ones(1), torch.ones(1), torch.ones(1)), reach=1.0)
+    codes = turns.codes(list(range(30)))
+    codes[..., 1] += 0.8 - codes[..., 1].mean()
+    blind = torch.zeros(30, 5, 64, 64, dtype=torch.bool)
+    pairs = Pairs(codes, ball.synthesis(codes), torch.ones(30, 64, 64), steps, truth(0 * steps).expand(30, 5, 3, 4), blind)
+    red, spread = {}, {}
+    for weight in (0.0, 0.5):
+        training = RefinerTraining(steps=150, batch=16, learning_rate=3e-3, warp=0.0, latent=0.1, turn=0.0, natural=weight)
+        model = DepthPose(DepthPoseSettings(width=4, field_of_view=FIELD_OF_VIEW))
+        refiner, told = train_refiner(turns, model, SMALL, training, pairs)
+        refined = refine(refiner, codes, turns.turned(codes, torch.ones(30)), torch.zeros(30, 6), turns.layers)[:, 0, 1]
+        red[weight], spread[weight] = refined.mean().item(), refined.std().item()
+    assert red[0.0] > 0.6
+    assert abs(red[0.5]) < 0.4
+    assert spread[0.5] > 0.5 * spread[0.0]  # subjects still differ
+    assert told["natural"] > 0
 
 
 def test_a_refiner_comes_back_from_its_file(tmp_path):

@@ -40,8 +40,8 @@ def ablate(
 
 
 def trained_with(about: dict[str, Any]) -> tuple[RefinerTraining, RefinerSettings]:
-    """What the note of a refiner tells of its training; one from before L_turn tells nothing of it, and had none."""
-    about = {"turn": 0.0} | about
+    """What the note of a refiner tells of its training; one from before L_turn or L_nat tells nothing of it, and had none."""
+    about = {"turn": 0.0, "natural": 0.0} | about
     training, settings = (
         {name: value for name, value in about.items() if name in kind.__dataclass_fields__}
         for kind in (RefinerTraining, RefinerSettings)

@@ -1,9 +1,10 @@
 """What the refiner minimises (eqs. 3 to 8 of the paper).
 
-    L = L_warp + λ_reg (L_latent + λ_feat L_feat) + λ_turn L_turn
+    L = L_warp + λ_reg (L_latent + λ_feat L_feat) + λ_turn L_turn + λ_nat L_nat
     L_warp   = ‖Warp(G(ŵ⁺), d_w, T_{w→ŵ}) − G(w)‖²       over the pixels whose point both views see
     L_latent = ‖ŵ⁺ − w‖²,   L_feat = ‖F(ŵ⁺) − F(w)‖²      F: features of the generator at one resolution
     L_turn   = ‖ω(G(ŵ), G(ŵ⁺))‖²                         ours: ω is the rotation that the pose network sees between the two
+    L_nat                                                ours: of the views as a set (`natural.py`)
 
 Norms are means, so that weights mean the same for every size. What the warp is compared over is decided before, by frozen
 networks and the unrefined image: a refiner that turned everything out of the picture would otherwise be without error.

@@ -13,6 +13,7 @@ from taichi_nerf.generator.depth_pose.geometry import six_of
 from taichi_nerf.generator.depth_pose.loss import warped
 from taichi_nerf.generator.depth_pose.model import DepthPose
 from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_loss
+from taichi_nerf.generator.refiner.natural import NaturalMean
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
 from taichi_nerf.generator.turns import Turns
 
@@ -33,7 +34,8 @@ class RefinerTraining:
     latent_share: float = 1.0  # of L_latent within λ_reg; 0 leaves it out
     feature: float = 1.0  # λ_feat, within λ_reg
     feature_resolution: int = 16
-    turn: float = 5.0  # λ_turn
+    turn: float = 3.5  # λ_turn
+    natural: float = 0.4  # λ_nat
     clean_share: float = 0.5  # of the samples at t = 0, where the refiner is used; the others at any time
 
 
@@ -98,6 +100,7 @@ def train_refiner(
         torch.manual_seed(seed)
         refiner = Refiner(settings).to(device)
     normalise(refiner, turns, random)
+    natural = NaturalMean.of(turns, feature_resolution(turns, training), random) if training.natural else None
     average = copy.deepcopy(refiner).requires_grad_(False)
     optimiser = torch.optim.AdamW(refiner.parameters(), training.learning_rate, weight_decay=0.0)
     means: dict[str, float] = {}
@@ -107,10 +110,10 @@ def train_refiner(
             break
         for group in optimiser.param_groups:  # a ramp down over the last half
             group["lr"] = training.learning_rate * min(1.0, 2 * (1 - step / training.steps))
-        parts = batch_losses(turns, model, refiner, training, pairs, random)
+        parts = batch_losses(turns, model, refiner, training, pairs, random, natural)
         total = training.warp * parts["warp"]
         total = total + training.latent * (training.latent_share * parts["latent"] + training.feature * parts["feature"])
-        total = total + training.turn * parts["turn"]
+        total = total + training.turn * parts["turn"] + training.natural * parts["natural"]
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(refiner.parameters(), 1.0)
@@ -137,9 +140,14 @@ def normalise(refiner: Refiner, turns: Turns, random: Random) -> None:
         refiner.deviation.copy_((w - w.mean(0)).square().mean().sqrt())
 
 
+def feature_resolution(turns: Turns, training: RefinerTraining) -> int:
+    return min(training.feature_resolution, turns.generator.settings.resolution)
+
+
 def batch_losses(
-    turns: Turns, model: DepthPose, refiner: Refiner, training: RefinerTraining, pairs: Pairs, random: Random
-) -> dict[str, Tensor]:
+    turns: Turns, model: DepthPose, refiner: Refiner, training: RefinerTraining, pairs: Pairs, random: Random,
+    natural: NaturalMean | None,
+) -> dict[str, Tensor]:  # fmt: skip
     """The losses of a batch of pairs."""
     n, device, layers = training.batch, pairs.source_codes.device, turns.layers
     subject = torch.randint(len(pairs.source_codes), (n,), generator=random)
@@ -152,7 +160,7 @@ def batch_losses(
     t = torch.where(torch.rand(n, generator=random) < training.clean_share, 0, t).to(device)
     noise = torch.randn(edited.shape, generator=random).to(device)
     refined = refiner(w, refiner.noised(edited, t, noise), six_of(motion, model.settings.pivot), t)
-    resolution = min(training.feature_resolution, turns.generator.settings.resolution)
+    resolution = feature_resolution(turns, training)
     image, features = turns.generator.synthesis.with_features(refiner.unflat(refined, turned, layers), resolution)
     with torch.no_grad():
         wanted = turns.generator.synthesis.with_features(codes, resolution)[1]
@@ -168,4 +176,5 @@ def batch_losses(
         "latent": (refined - w).square().mean(),
         "feature": (features - wanted).square().mean(),
         "turn": turn,
+        "natural": natural.loss(features[t == 0]) if natural is not None and bool((t == 0).any()) else still,
     }
