@@ -24,6 +24,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunFolder
+from taichi_nerf.training.trainer import Trainer
 from taichi_nerf.trajectories import orbit
 
 
@@ -80,6 +81,20 @@ def test_an_existing_run_is_never_overwritten_unasked(run, scene):
     assert status == 1
     assert err == f"error: {run}: holds a run already; --resume goes on with it, --overwrite replaces it\n"
     assert (run / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_overwriting_waits_until_the_new_run_can_begin(run, scene, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and file.name != ".lock"}
+    command = ("train", scene, "--arch", "cpu", "--steps", 1, *small_run.SETTINGS)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "warm_up", lambda trainer: 1 / 0)
+        for out in (copy, tmp_path / "new"):
+            assert invoke(*command, "--out", out, "--overwrite")[0] == 1
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and file.name != ".lock"} == before
+    assert not (tmp_path / "new").exists()
+    assert invoke(*command, "--out", copy, "--overwrite")[0] == 0
+    assert [row["step"] for row in RunFolder.open(copy).read_metrics()] == [1]
 
 
 def test_a_dry_run_prints_every_setting_and_writes_nothing(scene, tmp_path):

@@ -83,8 +83,8 @@ def train(
         go_on(trainer, folder)
     about = describe_run(config, scene)
     if world.is_main:
+        folder.write_config(about)  # first: here a run that is replaced goes
         folder.truncate_metrics(trainer.n_steps)
-        folder.write_config(about)
     onlooker = onlooker or Onlooker()
     onlooker.begins(trainer)
     stopped = _train(trainer, folder, about, report, stop, onlooker)
