@@ -276,7 +276,7 @@ def test_the_test_path_shows_what_evaluation_saw_and_a_folder_goes_on(run, tmp_p
     assert invoke("render", run, "--arch", "cpu", "--out", out, "--path", "test")[0] == 0
     invoke("evaluate", run, "--arch", "cpu", "--save-images")
     saved = sorted((run / "eval/test").glob("*.png"))
-    for frame, file in zip(sorted(out.iterdir()), saved, strict=True):
+    for frame, file in zip(sorted(out.glob("*.png")), saved, strict=True):
         np.testing.assert_array_equal(imageio.imread(frame), imageio.imread(file))
     (out / "00001.png").unlink()
     before = (out / "00000.png").stat().st_mtime_ns
@@ -284,6 +284,30 @@ def test_the_test_path_shows_what_evaluation_saw_and_a_folder_goes_on(run, tmp_p
     assert (status, "2 of them were there already" in said) == (0, True)
     assert (out / "00000.png").stat().st_mtime_ns == before
     assert (out / "00001.png").exists()
+
+
+def test_a_folder_is_not_continued_with_frames_of_another_render(run, tmp_path):
+    out, copy = tmp_path / "frames", shutil.copytree(run, tmp_path / "run")
+    command = ("render", copy, "--arch", "cpu", "--out", out, "--n-frames", 2, "--width", 16)
+    assert invoke(*command)[0] == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    for option, told in (
+        (("--what", "depth"), "what: color there, depth now"),
+        (("--path", "spiral"), "cameras: "),
+        (("--n-frames", 3), "n_frames: 2 there, 3 now"),
+        (("--height", 8), "size: 16x16 there, 16x8 now"),
+    ):
+        status, _, err = invoke(*command, *option)
+        assert (status, told in err, err.count("\n")) == (1, True, 1), err
+        assert err.endswith("remove them, or choose another --out\n")
+    assert invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 121)[0] == 0
+    status, _, err = invoke(*command)
+    assert (status, f"{out}: holds other frames (step: 120 there, 121 now; " in err) == (1, True), err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    for file in out.glob("*.png"):
+        file.unlink()
+    assert invoke(*command) == (0, f"2 frames: {out}\n", "")
+    assert "2 of them were there already" in invoke(*command)[1]
 
 
 def test_a_path_file_is_followed(run, scene, tmp_path):
