@@ -239,6 +239,8 @@ def test_a_moved_scene_is_told_and_found_where_it_is_now(run, scene, tmp_path):
     (copy / "config.json").write_text(json.dumps(config))
     status, _, err = invoke("evaluate", copy, "--arch", "cpu")
     assert (status, f"{tmp_path / 'gone'} is not there any more" in err) == (1, True)
+    status, _, err = invoke("evaluate", run, "--arch", "cpu", "--scene", tmp_path / "typo")
+    assert (status, err) == (1, f"error: --scene {tmp_path / 'typo'}: no such file or folder\n")
     shutil.copytree(scene, moved)
     status, _, err = invoke("evaluate", copy, "--arch", "cpu", "--scene", moved, "--views", "10")
     assert (status, "warning" in err) == (0, False), err

@@ -187,6 +187,8 @@ def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run
     folder = RunFolder.open(path)
     config = read_settings(folder)
     if scene is not None:
+        if not scene.exists():
+            raise RunError(f"--scene {scene}", "no such file or folder")
         config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))
     found, warnings = scene_of_run(folder, config)
     if not folder.checkpoint.exists():
