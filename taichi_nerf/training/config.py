@@ -4,8 +4,8 @@
 setting of another method is no setting at all.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from taichi_nerf.fields.density_field import DensitySettings
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
@@ -104,9 +104,25 @@ class Config:
     prior: PatchPriorSettings = PatchPriorSettings()
 
     @property
-    def without_effect(self) -> tuple[str, ...]:
-        """Sections that the other settings make idle."""
-        return ()
+    def without_effect(self) -> dict[str, str]:
+        """Sections and settings that the other settings make idle, each with what makes it so."""
+        idle: dict[str, str] = {}
+        poses, geometry = self.poses, self.geometry
+        if not poses.refine:
+            idle["poses.sharp_from"] = "without poses.refine=true"
+        if not (poses.refine or poses.intrinsics):
+            idle |= dict.fromkeys(_all_but("poses", poses, "refine", "intrinsics"), "without poses.refine=true")
+        if not geometry.is_on:
+            terms = ("opacity", "frustum", "distortion", "density_decay")
+            idle |= dict.fromkeys(_all_but("geometry", geometry, *terms), "without geometric terms (--geometry)")
+        if not self.prior.file:
+            idle |= dict.fromkeys(_all_but("prior", self.prior, "file"), "without a prior (--prior)")
+        return idle
+
+
+def _all_but(section: str, settings: Any, *switches: str) -> list[str]:
+    """The keys of a section's settings, without those that turn it on."""
+    return [f"{section}.{field.name}" for field in fields(settings) if field.name not in switches]
 
 
 @dataclass(frozen=True)
@@ -225,6 +241,10 @@ class NgpConfig(Config):
     backend: BackendSettings = BackendSettings()
 
     @property
-    def without_effect(self) -> tuple[str, ...]:
-        """Sections that the chosen sampler does not look at."""
-        return ("occupancy", "grid") if self.sampler.kind == "proposal" else ("proposal", "density")
+    def without_effect(self) -> dict[str, str]:
+        """Besides: sections that the chosen sampler does not look at, and embeddings that there are none of."""
+        others = ("occupancy", "grid") if self.sampler.kind == "proposal" else ("proposal", "density")
+        idle = super().without_effect | dict.fromkeys(others, "with the chosen sampler (sampler.kind)")
+        if not self.appearance.enabled:
+            idle |= dict.fromkeys(_all_but("appearance", self.appearance, "enabled"), "without appearance.enabled=true")
+        return idle
