@@ -36,7 +36,7 @@ def pixelnerf() -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; only the budget may change.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out, once the new one can begin.")
 @click.option("--dry-run", is_flag=True, help="Print every setting, and train nothing.")
 def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, start: str | None, **options: Any) -> None:
     """Train a prior over the set OBJECTS: SRN, DVR or NMR, DTU, or one of `taichi-nerf pixelnerf objects`.

@@ -25,7 +25,8 @@ def render(
     run: Path, scene: Path | None, arch: str, out: Path, path: str | None, n_frames: int | None, fps: float | None,
     width: int | None, height: int | None, what: list[str],
 ) -> None:  # fmt: skip
-    """Render RUN along a camera path. A folder keeps its frames: what is there already is not rendered again.
+    """Render RUN along a camera path. A folder keeps its frames: what is there already is not rendered again,
+    and one with frames of another path, step or --what is refused.
 
     \b
     Examples:
@@ -36,7 +37,7 @@ def render(
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.video import open_frames
     from taichi_nerf.training.distributed import world
-    from taichi_nerf.training.render_path import cameras_of_path, frames
+    from taichi_nerf.training.render_path import about_frames, cameras_of_path, frames
 
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
@@ -45,7 +46,8 @@ def render(
         loaded = open_run(run, scene, arch, quiet=not ranks.is_main)
         path = path or ("spiral" if loaded.scene.bounds.forward_facing else "orbit")
         cameras, usual_fps = cameras_of_path(loaded.scene, path, n_frames, width, height)
-        with progress() as report, open_frames(out, fps or usual_fps) as target:
+        about = about_frames(loaded, cameras, what)
+        with progress() as report, open_frames(out, fps or usual_fps, about) as target:
             missing = set(target.missing(len(cameras)))
             mine = [number for number in ranks.share(len(cameras)) if number in missing]
             for done, (number, picture) in enumerate(frames(loaded, cameras, mine, what), 1):

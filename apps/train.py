@@ -29,7 +29,7 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; of all settings only the budget may change.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out, once the new one can begin.")
 @click.option("--dry-run", is_flag=True, help="Print every setting and why, and train nothing.")
 @scene_options
 @click.option("--view", "watches", is_flag=True, help="Show the training in a browser while it runs.")

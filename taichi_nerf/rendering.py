@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field
+from taichi_nerf.fields.ranges import SHARE, check_ranges
 from taichi_nerf.ops import compositing, ray_marching
 from taichi_nerf.rays import Rays, RenderedRays, Samples
 
@@ -27,6 +28,9 @@ class Culling:
     early_stop: float = 1e-3  # share of the light that still reaches them
     least_weight: float = 1e-3  # in the picture
     chance: float = 0.1  # that training looks at one of less weight all the same
+
+    def __post_init__(self) -> None:
+        check_ranges(self, early_stop=SHARE, least_weight=SHARE, chance=SHARE)
 
 
 class RenderedBatch(NamedTuple):

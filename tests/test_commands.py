@@ -13,6 +13,7 @@ from small_run import make
 
 from taichi_nerf.apps.command import Command, describe
 from taichi_nerf.apps.main import main
+from taichi_nerf.apps.progress import Rate
 
 
 def invoke(*arguments):
@@ -130,6 +131,17 @@ def test_ctrl_c_that_other_code_swallows_ends_the_command_at_its_next_report():
     os.kill(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
+
+
+def test_progress_tells_how_fast_things_are_counted():
+    rate = Rate()
+    assert rate.told("frame 1 of 9", 10.0) == "frame 1 of 9"  # which waited for compiling
+    assert rate.told("frame 3 of 9", 11.0) == "frame 3 of 9, 2.0 frames/s"
+    assert rate.told("frame 4 of 9", 16.0) == "frame 4 of 9, 2.0 s/frame"
+    assert rate.told("test view 2 of 3", 17.0) == "test view 2 of 3"
+    assert rate.told("test view 3 of 3", 17.5) == "test view 3 of 3, 2.0 views/s"
+    assert rate.told("test view 1 of 3", 18.0) == "test view 1 of 3"  # anew
+    assert rate.told("compiling", 19.0) == "compiling"
 
 
 def test_benchmark_quality_tells_how_good_test_views_are_after_each_budget(tmp_path):

@@ -24,6 +24,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunFolder
+from taichi_nerf.training.trainer import Trainer
 from taichi_nerf.trajectories import orbit
 
 
@@ -82,6 +83,20 @@ def test_an_existing_run_is_never_overwritten_unasked(run, scene):
     assert (run / "checkpoint.safetensors").read_bytes() == before
 
 
+def test_overwriting_waits_until_the_new_run_can_begin(run, scene, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and file.name != ".lock"}
+    command = ("train", scene, "--arch", "cpu", "--steps", 1, *small_run.SETTINGS)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "warm_up", lambda trainer: 1 / 0)
+        for out in (copy, tmp_path / "new"):
+            assert invoke(*command, "--out", out, "--overwrite")[0] == 1
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and file.name != ".lock"} == before
+    assert not (tmp_path / "new").exists()
+    assert invoke(*command, "--out", copy, "--overwrite")[0] == 0
+    assert [row["step"] for row in RunFolder.open(copy).read_metrics()] == [1]
+
+
 def test_a_dry_run_prints_every_setting_and_writes_nothing(scene, tmp_path):
     status, out, _ = invoke("train", scene, "--out", tmp_path / "run", "--dry-run", "--set", "field.n_levels=7")
     assert status == 0
@@ -99,6 +114,8 @@ def test_a_dry_run_prints_every_setting_and_writes_nothing(scene, tmp_path):
         (("--method", "npg"), 2, "'npg' is not"),
         (("--preset", "slow"), 1, "--preset slow: method ngp has no such preset. There are ngp: fast, default, quality"),
         (("--steps", "0"), 2, "--steps"),
+        (("--set", "batch.n_samples=-5"), 1, "error: batch: n_samples: expected at least 1, got -5\n"),
+        (("--set", "field.n_levels=-3", "--dry-run"), 1, "error: field: n_levels: expected at least 1, got -3\n"),
         (("--n-views", "4", "--views", "1,2"), 1, "not both"),
     ],
 )
@@ -224,6 +241,8 @@ def test_a_moved_scene_is_told_and_found_where_it_is_now(run, scene, tmp_path):
     (copy / "config.json").write_text(json.dumps(config))
     status, _, err = invoke("evaluate", copy, "--arch", "cpu")
     assert (status, f"{tmp_path / 'gone'} is not there any more" in err) == (1, True)
+    status, _, err = invoke("evaluate", run, "--arch", "cpu", "--scene", tmp_path / "typo")
+    assert (status, err) == (1, f"error: --scene {tmp_path / 'typo'}: no such file or folder\n")
     shutil.copytree(scene, moved)
     status, _, err = invoke("evaluate", copy, "--arch", "cpu", "--scene", moved, "--views", "10")
     assert (status, "warning" in err) == (0, False), err
@@ -261,7 +280,7 @@ def test_the_test_path_shows_what_evaluation_saw_and_a_folder_goes_on(run, tmp_p
     assert invoke("render", run, "--arch", "cpu", "--out", out, "--path", "test")[0] == 0
     invoke("evaluate", run, "--arch", "cpu", "--save-images")
     saved = sorted((run / "eval/test").glob("*.png"))
-    for frame, file in zip(sorted(out.iterdir()), saved, strict=True):
+    for frame, file in zip(sorted(out.glob("*.png")), saved, strict=True):
         np.testing.assert_array_equal(imageio.imread(frame), imageio.imread(file))
     (out / "00001.png").unlink()
     before = (out / "00000.png").stat().st_mtime_ns
@@ -269,6 +288,30 @@ def test_the_test_path_shows_what_evaluation_saw_and_a_folder_goes_on(run, tmp_p
     assert (status, "2 of them were there already" in said) == (0, True)
     assert (out / "00000.png").stat().st_mtime_ns == before
     assert (out / "00001.png").exists()
+
+
+def test_a_folder_is_not_continued_with_frames_of_another_render(run, tmp_path):
+    out, copy = tmp_path / "frames", shutil.copytree(run, tmp_path / "run")
+    command = ("render", copy, "--arch", "cpu", "--out", out, "--n-frames", 2, "--width", 16)
+    assert invoke(*command)[0] == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    for option, told in (
+        (("--what", "depth"), "what: color there, depth now"),
+        (("--path", "spiral"), "cameras: "),
+        (("--n-frames", 3), "n_frames: 2 there, 3 now"),
+        (("--height", 8), "size: 16x16 there, 16x8 now"),
+    ):
+        status, _, err = invoke(*command, *option)
+        assert (status, told in err, err.count("\n")) == (1, True, 1), err
+        assert err.endswith("remove them, or choose another --out\n")
+    assert invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 121)[0] == 0
+    status, _, err = invoke(*command)
+    assert (status, f"{out}: holds other frames (step: 120 there, 121 now; " in err) == (1, True), err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    for file in out.glob("*.png"):
+        file.unlink()
+    assert invoke(*command) == (0, f"2 frames: {out}\n", "")
+    assert "2 of them were there already" in invoke(*command)[1]
 
 
 def test_a_path_file_is_followed(run, scene, tmp_path):

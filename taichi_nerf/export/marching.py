@@ -75,7 +75,7 @@ def march(density: Density, grid: Grid, threshold: float, box: Tensor, chunk: in
             densities.append(values)
             faces.append(triangles + n_corners)
             n_corners += len(found)
-        report(last / (grid.padded[0] - 1), "surface")
+        report(last / (grid.padded[0] - 1), f"surface, layer {last} of {grid.padded[0] - 1}")
     unique, chosen, number = np.unique(np.concatenate(keys), return_index=True, return_inverse=True)
     triangles = number.reshape(-1)[np.concatenate(faces)]
     a, b, c = triangles.T

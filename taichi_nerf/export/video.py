@@ -1,16 +1,18 @@
 """Frames to one place: an .mp4, a looping .gif, or a folder of numbered PNGs that can be continued.
 
-    with open_frames("orbit.mp4", fps=30) as frames:
+    with open_frames("orbit.mp4", fps=30, about={"what": "color"}) as frames:
         for i in frames.missing(n_frames):
             frames.add(render(i), i)
 
 A video lies under a hidden name until it is complete: whatever ends the block early leaves neither half a video nor that name.
-Every PNG is whole or not there, so a folder keeps what was rendered, and `missing` tells what is left.
+Every PNG is whole or not there, so a folder keeps what was rendered, and `missing` tells what is left. What the frames are of,
+`about`, lies beside them in frames.json: a folder is never continued with frames of something else.
 """
 
+import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from numpy.typing import NDArray
 
 from taichi_nerf.export.colors import pad_to_even
 from taichi_nerf.export.encoder import Encoder
-from taichi_nerf.export.files import ExportError, os_errors_named, whole_file, write_png
+from taichi_nerf.export.files import ExportError, os_errors_named, whole_file, write_png, write_whole
 
 Array = NDArray[Any]
+ABOUT = "frames.json"  # beside the frames of a folder
+MEND = "remove them, or choose another --out"
 FASTEST_GIF = 50.0  # frames a second: viewers slow down delays of less than two hundredths
 # Colors by BT.709 and marked so, or players guess; 4:2:0, which all of them show; playable while it loads.
 BT709 = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
@@ -58,14 +62,17 @@ class Frames(ABC):
 
 
 @contextmanager
-def open_frames(path: Path | str, fps: float = 30.0) -> Iterator[Frames]:
-    """By the name's ending: .mp4 (H.264 that plays everywhere), .gif, or none, for a folder of PNGs."""
+def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | None = None) -> Iterator[Frames]:
+    """By the name's ending: .mp4 (H.264 that plays everywhere), .gif, or none, for a folder of PNGs.
+
+    `about`: what the frames are of, in values of JSON; a folder whose frames are of something else is refused.
+    """
     path = Path(path)
     if not 0 < fps <= 1000:
         raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
     suffix = path.suffix.lower()
     if path.is_dir() or not suffix:
-        yield FrameFolder(path)
+        yield FrameFolder(path, about)
     elif suffix == ".mp4":
         with whole_file(path) as unfinished, _stream(path, fps, [*H264, f"file:{unfinished}"], pad_to_even) as stream:
             yield stream
@@ -83,8 +90,9 @@ def open_frames(path: Path | str, fps: float = 30.0) -> Iterator[Frames]:
 class FrameFolder(Frames):
     """Files 00000.png, 00001.png, … What is there already counts as added."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, about: Mapping[str, Any] | None = None):
         super().__init__(path)
+        self._about = about
         if path.exists() and not path.is_dir():
             raise ExportError(path, "is a file, and a folder was to be written")
         there = sorted(path.glob("[0-9]" * 5 + ".png"))
@@ -93,6 +101,7 @@ class FrameFolder(Frames):
                 self._size = imageio.improps(there[0], plugin="pillow").shape[:2]
             except Exception:  # Pillow has errors of its own for broken files
                 raise ExportError(there[0], "is no readable PNG; remove it to have it rendered again") from None
+            self._refuse_others()
 
     def missing(self, n: int) -> list[int]:
         return [i for i in range(n) if not self._file(i).is_file()]
@@ -103,7 +112,25 @@ class FrameFolder(Frames):
     def _add(self, picture: Array, number: int | None) -> None:
         if number is None:
             number = next(i for i in range(10**6) if not self._file(i).is_file())
+        if self._about is not None:  # before the first frame: other processes may be looking
+            write_whole(self.path / ABOUT, json.dumps(self._about, indent=2).encode() + b"\n")
+            self._about = None
         write_png(self._file(number), picture)
+
+    def _refuse_others(self) -> None:
+        """Frames of something else than `about` are no part of what is to be written."""
+        if self._about is None:
+            return
+        try:
+            told = json.loads((self.path / ABOUT).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            told = None
+        if not isinstance(told, dict):
+            raise ExportError(self.path, f"no {ABOUT} tells what its frames are of; {MEND}")
+        wanted = json.loads(json.dumps(self._about))
+        differ = [f"{key}: {told.get(key)} there, {value} now" for key, value in wanted.items() if told.get(key) != value]
+        if differ:
+            raise ExportError(self.path, f"holds other frames ({'; '.join(differ)}); {MEND}")
 
 
 class Stream(Frames):

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf.fields.hash_grid_field import TruncatedExp
+from taichi_nerf.fields.hash_grid_field import FINEST, LOG2_TABLE_SIZES, TruncatedExp
 from taichi_nerf.fields.mlp import Mlp, Precision
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid
 
@@ -24,6 +25,12 @@ class DensitySettings:
     max_resolution: int = 64
     n_hidden: int = 0  # of a network; 0: none, features are added up
     precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, n_levels=AT_LEAST_ONE, n_features=AT_LEAST_ONE, log2_table_size=LOG2_TABLE_SIZES, base_resolution=AT_LEAST_ONE,
+            max_resolution=(self.base_resolution, FINEST), n_hidden=AT_LEAST_ZERO,
+        )  # fmt: skip
 
 
 class DensityField(nn.Module):

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.mlp import Mlp, MlpSettings, Precision
 from taichi_nerf.fields.mlp_choice import chosen
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid, spherical_harmonics
 
 LARGEST_LOG_DENSITY = 12.0
+LOG2_TABLE_SIZES, FINEST = (3, 30), 2**20  # what `ops.hash_grid` takes
 OF_NO_IMAGE = -1  # in the place of an image's number
 
 
@@ -39,6 +41,13 @@ class HashGridSettings:
     n_appearance: int = 0  # numbers of an image's embedding; 0: none
     precision: Precision = "float32"
     mlp: MlpSettings = MlpSettings()
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, n_levels=AT_LEAST_ONE, n_features=AT_LEAST_ONE, log2_table_size=LOG2_TABLE_SIZES, base_resolution=AT_LEAST_ONE,
+            max_resolution=(self.base_resolution, FINEST), n_hidden=AT_LEAST_ONE, n_geometry=AT_LEAST_ONE,
+            n_color_layers=AT_LEAST_ZERO, harmonics=(0, spherical_harmonics.HIGHEST_DEGREE), n_appearance=AT_LEAST_ZERO,
+        )  # fmt: skip
 
 
 class HashGridField(Field):

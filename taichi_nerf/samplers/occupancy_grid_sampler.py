@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
 from taichi_nerf.fields.space import Contraction
 from taichi_nerf.ops import occupancy_grid, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
@@ -33,6 +34,15 @@ class OccupancySettings:
     max_samples_per_ray: int = 1024
     most_thickness: float = 10.0  # of what lies on a ray for certain, before it ends
     rise: float = 1.5  # by which the least density of a cell grows at most, from visit to visit
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, resolution=(32, 1280), n_cascades=(1, 16), step_size=POSITIVE, cone_angle=SHARE_BELOW_ONE,
+            max_step=(self.step_size, 1e10), least_alpha=SHARE_BELOW_ONE, decay=SHARE, max_samples_per_ray=(1, 2**24),
+            most_thickness=POSITIVE, rise=AT_LEAST_ONE,
+        )  # fmt: skip
+        if self.resolution % 32:
+            raise ValueError(f"resolution: expected a multiple of 32, got {self.resolution}")
 
 
 class OccupancyGridSampler(nn.Module):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf.fields.ranges import AT_LEAST_ZERO, SHARE, check_ranges
 from taichi_nerf.ops import importance_sampling
 from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.samplers.hierarchical_sampler import endless_last, from_edges
@@ -35,6 +36,7 @@ class ProposalSettings:
     def __post_init__(self) -> None:
         if not self.n_proposed or min(*self.n_proposed, self.n_samples) < 1:
             raise ValueError("expected at least one network in n_proposed, and at least one sample of each")
+        check_ranges(self, anneal=SHARE, padding=AT_LEAST_ZERO, even_until=AT_LEAST_ZERO, loss=AT_LEAST_ZERO)
 
 
 # Densities [n_samples] of the samples of some rays.

@@ -10,6 +10,7 @@ from taichi_nerf.scenes.source import Source
 
 HELD_OUT = 8  # LLFF's rule: views 0, 8, 16, … are the test
 Protocol = Literal["spread", "even", "dtu"]
+DTU_SIZES = (49, 64)  # pictures of a scan; those from 49 on are of its larger scans and not used
 # Of DTU's 49 views those that pixelNeRF and RegNeRF train on, by their number; those that are too dark or too bright to test on.
 DTU_TRAIN = (25, 22, 28, 40, 44, 48, 0, 8, 13)
 DTU_UNUSED = (3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 36, 37, 38, 39)
@@ -21,12 +22,13 @@ def choose_splits(
     """The splits, whose rule they follow, and notes. `views` or `n_views` restrict training; tests never grow by it.
 
     `protocol` chooses the n views: `spread`: far apart; `even`: evenly among their numbers, first and last included, as few-view
-    papers do on LLFF's scenes; `dtu`: pixelNeRF's, with its 25 test views.
+    papers do on LLFF's scenes; `dtu`: pixelNeRF's, with its 25 test views, of a scan that has no test views of its own.
     """
     n = len(source.names)
     notes: list[str] = []
     splits = {name: np.asarray(index, np.int64) for name, index in source.splits.items()}
-    if splits.get("test", np.zeros(0)).size and splits.get("train", np.zeros(0)).size:
+    own = bool(splits.get("test", np.zeros(0)).size and splits.get("train", np.zeros(0)).size)
+    if own:
         rule = "the scene's own"
     else:
         held_out = np.arange(0, n, HELD_OUT) if n > 1 else np.zeros(0, np.int64)
@@ -34,9 +36,8 @@ def choose_splits(
         rule = f"every {HELD_OUT}th view held out"
     if views is not None and n_views is not None:
         raise SceneError(source.folder, "give the number of views or the list of them, not both", "views")
+    _check_protocol(source, protocol, n_views, own)
     if protocol == "dtu":
-        if n < 49 or n_views not in (3, 6, 9):
-            raise SceneError(source.folder, f"dtu is for 3, 6 or 9 of 49 views; there are {n}", "protocol")
         test = np.setdiff1d(np.arange(49), DTU_TRAIN + DTU_UNUSED)
         splits, rule = {"train": np.array(DTU_TRAIN[:n_views], np.int64), "test": test}, "pixelNeRF's for DTU"
         notes.append(f"training on {n_views} views: {', '.join(map(str, splits['train']))}")
@@ -60,6 +61,20 @@ def choose_splits(
         if len(moved):
             notes.append(f"{len(moved)} of the views trained on left the test split")
     return splits, rule, notes
+
+
+def _check_protocol(source: Source, protocol: Protocol, n_views: int | None, own: bool) -> None:
+    """A protocol tells which n views are taken: there have to be an n, and views that it is for."""
+    if protocol == "even" and n_views is None:
+        raise SceneError(source.folder, "even tells which views --n-views takes; give --n-views", "protocol")
+    if protocol != "dtu":
+        return
+    if len(source.names) not in DTU_SIZES:
+        raise SceneError(source.folder, f"dtu is for scans of 49 or 64 views; there are {len(source.names)}", "protocol")
+    if own:
+        raise SceneError(source.folder, "dtu has test views of its own, and so has this scene; choose spread or even", "protocol")
+    if n_views not in (3, 6, 9):
+        raise SceneError(source.folder, "dtu tells which views --n-views takes; give --n-views 3, 6 or 9", "protocol")
 
 
 def spread(source: Source, among: Array, k: int) -> Array:

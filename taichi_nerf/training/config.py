@@ -4,11 +4,20 @@
 setting of another method is no setting at all.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from taichi_nerf.fields.density_field import DensitySettings
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
+from taichi_nerf.fields.ranges import (
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_ONE,
+    SOME_SHARE,
+    check_ranges,
+)
 from taichi_nerf.losses import Photometric
 from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
@@ -49,6 +58,9 @@ class RunSettings:
     background: Background = "white"  # what pictures with alpha are evaluated and rendered on
     save_every: float = 30.0  # seconds between checkpoints
 
+    def __post_init__(self) -> None:
+        check_ranges(self, steps=AT_LEAST_ONE, time_budget=POSITIVE, save_every=AT_LEAST_ZERO)
+
 
 @dataclass(frozen=True)
 class PixelSettings:
@@ -64,8 +76,7 @@ class PixelSettings:
     def __post_init__(self) -> None:
         if self.importance and (self.one_view or self.crop_steps):
             raise ValueError("importance draws from whole pictures, all of them: not with one_view or crop_steps")
-        if not 0 < self.crop_share <= 1:
-            raise ValueError(f"crop_share: expected more than 0 and at most 1, got {self.crop_share:g}")
+        check_ranges(self, importance=SHARE, crop_steps=AT_LEAST_ZERO, crop_share=SOME_SHARE)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,9 @@ class PoseSettings:
     from_step: int = 0
     until: float = 0.75  # share of the training after which cameras stay where they are
     sharp_from: float = 0.3  # share of the training after which a hash grid has all its levels; the coarsest come first
+
+    def __post_init__(self) -> None:
+        check_ranges(self, learning_rate=AT_LEAST_ZERO, from_step=AT_LEAST_ZERO, until=SOME_SHARE, sharp_from=SHARE)
 
 
 @dataclass(frozen=True)
@@ -90,9 +104,25 @@ class Config:
     prior: PatchPriorSettings = PatchPriorSettings()
 
     @property
-    def without_effect(self) -> tuple[str, ...]:
-        """Sections that the other settings make idle."""
-        return ()
+    def without_effect(self) -> dict[str, str]:
+        """Sections and settings that the other settings make idle, each with what makes it so."""
+        idle: dict[str, str] = {}
+        poses, geometry = self.poses, self.geometry
+        if not poses.refine:
+            idle["poses.sharp_from"] = "without poses.refine=true"
+        if not (poses.refine or poses.intrinsics):
+            idle |= dict.fromkeys(_all_but("poses", poses, "refine", "intrinsics"), "without poses.refine=true")
+        if not geometry.is_on:
+            terms = ("opacity", "frustum", "distortion", "density_decay")
+            idle |= dict.fromkeys(_all_but("geometry", geometry, *terms), "without geometric terms (--geometry)")
+        if not self.prior.file:
+            idle |= dict.fromkeys(_all_but("prior", self.prior, "file"), "without a prior (--prior)")
+        return idle
+
+
+def _all_but(section: str, settings: Any, *switches: str) -> list[str]:
+    """The keys of a section's settings, without those that turn it on."""
+    return [f"{section}.{field.name}" for field in fields(settings) if field.name not in switches]
 
 
 @dataclass(frozen=True)
@@ -100,6 +130,10 @@ class BatchSettings(PixelSettings):
     n_samples: int = 2**16  # that rays of a step are marched through; the number of rays follows
     n_rays_most: int = 2**15
     n_samples_per_ray: int = 64  # beyond which steps are stretched, while the grid knows little
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, n_samples=AT_LEAST_ONE, n_rays_most=AT_LEAST_ONE, n_samples_per_ray=AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)
@@ -113,6 +147,12 @@ class OptimiserSettings:
     mlp_decay: float = 0.0  # L2 on the networks
     table_decay: float = 0.0  # L2 on the rows of the hash table that a step touches
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, learning_rate=AT_LEAST_ZERO, network_rate=AT_LEAST_ZERO, decay_from=SHARE_BELOW_ONE, final_share=SOME_SHARE,
+            beta2=SHARE_BELOW_ONE, epsilon=AT_LEAST_ZERO, mlp_decay=AT_LEAST_ZERO, table_decay=AT_LEAST_ZERO,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class LossSettings:
@@ -122,6 +162,9 @@ class LossSettings:
     spread_from: float = 0.1  # share of the training over which it grows: at once, it can make fog at the cameras final
     depth: float = 0.0  # where the scene has depth
 
+    def __post_init__(self) -> None:
+        check_ranges(self, opacity_entropy=AT_LEAST_ZERO, spread=AT_LEAST_ZERO, spread_from=SHARE, depth=AT_LEAST_ZERO)
+
 
 @dataclass(frozen=True)
 class GridSettings:
@@ -130,6 +173,9 @@ class GridSettings:
     every: int = 16  # steps
     full_until: int = 256  # steps in which all cells are looked at
     share: float = 0.25  # of the cells, later
+
+    def __post_init__(self) -> None:
+        check_ranges(self, every=AT_LEAST_ONE, full_until=AT_LEAST_ZERO, share=SOME_SHARE)
 
 
 @dataclass(frozen=True)
@@ -141,8 +187,7 @@ class AppearanceSettings:
     dropout: float = 0.5  # share of the rays of a step that are seen as of no image in particular, as new views are
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout: expected 0 to 1, got {self.dropout:g}")
+        check_ranges(self, n_numbers=AT_LEAST_ONE, dropout=SHARE)
 
 
 @dataclass(frozen=True)
@@ -170,6 +215,13 @@ class NgpProposalSettings(ProposalSettings):
     least_opacity: float = 0.0  # that proposals have to see on a ray, for the field to look there at all
     chance: float = 0.1  # that it does all the same, in training
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(
+            self, n_shown=AT_LEAST_ONE, learning_rate=AT_LEAST_ZERO, network_share=AT_LEAST_ZERO, learn_every=AT_LEAST_ONE,
+            least_opacity=SHARE, chance=SHARE,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class NgpConfig(Config):
@@ -189,6 +241,10 @@ class NgpConfig(Config):
     backend: BackendSettings = BackendSettings()
 
     @property
-    def without_effect(self) -> tuple[str, ...]:
-        """Sections that the chosen sampler does not look at."""
-        return ("occupancy", "grid") if self.sampler.kind == "proposal" else ("proposal", "density")
+    def without_effect(self) -> dict[str, str]:
+        """Besides: sections that the chosen sampler does not look at, and embeddings that there are none of."""
+        others = ("occupancy", "grid") if self.sampler.kind == "proposal" else ("proposal", "density")
+        idle = super().without_effect | dict.fromkeys(others, "with the chosen sampler (sampler.kind)")
+        if not self.appearance.enabled:
+            idle |= dict.fromkeys(_all_but("appearance", self.appearance, "enabled"), "without appearance.enabled=true")
+        return idle

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, check_ranges
+
 Compat = Literal["paper", "repo"]
 PUBLISHED_RAYS = 1024  # of a step: published weights are of sums over so many
 
@@ -22,6 +24,11 @@ class GeometrySettings:
     opacity_from: float = 0.3  # as the distortion; published: all of it from the start (0, 0)
     opacity_full: float = 0.8
     on_patches: bool = False  # frustum and distortion of the prior's patches, too
+
+    def __post_init__(self) -> None:
+        weights = dict.fromkeys(("opacity", "frustum", "frustum_later", "distortion", "density_decay"), AT_LEAST_ZERO)
+        times = ("frustum_until", "distortion_from", "distortion_full", "opacity_from", "opacity_full")
+        check_ranges(self, **weights, **dict.fromkeys(times, SHARE))
 
     @property
     def is_on(self) -> bool:
@@ -45,8 +52,5 @@ class PatchPriorSettings:
     compat: Compat = "paper"
 
     def __post_init__(self) -> None:
-        for name in ("image_share", "tau", "tau_last"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name):g}")
-        if self.every < 1:
-            raise ValueError(f"every: expected 1 or more steps, got {self.every}")
+        shares = dict.fromkeys(("image_share", "tau", "tau_until", "tau_last"), SHARE)
+        check_ranges(self, weight=AT_LEAST_ZERO, every=AT_LEAST_ONE, depth=AT_LEAST_ZERO, color=AT_LEAST_ZERO, **shares)

@@ -66,9 +66,10 @@ def changed(config: Config, settings: Sequence[str]) -> Config:
     if isinstance(config, NgpConfig) and _turns_to_proposals(config, found):
         found = apply_settings(presets.under_proposals(config), settings)  # what suits them comes first, as a preset does
     for setting in settings:
-        section = setting.strip().partition(".")[0]
-        if section in found.without_effect:
-            raise SettingsError(f"{setting}: has no effect with the chosen sampler (sampler.kind)")
+        key = setting.partition("=")[0].strip()
+        why = found.without_effect.get(key) or found.without_effect.get(key.partition(".")[0])
+        if why:
+            raise SettingsError(f"{setting}: has no effect {why}")
     return found
 
 

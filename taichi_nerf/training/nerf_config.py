@@ -15,6 +15,7 @@ import torch
 
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.fields.nerf_field import EncodingSettings, NetworkSettings
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Background, Config, PixelSettings, RunSettings, SceneSettings
 from taichi_nerf.training.setting_values import SettingsError
@@ -28,8 +29,7 @@ class RayBatchSettings(PixelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_rays < 1:
-            raise ValueError(f"n_rays: expected at least 1, got {self.n_rays}")
+        check_ranges(self, n_rays=AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class LogLinearSettings:
     beta2: float = 0.999
     epsilon: float = 1e-7
     largest_gradient: float = 0.0  # norm of all parameters' together; longer ones are shortened to it; 0: none are
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, first_rate=POSITIVE, final_rate=POSITIVE, delay=SHARE, delay_factor=SHARE, beta2=SHARE_BELOW_ONE,
+            epsilon=AT_LEAST_ZERO, largest_gradient=AT_LEAST_ZERO,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 Every frame's depths are colored over one range, which a few small frames spread along the path tell beforehand.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from taichi_nerf.export.colors import color_depth, color_normals, side_by_side, 
 from taichi_nerf.export.scale_bar import LEAST_HEIGHT, LEAST_WIDTH
 from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.training.content_hash import content_hash
 from taichi_nerf.training.pictures import over, picture_by
 from taichi_nerf.training.run import Run
 
@@ -76,6 +79,21 @@ def frames(
     for number in numbers:
         picture = picture_by(run.model, cameras, number, with_normals="normals" in what)
         yield number, side_by_side([shown(picture, kind, run, limits) for kind in what])
+
+
+def about_frames(run: Run, cameras: Cameras, what: Sequence[str]) -> dict[str, Any]:
+    """What tells the frames of one render from those of another."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in astuple(cameras):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return {
+        "step": run.n_steps,
+        "what": ",".join(what),
+        "n_frames": len(cameras),
+        "size": " ".join(f"{width}x{height}" for width, height in np.unique(cameras.sizes, axis=0)),
+        "cameras": digest.hexdigest(),
+        "checkpoint": content_hash([run.folder.checkpoint]),
+    }
 
 
 def shown(picture: Picture, kind: str, run: Run, limits: tuple[float, float]) -> NDArray[Any]:

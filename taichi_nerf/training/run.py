@@ -83,8 +83,8 @@ def train(
         go_on(trainer, folder)
     about = describe_run(config, scene)
     if world.is_main:
+        folder.write_config(about)  # first: here a run that is replaced goes
         folder.truncate_metrics(trainer.n_steps)
-        folder.write_config(about)
     onlooker = onlooker or Onlooker()
     onlooker.begins(trainer)
     stopped = _train(trainer, folder, about, report, stop, onlooker)
@@ -187,6 +187,8 @@ def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run
     folder = RunFolder.open(path)
     config = read_settings(folder)
     if scene is not None:
+        if not scene.exists():
+            raise RunError(f"--scene {scene}", "no such file or folder")
         config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))
     found, warnings = scene_of_run(folder, config)
     if not folder.checkpoint.exists():

@@ -7,11 +7,12 @@ RUN/eval/<split>/metrics.json  and pictures
 RUN/plots/*.png  RUN/preview/*.png
 RUN/.lock                      held by the process that trains; it goes with that process, so it is never stale
 
-with RunFolder.create(path) as run: ...        a new run (or, with overwrite, in place of another)
+with RunFolder.create(path) as run: ...        a new run (or, with overwrite, in place of another, from `write_config` on)
 with RunFolder.open(path).locked() as run: ... to go on with one
 run = RunFolder.open(path)                     to read one
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -61,24 +62,26 @@ class RunFolder:
         self.plots = path / "plots"
         self.preview = path / "preview"
         self._lock: IO[bytes] | None = None
+        self._starts_anew = False  # what is there goes when config.json is written
+        self._made: list[Path] = []  # the folders that `create` made, innermost first
 
     @classmethod
     def create(cls, path: Path, overwrite: bool = False) -> "RunFolder":
-        """An empty run in a new or empty folder, locked. A run that is there is replaced if `overwrite`, other folders never."""
+        """A new run in a new or empty folder, locked. A run that is there is replaced if `overwrite`, other folders never.
+
+        Until `write_config` the former run is as it was, so who fails before that loses nothing, and a folder that was made
+        for the new one goes again.
+        """
         run = cls(path)
         if path.exists() and not path.is_dir():
             raise RunError(path, "is a file; a run is a folder")
         _refuse_foreign(path)
         if run.config.exists() and not overwrite:
             raise RunError(path, "holds a run already; --resume goes on with it, --overwrite replaces it")
+        run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        run._starts_anew = True
         path.mkdir(parents=True, exist_ok=True)
-        run.locked()
-        try:
-            run._clear()
-        except BaseException:
-            run.close()
-            raise
-        return run
+        return run.locked()
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -108,8 +111,10 @@ class RunFolder:
         return self
 
     def close(self) -> None:
-        """Let others train into this folder."""
+        """Let others train into this folder. If it was made for a run that never began, it goes."""
         if self._lock is not None:
+            if self._made and not self.config.exists():
+                self._unmake()
             self._lock.close()
             self._lock = None
 
@@ -133,6 +138,9 @@ class RunFolder:
         versions = {"taichi_nerf": __version__, "python": platform.python_version()}
         versions |= {name: metadata.version(name) for name in PACKAGES}
         text = json.dumps({**config, "format": FORMAT, "versions": versions}, indent=2, allow_nan=False)
+        if self._starts_anew:
+            self._clear()
+            self._starts_anew = False
         with replacing(self.config) as stream:
             stream.write(text.encode() + b"\n")
 
@@ -169,7 +177,11 @@ class RunFolder:
         return [file for file in files if not any(folder.is_symlink() for folder in file.parents if self.path in folder.parents)]
 
     def _clear(self) -> None:
-        """Remove the files of ours and the folders that are empty then; config.json last, since it is what marks a run."""
+        """Remove the files of ours and the folders that are empty then.
+
+        config.json stays, to be replaced in one step, and the checkpoint goes first: a process that is killed meanwhile leaves
+        the former run without a checkpoint, which readers tell, and never one run's checkpoint beside another's settings.
+        """
         files = [file for file in self._files() if file != self.config]
         for file in files:
             file.unlink()
@@ -177,7 +189,13 @@ class RunFolder:
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             if not any(folder.iterdir()):
                 folder.rmdir()
-        self.config.unlink(missing_ok=True)
+
+    def _unmake(self) -> None:
+        """Remove the lock and the folders that were made for it, unless something else is in them by now."""
+        with contextlib.suppress(OSError):
+            (self.path / LOCK).unlink()
+            for folder in self._made:
+                folder.rmdir()
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -66,8 +66,8 @@ def train(
     world.broadcast(trainer.field)
     about = describe_run(config, objects)
     if world.is_main:
+        folder.write_config(about)  # first: here a run that is replaced goes
         folder.truncate_metrics(trainer.n_steps)
-        folder.write_config(about)
     stopped = _train(trainer, validation, folder, about, report, stop)
     if world.is_main:
         settle_statistics(trainer.field, objects, N_SETTLED, device)

@@ -111,6 +111,22 @@ def test_a_folder_goes_on_where_it_stopped(tmp_path):
     assert (tmp_path / "frames/notes.txt").read_text() == "mine"
 
 
+def test_a_folder_is_continued_only_with_frames_of_the_same(tmp_path):
+    def write_about(about):
+        with open_frames(tmp_path / "frames", about=about) as frames:
+            for i in frames.missing(3)[:2]:
+                frames.add(frame(i), i)
+        return len(list((tmp_path / "frames").glob("*.png")))
+
+    assert write_about({"step": 3, "sizes": (1, 2)}) == 2
+    assert write_about({"step": 3, "sizes": (1, 2)}) == 3
+    with pytest.raises(ExportError, match=r"frames: holds other frames \(step: 3 there, 4 now\); remove them, or choose another"):
+        write_about({"step": 4, "sizes": (1, 2)})
+    (tmp_path / "frames/frames.json").unlink()
+    with pytest.raises(ExportError, match=r"frames: no frames\.json tells what its frames are of; remove them"):
+        write_about({"step": 3, "sizes": (1, 2)})
+
+
 def test_a_folder_of_frames_of_another_size_is_not_continued(tmp_path):
     write(tmp_path / "frames", 2)
     with pytest.raises(ExportError, match=r"frames: its frames are of 96 x 64 pixels, and one of 97 x 63"):

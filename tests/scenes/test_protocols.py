@@ -58,7 +58,23 @@ def test_dtus_protocol_is_that_of_pixelnerf_and_regnerf():
     assert "DTU" in rule
 
 
-@pytest.mark.parametrize(("n", "k"), [(48, 3), (49, 4), (49, None)])
-def test_dtus_protocol_is_for_3_6_or_9_of_49_views(n, k):
-    with pytest.raises(SceneError, match="3, 6 or 9 of 49"):
-        choose_splits(source(n), n_views=k, protocol="dtu")
+@pytest.mark.parametrize(
+    ("n", "k", "protocol", "told"),
+    [
+        (48, 3, "dtu", "scene: protocol: dtu is for scans of 49 or 64 views; there are 48"),
+        (135, 3, "dtu", "scene: protocol: dtu is for scans of 49 or 64 views; there are 135"),
+        (49, 4, "dtu", "give --n-views 3, 6 or 9"),
+        (49, None, "dtu", "dtu tells which views --n-views takes; give --n-views 3, 6 or 9"),
+        (49, None, "even", "even tells which views --n-views takes; give --n-views"),
+    ],
+)
+def test_a_protocol_that_does_not_fit_tells_what_would(n, k, protocol, told):
+    with pytest.raises(SceneError, match=told):
+        choose_splits(source(n), n_views=k, protocol=protocol)
+
+
+def test_dtus_test_views_do_not_take_the_place_of_a_scenes_own():
+    own = source(49)
+    own.splits = {"train": np.arange(40), "test": np.arange(40, 49)}
+    with pytest.raises(SceneError, match="dtu has test views of its own, and so has this scene"):
+        choose_splits(own, n_views=3, protocol="dtu")

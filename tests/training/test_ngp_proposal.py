@@ -138,3 +138,23 @@ def test_settings_that_the_sampler_does_not_look_at_are_errors():
         with pytest.raises(SettingsError, match="has no effect"):
             methods.changed(config, settings)
     assert methods.changed(config, ["grid.every=4"]).grid.every == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "switch", "why"),
+    [
+        ("prior.weight=1.0", "prior.file=builtin", "without a prior (--prior)"),
+        ("geometry.on_patches=true", "geometry.opacity=0.001", "without geometric terms (--geometry)"),
+        ("appearance.dropout=0.1", "appearance.enabled=true", "without appearance.enabled=true"),
+        ("poses.learning_rate=1.0", "poses.refine=true", "without poses.refine=true"),
+        ("poses.until=0.5", "poses.intrinsics=true", "without poses.refine=true"),
+        ("poses.sharp_from=0.5", "poses.refine=true", "without poses.refine=true"),
+    ],
+)
+def test_settings_of_what_is_off_are_errors(setting, switch, why):
+    scene, _ = views_of_ball()
+    config, _ = methods.choose(scene, SceneSettings("ball"), RunSettings(), CPU)
+    with pytest.raises(SettingsError) as caught:
+        methods.changed(config, [setting])
+    assert str(caught.value) == f"{setting}: has no effect {why}"
+    assert methods.changed(config, [setting, switch]) != methods.changed(config, [switch])

@@ -10,7 +10,7 @@ from ball_scene import views_of_ball
 
 from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.presets import STEPS, choose, pixel_angle, pixel_footprint
-from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
+from taichi_nerf.training.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
 
 CPU = torch.device("cpu")
 
@@ -81,6 +81,39 @@ def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
     scene, _ = views_of_ball(4, 16)
     config, _ = chosen(around(scene) if unbounded else scene, preset=preset)
     assert from_json_dict(NgpConfig, to_json_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("batch.n_samples=-5", "batch: n_samples: expected at least 1, got -5"),
+        ("batch.importance=2", "batch: importance: expected 0 to 1, got 2"),
+        ("field.n_levels=-3", "field: n_levels: expected at least 1, got -3"),
+        ("field.max_resolution=8", "field: max_resolution: expected 16 to 1.04858e+06, got 8"),
+        ("field.harmonics=9", "field: harmonics: expected 0 to 4, got 9"),
+        ("occupancy.resolution=-4", "occupancy: resolution: expected 32 to 1280, got -4"),
+        ("occupancy.resolution=100", "occupancy: resolution: expected a multiple of 32, got 100"),
+        ("occupancy.step_size=0", "occupancy: step_size: expected more than 0, got 0"),
+        ("optimiser.learning_rate=-1", "optimiser: learning_rate: expected at least 0, got -1"),
+        ("optimiser.beta2=1", "optimiser: beta2: expected at least 0 and less than 1, got 1"),
+        ("optimiser.final_share=0", "optimiser: final_share: expected more than 0 and at most 1, got 0"),
+        ("grid.every=0", "grid: every: expected at least 1, got 0"),
+        ("culling.chance=-1", "culling: chance: expected 0 to 1, got -1"),
+        ("density.n_levels=0", "density: n_levels: expected at least 1, got 0"),
+        ("proposal.learn_every=0", "proposal: learn_every: expected at least 1, got 0"),
+        ("proposal.anneal=2", "proposal: anneal: expected 0 to 1, got 2"),
+        ("poses.until=0", "poses: until: expected more than 0 and at most 1, got 0"),
+        ("loss.spread=-1", "loss: spread: expected at least 0, got -1"),
+        ("appearance.n_numbers=0", "appearance: n_numbers: expected at least 1, got 0"),
+        ("geometry.opacity=-1", "geometry: opacity: expected at least 0, got -1"),
+        ("prior.every=0", "prior: every: expected at least 1, got 0"),
+        ("run.save_every=-1", "run: save_every: expected at least 0, got -1"),
+    ],
+)
+def test_a_value_out_of_range_is_told_by_the_settings_name(setting, told):
+    with pytest.raises(SettingsError) as caught:
+        apply_settings(NgpConfig(SceneSettings("ball")), [setting])
+    assert str(caught.value) == told
 
 
 def test_a_setting_is_changed_by_its_name_and_others_stay():

@@ -72,10 +72,52 @@ def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path):
     elsewhere.mkdir()
     (elsewhere / "mine.png").write_text("")
     os.symlink(elsewhere, run.path / "eval" / "linked")
-    RunFolder.create(run.path, overwrite=True).close()
-    assert files(run.path) == [".lock", "orbit.mp4", "preview/notes.txt"]
+    with RunFolder.create(run.path, overwrite=True) as new:
+        new.write_config(CONFIG)
+        new.append_metrics({"step": 7})
+        new.write_config(CONFIG)  # once more: what this run wrote stays
+    assert files(run.path) == [".lock", "config.json", "metrics.jsonl", "orbit.mp4", "preview/notes.txt"]
+    assert new.read_metrics() == [{"step": 7}]
     assert files(elsewhere) == ["mine.png"]
     assert not (run.path / "plots").exists()
+
+
+def test_a_run_is_replaced_only_when_the_new_one_begins(tmp_path):
+    run = made(tmp_path / "run")
+    before = {file: (run.path / file).read_bytes() for file in files(run.path) if file != ".lock"}
+    with pytest.raises(MemoryError), RunFolder.create(run.path, overwrite=True):
+        raise MemoryError
+    with pytest.raises(RunError), RunFolder.create(run.path, overwrite=True) as new:
+        new.write_config({"settings": {}})
+    assert {file: (run.path / file).read_bytes() for file in files(run.path) if file != ".lock"} == before
+
+
+def test_a_replacement_that_is_killed_leaves_no_checkpoint_beside_settings_of_another_run(tmp_path, monkeypatch):
+    run = made(tmp_path / "run")
+    before, removed = run.config.read_bytes(), []
+
+    def killed(file, *arguments, **options):
+        removed.append(file)
+        os.unlink(file)
+        raise KeyboardInterrupt
+
+    with RunFolder.create(run.path, overwrite=True) as new:
+        monkeypatch.setattr(type(run.path), "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            new.write_config({**CONFIG, "arch": "cuda"})
+        monkeypatch.undo()
+    assert removed == [run.checkpoint]
+    assert run.config.read_bytes() == before
+
+
+def test_a_start_that_fails_leaves_no_folder_it_made_but_keeps_those_of_others(tmp_path):
+    with pytest.raises(MemoryError), RunFolder.create(tmp_path / "runs" / "new"):
+        raise MemoryError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    with RunFolder.create(tmp_path / "runs" / "new") as new:
+        (new.path / "notes.txt").write_text("")
+    assert files(tmp_path) == ["runs/new/notes.txt"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
