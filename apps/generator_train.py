@@ -55,7 +55,8 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
         raise click.UsageError("Missing argument 'IMAGES'.")
     if kimg is None and time_budget is None:
         raise click.UsageError("how long? give --kimg or --time-budget")
-    folder, backend = ModelFolder(out), start_backend(arch)
+    folder = ModelFolder(out) if resume else ModelFolder(out).may_begin()
+    backend = start_backend(arch)
     with progress() as report:
         pictures = pictures_of(images, size, folder.images, report)
     if resume:

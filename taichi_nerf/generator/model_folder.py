@@ -56,6 +56,14 @@ class ModelFolder:
             raise ModelError(self.name, f"comes with the program and stays as it is; {hint}")
         return self
 
+    def may_begin(self) -> "ModelFolder":
+        """The folder, unless a training that begins would replace what is there; later stages belong to the one they saw."""
+        if self.gan.exists():
+            raise ModelError(self.path, "holds a training already; --resume goes on with it")
+        if self.generator.exists():
+            raise ModelError(self.path, "holds a generator already, without its training; choose another folder")
+        return self
+
     def needs(self, file: Path, stage: str) -> Path:
         """The file or folder if it is there; otherwise which command makes it."""
         if not file.exists():

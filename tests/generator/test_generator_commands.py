@@ -87,6 +87,18 @@ def test_a_training_is_not_overwritten_and_resumes_exactly(place, model):
     assert all(torch.equal(a["generator"][name], value) for name, value in b["generator"].items())
 
 
+def test_a_generator_without_its_training_is_not_overwritten(place, model):
+    out = place / "converted"
+    status, _, err = invoke("convert", model, out)
+    assert status == 0, err
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    for source, options in ((place / "set.npz", ()), ("heads:2", ()), (place / "set.npz", ("--resume",))):
+        status, _, err = invoke("train", source, "--out", out, "--kimg", 0.016, *TINY, *options)
+        assert status == 1
+        assert "converted" in err
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
 def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
     out = place / "new" / "model"  # made by the training: 50 steps take less than the time between saves
     status, _, err = invoke("train", place / "set.npz", "--out", out, "--kimg", 0.204, *TINY)

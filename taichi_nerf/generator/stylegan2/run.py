@@ -9,7 +9,7 @@ import torch
 
 from taichi_nerf.generator.grids import save_grid
 from taichi_nerf.generator.image_set import ImageSet, resized
-from taichi_nerf.generator.model_folder import ModelError, ModelFolder
+from taichi_nerf.generator.model_folder import ModelFolder
 from taichi_nerf.generator.stylegan2.generator import GeneratorSettings, as_bytes, latents_of_seeds
 from taichi_nerf.generator.stylegan2.growth import take_over
 from taichi_nerf.generator.stylegan2.training import GanSettings, GanTraining
@@ -85,8 +85,8 @@ def train_generator(
         course.load(state)
         spent = state["seconds"]
         metrics_file.truncate(folder.metrics, course.training.n_steps)
-    elif folder.gan.exists():
-        raise ModelError(folder.path, "holds a training already; --resume goes on with it")
+    else:
+        folder.may_begin()
     folder.path.mkdir(parents=True, exist_ok=True)
     started = saved = time.monotonic()
 
