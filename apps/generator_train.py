@@ -57,11 +57,13 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
         raise click.UsageError("how long? give --kimg or --time-budget")
     folder = ModelFolder(out) if resume else ModelFolder(out).may_begin()
     backend = start_backend(arch)
-    with progress() as report:
-        pictures = pictures_of(images, size, folder.images, report)
+    run = None
     if resume:
         run = GanRun.from_json(load_checkpoint(folder.needs(folder.gan, "train IMAGES --out MODEL"))[0]["run"])
-    else:
+        size = run.networks.resolution
+    with progress() as report:
+        pictures = pictures_of(images, size, folder.images, True, report)
+    if run is None:
         wide = options["most_channels"]
         networks = GeneratorSettings(pictures.size, wide, wide, 4 if wide < 512 else 8, options["channels"], wide)
         gamma = 0.0008 * pictures.size**2 / options["batch"] if options["r1"] is None else options["r1"]

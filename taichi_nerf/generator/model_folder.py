@@ -13,6 +13,7 @@
 """
 
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class ModelFolder:
         self.metrics = self.path / "gan.jsonl"
         self.images = self.path / "images.npz"
         self.pictures = self.path / "pictures"
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing may be put into it beside what was asked for: it is the built-in one, or not ours to write."""
+        return self.path == BUILTIN or not os.access(self.path, os.W_OK)
 
     def may_change(self) -> "ModelFolder":
         """The folder, unless it is the built-in one."""
