@@ -24,6 +24,7 @@ from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettin
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 
 BUILTIN = Path(__file__).parent / "builtin"
+TRAIN = "train IMAGES --out MODEL"  # the command that makes a generator
 
 
 class ModelError(ValueError):
@@ -71,10 +72,14 @@ class ModelFolder:
         return self
 
     def needs(self, file: Path, stage: str) -> Path:
-        """The file or folder if it is there; otherwise which command makes it."""
-        if not file.exists():
-            raise ModelError(file, f"is missing; `taichi-nerf generator {stage}` makes it")
-        return file
+        """The file or folder if it is there; otherwise which command makes it, or the generator if even that is missing."""
+        if file.exists():
+            return file
+        if not self.path.is_dir():
+            raise ModelError(self.name, f"no such model folder; `taichi-nerf generator {TRAIN}` makes one")
+        if not self.generator.exists():
+            file, stage = self.generator, TRAIN
+        raise ModelError(file, f"is missing; `taichi-nerf generator {stage}` makes it")
 
     def save_generator(self, generator: Generator) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +88,7 @@ class ModelFolder:
 
     def load_generator(self) -> Generator:
         """Frozen, in 32 bits, on the CPU."""
-        state, _ = load_checkpoint(self.needs(self.generator, "train IMAGES --out MODEL"))
+        state, _ = load_checkpoint(self.needs(self.generator, TRAIN))
         try:
             generator = Generator(GeneratorSettings(**state["settings"]))
             generator.load_state_dict(state["weights"])

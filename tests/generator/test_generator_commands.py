@@ -11,7 +11,8 @@ from taichi_nerf.apps.main import main
 from taichi_nerf.generator.directions import load_directions
 from taichi_nerf.generator.image_set import ImageSet, save_image_set
 from taichi_nerf.generator.model_folder import ModelFolder
-from taichi_nerf.generator.stages import open_refiner
+from taichi_nerf.generator.render import turn_plainly, turn_seed
+from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
 
 
 def invoke(*arguments):
@@ -154,16 +155,37 @@ def test_a_missing_stage_names_the_command_that_makes_it(place):
     status, _, err = invoke("depth-pose", "--model", place / "bare", "--arch", "cpu")
     assert status == 1
     assert "directions.npz: is missing; `taichi-nerf generator directions` makes it" in err
-    status, _, err = invoke("directions", "--model", place / "nothing", "--arch", "cpu")
+    for command in (("directions",), ("render", "--out", place / "x.png"), ("evaluate", "--seeds", 3)):
+        (place / "empty").mkdir(exist_ok=True)
+        for folder, told in (("nothing", "no such model folder"), ("empty", "generator.safetensors: is missing")):
+            status, _, err = invoke(*command, "--model", place / folder, "--arch", "cpu")
+            assert status == 1
+            assert told in err
+            assert "generator train" in err
+
+
+def test_a_plain_turn_needs_directions_alone_and_is_the_one_beside_the_refined(place, model):
+    import shutil
+
+    bare = place / "turning"
+    bare.mkdir()
+    for name in ("generator.safetensors", "directions.npz"):
+        shutil.copy(model / name, bare)
+    shown = ("--seed", 3, "--n-frames", 5, "--share", 0.5, "--arch", "cpu")
+    status, out, err = invoke("render", "--model", bare, "--out", place / "plain", "--what", "gan", *shown)
+    assert status == 0, err
+    assert out.startswith("5 frames")
+    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 5, share=0.5)
+    assert np.array_equal(turn_plainly(open_turns(ModelFolder(bare)), 3, 5, 0.5), turn.pictures["gan"])
+    status, _, err = invoke("render", "--model", bare, "--out", place / "plain.png", "--what", "gan,depth", *shown)
     assert status == 1
-    assert "generator train" in err
+    assert "generator depth-pose" in err
 
 
 def test_a_model_is_copied_whole_and_in_16_bits(place, model):
     """What it shows differs by what 16 bits round."""
     from taichi_nerf.generator.copying import LARGE, halved
     from taichi_nerf.generator.evaluation.turned import turn_subjects
-    from taichi_nerf.generator.stages import open_depth_pose, open_turns
 
     for name, options in (("copied", ()), ("halved", ("--half",))):
         status, _, err = invoke("convert", model, place / name, *options)
