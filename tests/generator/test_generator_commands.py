@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from taichi_nerf.apps.generator_options import Seeds
 from taichi_nerf.apps.main import main
 from taichi_nerf.generator.directions import load_directions
 from taichi_nerf.generator.image_set import ImageSet, save_image_set
@@ -263,6 +264,23 @@ def test_options_of_labels_are_refused_where_they_would_do_nothing(place, model,
     status, _, err = invoke("directions", "--model", model, *options, "--arch", "cpu")
     assert status == 2
     assert "label" in err
+
+
+@pytest.mark.parametrize(("seeds", "told"), [
+    ("9-3", "9-3 goes backwards: write 3-9"),
+    ("3-", "expected seeds such as"),
+    ("-3", "expected seeds such as"),
+    ("1,x", "expected seeds such as"),
+    ("", "expected seeds such as"),
+])  # fmt: skip
+def test_seeds_that_are_none_are_told_before_anything_is_rendered(seeds, told):
+    status, _, err = invoke("evaluate", "--model", "builtin", "--seeds", seeds)
+    assert status == 2
+    assert told in " ".join(err.split())
+
+
+def test_seeds_are_numbers_and_ranges():
+    assert Seeds().convert("500-502, 7,2000000-2000001", None, None) == [500, 501, 502, 7, 2000000, 2000001]
 
 
 @pytest.mark.parametrize("command", ["train", "directions", "depth-pose", "refine", "evaluate", "render", "convert"])
