@@ -36,6 +36,16 @@ def test_a_folder_that_is_neither_run_nor_scene_is_one_line(tmp_path):
     assert err.count("\n") == 1
 
 
+def test_a_host_where_nobody_can_listen_is_one_line_before_anything_is_made(cpu, tmp_path):
+    scene, host = small_run.make(tmp_path / "scene"), ("--host", "no.such.host.invalid")
+    for command in (("view", scene), ("train", scene, "--out", tmp_path / "run", "--view", "--steps", 5, "--arch", "cpu")):
+        status, _, err = invoke(*command, *host)
+        assert status == 1
+        assert "\nerror: --host no.such.host.invalid: cannot listen there" in f"\n{err}"
+        assert "whoever reaches this machine" not in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_scene_has_no_kernels_to_watch(cpu, tmp_path):
     scene = small_run.make(tmp_path / "scene")
     status, _, err = invoke("view", scene, "--watch-kernels")
