@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from taichi_nerf.apps.scene_options import Views
+
 if TYPE_CHECKING:
     from taichi_nerf.runtime import Backend
     from taichi_nerf.training.interrupt import StopSignals
@@ -12,21 +14,12 @@ if TYPE_CHECKING:
 model_option = click.option("--model", "model", required=True, metavar="MODEL", help="A model folder.")
 
 
-class Seeds(click.ParamType):
+class Seeds(Views):
     """500-599 or 1,4,7"""
 
     name = "seeds"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
-        found: list[int] = []
-        for part in str(value).split(","):
-            first, dash, last = part.strip().partition("-")
-            if not first.isdigit() or (dash and not last.isdigit()):
-                self.fail(f"expected seeds such as 500-599 or 1,4,7, got {value!r}", param, ctx)
-            found += range(int(first), int(last or first) + 1)
-        return found
+    EXPECTED = "seeds such as 500-599 or 1,4,7"
+    LARGEST = 10**7  # all that have as many digits
 
 
 class LayerRange(click.ParamType):

@@ -41,7 +41,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     from taichi_nerf.export.video import open_frames
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
-    from taichi_nerf.generator.render import turn_seed
+    from taichi_nerf.generator.render import turn_plainly, turn_seed
     from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
     from taichi_nerf.generator.to_scene import write_scene
 
@@ -53,17 +53,20 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     if folder.refiner.exists() or "refined" in what:
         refiner, reach, _ = open_refiner(folder, device)
-    turn = turn_seed(
-        open_turns(folder, device, reach), open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share
-    )
+    turns = open_turns(folder, device, reach)
+    if to_scene is None and set(what) == {"gan"}:
+        turn, pictures = None, {"gan": turn_plainly(turns, seed, n_frames, share)}
+    else:
+        turn = turn_seed(turns, open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share)
+        pictures = turn.pictures
     if out is not None and out.suffix.lower() == ".png":
-        save_rows(out, [turn.pictures[kind] for kind in what])
+        save_rows(out, [pictures[kind] for kind in what])
         click.echo(out)
     elif out is not None:
         with open_frames(out, fps) as frames:
-            for i in range(len(turn.motions)):
-                frames.add(side_by_side([turn.pictures[kind][i] for kind in what]), i)
-        click.echo(f"{len(turn.motions)} frames: {out}")
-    if to_scene is not None:
+            for i in range(len(pictures[what[0]])):
+                frames.add(side_by_side([pictures[kind][i] for kind in what]), i)
+        click.echo(f"{len(pictures[what[0]])} frames: {out}")
+    if to_scene is not None and turn is not None:
         write_scene(to_scene, turn.pictures["refined"], turn.motions, turn.focal)
         click.echo(f"{len(turn.motions)} views: {to_scene}\nnext:  taichi-nerf train {to_scene} --out runs/{to_scene.name}")

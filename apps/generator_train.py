@@ -46,21 +46,20 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
     from taichi_nerf.generator.heads import pictures_of
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stylegan2.generator import GeneratorSettings
-    from taichi_nerf.generator.stylegan2.run import GanRun, train_generator
+    from taichi_nerf.generator.stylegan2.run import GanRun, begun, train_generator
     from taichi_nerf.generator.stylegan2.training import GanSettings
-    from taichi_nerf.training.checkpoint import load_checkpoint
     from taichi_nerf.training.interrupt import StopSignals
 
     if images is None:
         raise click.UsageError("Missing argument 'IMAGES'.")
     if kimg is None and time_budget is None:
         raise click.UsageError("how long? give --kimg or --time-budget")
-    folder, backend = ModelFolder(out), start_backend(arch)
+    folder = ModelFolder(out) if resume else ModelFolder(out).may_begin()
+    backend = start_backend(arch)
+    run = begun(folder) if resume else None
     with progress() as report:
-        pictures = pictures_of(images, size, folder.images, report)
-    if resume:
-        run = GanRun.from_json(load_checkpoint(folder.needs(folder.gan, "train IMAGES --out MODEL"))[0]["run"])
-    else:
+        pictures = pictures_of(images, run.networks.resolution if run else size, folder.images, True, report)
+    if run is None:
         wide = options["most_channels"]
         networks = GeneratorSettings(pictures.size, wide, wide, 4 if wide < 512 else 8, options["channels"], wide)
         gamma = 0.0008 * pictures.size**2 / options["batch"] if options["r1"] is None else options["r1"]

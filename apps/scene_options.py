@@ -13,6 +13,7 @@ class Views(click.ParamType):
     """22,25,28 or 0-9, or both mixed."""
 
     name = "list"
+    EXPECTED = "numbers of views such as 22,25,28 or 0-9"
     LARGEST = 10**6
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
@@ -20,9 +21,9 @@ class Views(click.ParamType):
             return value
         views: list[int] = []
         for part in value.split(","):
-            first, _, last = part.strip().partition("-")
-            if not first.isdecimal() or not (last or first).isdecimal() or max(len(first), len(last)) > 7:
-                self.fail(f"expected numbers of views such as 22,25,28 or 0-9, got {part.strip()!r}", param, ctx)
+            first, dash, last = part.strip().partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()) or max(len(first), len(last)) > 7:
+                self.fail(f"expected {self.EXPECTED}, got {part.strip()!r}", param, ctx)
             if last and int(last) < int(first):
                 self.fail(f"{part.strip()} goes backwards: write {last}-{first}", param, ctx)
             views.extend(range(int(first), min(int(last or first), self.LARGEST) + 1))

@@ -6,7 +6,10 @@ from typing import Any
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, PROTOCOL, SIZE, VIEWS, open_scene, options_of
 from taichi_nerf.apps.view_options import live_kernels_of, place_of, view_options
+
+OF_A_SCENE = ("views", "n_views", "protocol", "downscale", "center", "scale", "axes", "allow_outside")  # a run has its own
 
 
 @click.command(cls=Command)
@@ -15,10 +18,12 @@ from taichi_nerf.apps.view_options import live_kernels_of, place_of, view_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Where screenshots and camera paths go.  [default: RUN/viewer; viewer/ for a scene]")  # fmt: skip
 @arch_option
+@options_of(VIEWS, PROTOCOL, SIZE, PLACE, OUTSIDE)
 @view_options
-def view(run: Path, scene: Path | None, out: Path | None, arch: str, **options: Any) -> None:
+@click.pass_context
+def view(context: click.Context, run: Path, scene: Path | None, out: Path | None, arch: str, **options: Any) -> None:
     """Look at RUN in a browser: fly around, see depths, normals and what rendering costs, record a camera path. A scene
-    that was not trained yet shows its cameras and points. Ctrl-C ends it.
+    that was not trained yet shows its cameras and points; --views to --allow-outside say how it is read. Ctrl-C ends it.
 
     \b
     Examples:
@@ -33,6 +38,9 @@ def view(run: Path, scene: Path | None, out: Path | None, arch: str, **options: 
     is_run = RunFolder(run).config.is_file()
     place = place_of(options, out or (run / "viewer" if is_run else Path("viewer")))
     if is_run:
+        given = [name for name in OF_A_SCENE if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
+        if given:
+            raise click.UsageError(f"--{given[0].replace('_', '-')} is for a scene: {run} is a run, which has its settings")
         from taichi_nerf.apps.run_options import open_run
         from taichi_nerf.training.render_path import LEVELS
 
@@ -40,11 +48,11 @@ def view(run: Path, scene: Path | None, out: Path | None, arch: str, **options: 
         kernels = live_kernels_of(options)
         shown, model, background = loaded.scene, loaded.model, LEVELS[loaded.config.run.background]
     else:
-        from taichi_nerf.scenes import load_scene
-
+        if scene is not None:
+            raise click.UsageError(f"{run} is no run: --scene says where the scene of a run is now")
         if options["own_kernels"] or options["watch_kernels"]:
             raise click.UsageError(f"{run} is no run: there is nothing that kernels render")
-        shown, model, background, kernels = load_scene(run), None, 1.0, None
+        shown, model, background, kernels = open_scene(run, options), None, 1.0, None
     with Viewer(shown, place, model, background) as viewer, StopSignals() as stop:
         viewer.warm_up()
         click.echo(viewer.url)

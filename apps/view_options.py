@@ -49,8 +49,8 @@ view_options = options_of(SERVER, RESOLUTION, KERNELS)
 
 
 def place_of(options: dict[str, Any], out: Path) -> "Place":
-    """Where the viewer listens; tells on stderr what that means."""
-    from taichi_nerf.viewer.server import is_of_this_machine, new_token
+    """Where the viewer listens, which is tried before anything is loaded or made; tells on stderr what that means."""
+    from taichi_nerf.viewer.server import free_port, is_of_this_machine, new_token
     from taichi_nerf.viewer.viewer import Place
 
     host, token = options["host"], options["token"]
@@ -59,6 +59,7 @@ def place_of(options: dict[str, Any], out: Path) -> "Place":
         token = new_token()
     if token is not None and not (len(token) >= 8 and token.replace("-", "").replace("_", "").isalnum() and token.isascii()):
         raise click.BadParameter("expected auto, or eight or more letters, digits, - and _", param_hint="--token")
+    free_port(host, options["port"])
     if not inside:
         click.echo(
             f"warning: --host {host}: whoever reaches this machine and has the address with its token can look, write files into "

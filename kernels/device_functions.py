@@ -93,13 +93,6 @@ def sincos_of_quarter_turns(high, low):
 
 
 @ti.func
-def sincos(x):
-    """(sin x, cos x) to 1.3e-7 for |x| < 1e6 in 32 bits, on every backend; the library's functions in 64 bits."""
-    high, low = quarter_turns(x)
-    return sincos_of_quarter_turns(high, low)
-
-
-@ti.func
 def lattice(position, size):
     """A position of the unit cube in a row of `size` features, of which the outer ones lie on the corners.
 

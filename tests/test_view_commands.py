@@ -1,6 +1,7 @@
 """`view` and the viewer's options of `train`, as a user meets them on the command line."""
 
 import pytest
+import sample_transforms
 import small_run
 from click.testing import CliRunner
 
@@ -35,11 +36,70 @@ def test_a_folder_that_is_neither_run_nor_scene_is_one_line(tmp_path):
     assert err.count("\n") == 1
 
 
+def test_a_host_where_nobody_can_listen_is_one_line_before_anything_is_made(cpu, tmp_path):
+    scene, host = small_run.make(tmp_path / "scene"), ("--host", "no.such.host.invalid")
+    for command in (("view", scene), ("train", scene, "--out", tmp_path / "run", "--view", "--steps", 5, "--arch", "cpu")):
+        status, _, err = invoke(*command, *host)
+        assert status == 1
+        assert "\nerror: --host no.such.host.invalid: cannot listen there" in f"\n{err}"
+        assert "whoever reaches this machine" not in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_scene_has_no_kernels_to_watch(cpu, tmp_path):
     scene = small_run.make(tmp_path / "scene")
     status, _, err = invoke("view", scene, "--watch-kernels")
     assert status == 2
     assert "is no run" in err
+
+
+def test_options_are_refused_where_they_would_do_nothing(cpu, tmp_path):
+    scene = small_run.make(tmp_path / "scene")
+    status, _, err = invoke("view", scene, "--scene", scene)
+    assert status == 2
+    assert "is no run" in err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    for option in (("--n-views", 3), ("--downscale", 1), ("--allow-outside",)):
+        status, _, err = invoke("view", tmp_path / "run", *option)
+        assert status == 2
+        assert f"{option[0]} is for a scene" in err
+
+
+def test_a_scene_is_shown_as_its_options_say(monkeypatch, tmp_path):
+    """Its pictures may lie outside, as the errors of `view` recommend."""
+    shown = []
+
+    class Seen:
+        url = "http://here"
+
+        def __init__(self, scene, *_):
+            shown.append(scene)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def warm_up(self):
+            pass
+
+        def serve(self, *_):
+            pass
+
+    monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Seen)
+    sample_transforms.make(tmp_path / "scene")
+    (tmp_path / "scene" / "images").rename(tmp_path / "elsewhere")
+    file = tmp_path / "scene" / "transforms.json"
+    file.write_text(file.read_text().replace("images/", "../elsewhere/"))
+    status, _, err = invoke("view", tmp_path / "scene")
+    assert status == 1
+    assert "--allow-outside" in err
+    status, out, err = invoke("view", tmp_path / "scene", "--allow-outside", "--downscale", 2, "--scale", 3)
+    assert status == 0, err
+    assert out == "http://here\n"
+    assert shown[0].scene_from_source.scale == 3
 
 
 def test_another_host_is_warned_of_and_has_a_token(tmp_path, capsys):

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 N_BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
-N_TAPS = 4
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ FIELD_OF_VIEW = 0.44  # radians: at that distance one unit to each side
 REACH = 0.8  # of yaws, radians to each side
 MIDDLE = (0.0, 0.0, -0.06)
 HELD_OUT = 500_000  # first person of those that no training sees
-NAME, PERSONS, VIEWS = "heads", 1000, 4
+NAME, PERSONS, VIEWS, SIZE = "heads", 1000, 4, 64
 
 
 def heads(
     persons: Sequence[int],
     n_views: int,
-    size: int = 64,
+    size: int = SIZE,
     n_samples: int = 2,
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> ImageSet:
@@ -41,11 +41,10 @@ def heads(
         images.append(views_of(person, drawn, size, n_samples))
         yaws.append(drawn)
         report((done + 1) / len(persons), f"head {done + 1} of {len(persons)}")
-    groups = np.repeat(np.asarray(persons, np.int64), n_views)
-    return ImageSet(np.concatenate(images), groups, np.concatenate(yaws).astype(np.float32))
+    return ImageSet(np.concatenate(images), groups_of(persons, n_views), np.concatenate(yaws).astype(np.float32))
 
 
-def views_of(person: int, yaws: NDArray[np.float64], size: int = 64, n_samples: int = 2) -> NDArray[np.uint8]:
+def views_of(person: int, yaws: NDArray[np.float64], size: int = SIZE, n_samples: int = 2) -> NDArray[np.uint8]:
     """[n, size, size, 3] one person as seen from these yaws (radians)."""
     scene = describe("heads", person)
     middle, device = np.array(MIDDLE), current().torch_device
@@ -65,16 +64,32 @@ def views_of(person: int, yaws: NDArray[np.float64], size: int = 64, n_samples: 
 
 
 def pictures_of(
-    source: str, size: int | None, cached: Path, report: Callable[[float, str], None] = lambda done, text: None
+    source: str,
+    size: int | None,
+    cached: Path,
+    keep: bool,
+    report: Callable[[float, str], None] = lambda done, text: None,
 ) -> ImageSet:
-    """A folder, an .npz file, or `heads[:persons]`, which are rendered once and kept in the file `cached`."""
+    """A folder, an .npz file, or `heads[:persons]`, which the file `cached` may hold and otherwise are rendered.
+
+    `keep`: what was rendered becomes that file.
+    """
     name, _, number = source.partition(":")
     if name != NAME or Path(source).exists():
         return open_image_set(source, size)
-    if number and not number.isdigit():
+    if number and (not number.isdecimal() or int(number) < 1):
         raise ImageSetError(source, "expected heads or heads:PERSONS")
+    n_persons, size = int(number or PERSONS), size or SIZE
     if cached.exists():
-        return open_image_set(cached, size)
-    made = heads(range(int(number or PERSONS)), VIEWS, size or 64, report=report)
-    save_image_set(cached, made)
+        found = open_image_set(cached)
+        if found.groups is not None and found.size == size and np.array_equal(found.groups, groups_of(range(n_persons), VIEWS)):
+            return found
+    made = heads(range(n_persons), VIEWS, size, report=report)
+    if keep:
+        save_image_set(cached, made)
     return made
+
+
+def groups_of(persons: Sequence[int], n_views: int) -> NDArray[np.int64]:
+    """Who is in each picture."""
+    return np.repeat(np.asarray(persons, np.int64), n_views)

@@ -1,6 +1,6 @@
 """The pictures that a generator learns from: square, of one size, with what is known of each.
 
-    open_image_set("photos/", size=64)           a folder of pictures, cut square and scaled by areas
+    open_image_set("photos/", size=64)           a folder of pictures, turned upright, cut square and scaled by areas
     open_image_set("coil20/", size=32)           a turntable folder (<object>__<view>.png): objects and yaws are known
     open_image_set("set.npz")                    what `save_image_set` wrote
 
@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
 
 from taichi_nerf.export.files import whole_file
-from taichi_nerf.scenes.images import list_images
+from taichi_nerf.scenes.images import list_images, read_image
 from taichi_nerf.scenes.turntable import find_objects
 
 TURN = 72  # views of a full turn, as COIL-20 numbers them
@@ -93,20 +92,16 @@ def _read(file: Path, size: int | None) -> ImageSet:
 
 
 def _read_picture(file: Path) -> NDArray[np.uint8]:
-    """[h, w, 3]; what has alpha lies over white."""
-    try:
-        pixels = np.asarray(imageio.imread(file))
-    except Exception as error:  # imageio's plugins raise what they like
-        raise ImageSetError(file, f"cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
+    """[h, w, 3], upright; what has alpha lies over white."""
+    pixels = read_image(file)
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-        raise ImageSetError(file, f"expected 8 or 16 bits a channel, got {pixels.dtype} of shape {pixels.shape}")
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.shape[2] in (2, 4):
-        alpha = pixels[..., -1:].astype(np.float32) / 255
-        pixels = np.rint(pixels[..., :-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if pixels.shape[2] == 1 else pixels
+    if pixels.dtype != np.uint8:
+        raise ImageSetError(file, f"expected 8 or 16 bits a channel, got {pixels.dtype}")
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        pixels = np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
 def _square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@
 """
 
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettin
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 
 BUILTIN = Path(__file__).parent / "builtin"
+TRAIN = "train IMAGES --out MODEL"  # the command that makes a generator
 
 
 class ModelError(ValueError):
@@ -49,6 +51,11 @@ class ModelFolder:
         self.images = self.path / "images.npz"
         self.pictures = self.path / "pictures"
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing may be put into it beside what was asked for: it is the built-in one, or not ours to write."""
+        return self.path == BUILTIN or not os.access(self.path, os.W_OK)
+
     def may_change(self) -> "ModelFolder":
         """The folder, unless it is the built-in one."""
         if self.path == BUILTIN:
@@ -56,11 +63,23 @@ class ModelFolder:
             raise ModelError(self.name, f"comes with the program and stays as it is; {hint}")
         return self
 
+    def may_begin(self) -> "ModelFolder":
+        """The folder, unless a training that begins would replace what is there; later stages belong to the one they saw."""
+        if self.gan.exists():
+            raise ModelError(self.path, "holds a training already; --resume goes on with it")
+        if self.generator.exists():
+            raise ModelError(self.path, "holds a generator already, without its training; choose another folder")
+        return self
+
     def needs(self, file: Path, stage: str) -> Path:
-        """The file or folder if it is there; otherwise which command makes it."""
-        if not file.exists():
-            raise ModelError(file, f"is missing; `taichi-nerf generator {stage}` makes it")
-        return file
+        """The file or folder if it is there; otherwise which command makes it, or the generator if even that is missing."""
+        if file.exists():
+            return file
+        if not self.path.is_dir():
+            raise ModelError(self.name, f"no such model folder; `taichi-nerf generator {TRAIN}` makes one")
+        if not self.generator.exists():
+            file, stage = self.generator, TRAIN
+        raise ModelError(file, f"is missing; `taichi-nerf generator {stage}` makes it")
 
     def save_generator(self, generator: Generator) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -69,7 +88,7 @@ class ModelFolder:
 
     def load_generator(self) -> Generator:
         """Frozen, in 32 bits, on the CPU."""
-        state, _ = load_checkpoint(self.needs(self.generator, "train IMAGES --out MODEL"))
+        state, _ = load_checkpoint(self.needs(self.generator, TRAIN))
         try:
             generator = Generator(GeneratorSettings(**state["settings"]))
             generator.load_state_dict(state["weights"])

@@ -45,3 +45,12 @@ def turn_seed(
         "depth": depth_pictures(depths_of(model, images), model.settings),
     }
     return Turn(pictures, pairs.motions[0].cpu(), float(model.root_of_focal.detach().square()))
+
+
+@torch.no_grad()
+def turn_plainly(turns: Turns, seed: int, n_frames: int, share: float = 1.0) -> NDArray[np.uint8]:
+    """[k, size, size, 3] what `turn_seed` calls "gan": that takes the directions, but neither depth, pose nor refiner."""
+    near = Turns(turns.generator, turns.directions, turns.reach * share)
+    steps = near.positions(n_frames + 1 - n_frames % 2)
+    codes = near.codes([seed]).expand(len(steps), -1, -1)
+    return as_bytes(near.images(near.turned(codes, steps.to(codes)))).cpu().numpy()

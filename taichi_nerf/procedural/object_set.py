@@ -18,7 +18,6 @@ from taichi_nerf.procedural.pictures import take_color
 from taichi_nerf.scenes.procedural import describe, family_of
 from taichi_nerf.scenes.procedural.cameras import look_at
 from taichi_nerf.scenes.unfinished import unfinished_folder
-from taichi_nerf.trajectories import orbit
 
 DISTANCE = 2.0
 NEAR_FAR = (1.25, 2.75)
@@ -43,14 +42,6 @@ def view_object(family: str, seed: int, n_views: int, size: int, n_samples: int 
     level = np.sqrt(1 - height**2)
     eyes = np.stack([np.cos(azimuth) * level, np.sin(azimuth) * level, height], -1)
     return _take(family, seed, np.array([look_at(eye, (0, 0, 0)) for eye in eyes]), size, n_samples)
-
-
-def orbit_object(family: str, seed: int, cameras: Cameras, n_views: int, n_samples: int = 2) -> ObjectViews:
-    """Views along a circle at the height of these cameras, which are in the set's coordinates."""
-    circle = orbit(cameras, n_views, center=(0, 0, 0))
-    unit = circle.camera_to_worlds.copy()
-    unit[:, :, 3] /= DISTANCE
-    return _take(family, seed, unit, int(cameras.sizes[0, 0]), n_samples)
 
 
 def _take(family: str, seed: int, poses: Array, size: int, n_samples: int) -> ObjectViews:

@@ -11,7 +11,7 @@ from taichi_nerf.cameras import Array, Cameras, make_cameras
 from taichi_nerf.curves import quaternions, rotations
 
 WHAT = ("color", "depth", "normals", "opacity", "sample count", "occupancy")
-LEAST_HEIGHT, MOST_HEIGHT = 16, 2160  # pixels
+LEAST_HEIGHT = 16  # pixels
 LEAST_FOV, MOST_FOV = 1e-3, 3.1  # radians
 LARGEST = 1e6  # of a position, in scene units
 DIGITS = 6  # that count: a browser at rest may send the same place again, a rounding error away

@@ -11,7 +11,9 @@ The page comes with a first picture in it (`poster`), if there is one.
 viser has no such door. Its web server is made by `websockets.asyncio.server.serve`, which is handed another `process_request`.
 """
 
+import asyncio
 import contextlib
+import errno
 import hmac
 import http
 import io
@@ -19,6 +21,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,10 +38,11 @@ POLICY = "; ".join(
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     )
 )
+N_PORTS = 1000  # that are tried, as many as viser tries
 INSTALL = "the viewer needs viser: pip install 'viser>=1.1,<2'"
 
 
-class ViewerError(RuntimeError):
+class ViewerError(ValueError):
     """Why there is no viewer."""
 
 
@@ -90,6 +94,28 @@ def new_token() -> str:
     return secrets.token_urlsafe(18)
 
 
+def free_port(host: str, port: int) -> int:
+    """The first port from `port` on where one can listen; 0 stays 0, the system's choice.
+
+    viser's thread takes a host that cannot be listened at for a port that is taken, and when it has no ports left it ends, while
+    its maker waits for ever. Therefore asyncio is asked first, as viser will ask it; in a thread, as notebooks have a loop.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _free_port(host, port)).result()
+
+
+async def _free_port(host: str, port: int) -> int:
+    ports = range(port, min(port + N_PORTS, 2**16))
+    for tried in ports:
+        try:
+            (await asyncio.get_running_loop().create_server(asyncio.Protocol, host, tried)).close()
+            return tried
+        except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
+            if getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES):
+                raise ViewerError(f"--host {host}: cannot listen there ({error})") from None
+    raise ViewerError(f"--port {port}: neither it nor any up to {ports[-1]} is free; choose a lower one")
+
+
 def start_server(
     host: str, port: int, token: str | None, label: str, poster: Callable[[], bytes | None] = lambda: None
 ) -> tuple[Any, str]:
@@ -99,7 +125,7 @@ def start_server(
         import websockets.asyncio.server as websockets
     except ImportError:
         raise ViewerError(INSTALL) from None
-    door, used = Door(host, token), []
+    door, used, port = Door(host, token), [], free_port(host, port)
     serve = websockets.serve
 
     def serve_behind_door(*arguments: Any, process_request: Callable[..., Any], **options: Any) -> Any:

@@ -67,9 +67,6 @@ class Studio:
                 sitter.pictures.again()
         self._woken.set()
 
-    def wake(self) -> None:
-        self._woken.set()
-
     @property
     def n_sitters(self) -> int:
         with self._lock:

@@ -27,11 +27,6 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def write_checkpoint(file: Path, state: Mapping[str, Tensor]) -> None:
-    """A file that the published code loads."""
-    torch.save({name: value.detach().cpu() for name, value in state.items()}, file)
-
-
 def load_resnet(encoder: ImageEncoder, file: Path) -> None:
     """torchvision's weights into the encoder: of the same depth, 64 channels wide."""
     state = {name: value for name, value in _read(file).items() if not name.startswith("fc.")}

@@ -10,8 +10,10 @@ from click.testing import CliRunner
 
 from taichi_nerf.apps.main import main
 from taichi_nerf.generator.evaluation.feature_files import load_features
-from taichi_nerf.generator.heads import HELD_OUT, heads
-from taichi_nerf.generator.model_folder import BUILTIN, ModelFolder
+from taichi_nerf.generator.evaluation.instruments import instruments
+from taichi_nerf.generator.heads import HELD_OUT, VIEWS, heads, pictures_of
+from taichi_nerf.generator.image_set import ImageSetError
+from taichi_nerf.generator.model_folder import BUILTIN, ModelError, ModelFolder
 
 MOST_BYTES = 10e6
 
@@ -68,3 +70,29 @@ def test_it_is_not_changed_in_place(cpu, tmp_path):
     result = CliRunner().invoke(main, ["generator", "convert", "builtin", str(tmp_path / "mine")])
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "mine" / "refiner.safetensors").is_file()
+
+
+def test_pictures_that_it_is_measured_on_do_not_stay_in_the_package(cpu, monkeypatch):
+    def save(file, images):
+        raise AssertionError(f"{file} is written")
+
+    monkeypatch.setattr("taichi_nerf.generator.heads.save_image_set", save)
+    tools = instruments(ModelFolder("builtin"), "heads:2", None, None, None, torch.device("cpu"))
+    assert len(tools.real) == 2 * VIEWS
+    with pytest.raises(ModelError, match="stays as it is"):  # before anything is trained
+        instruments(ModelFolder("builtin"), "heads:2", None, None, 10**9, torch.device("cpu"))
+
+
+def test_heads_that_were_kept_serve_only_those_who_want_as_many_of_that_size(cpu, tmp_path):
+    cached = tmp_path / "images.npz"
+    made = pictures_of("heads:2", 8, cached, True)
+    before = cached.read_bytes()
+    assert np.array_equal(pictures_of("heads:2", 8, cached, False).images, made.images)
+    for number, size in ((3, 8), (2, 16)):
+        again = pictures_of(f"heads:{number}", size, cached, False)
+        assert again.images.shape == (number * VIEWS, size, size, 3)
+    assert cached.read_bytes() == before
+    assert np.array_equal(pictures_of("heads:3", 8, cached, True).images[: 2 * VIEWS], made.images)
+    assert len(pictures_of(str(cached), 8, cached, False)) == 3 * VIEWS
+    with pytest.raises(ImageSetError, match="heads:PERSONS"):
+        pictures_of("heads:0", 8, cached, True)

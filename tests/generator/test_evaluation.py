@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from taichi_nerf.generator.evaluation.ablation import trained_with
 from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_distance
@@ -146,6 +147,25 @@ def test_reducing_pictures_keeps_their_mean():
     assert np.allclose(weights.sum(1), 1)
     assert np.allclose(weights.sum(0), 0.4)
     assert weights[0].tolist() == pytest.approx([0.4, 0.4, 0.2, *[0] * 7])
+
+
+def test_pictures_of_a_folder_are_upright_and_lie_over_white(tmp_path):
+    """A phone stores a photograph as the sensor lies, and says in EXIF how it is to be turned."""
+    upright = np.zeros((8, 8, 3), np.uint8)
+    upright[:4] = 200  # the sky
+    turned = Image.Exif()
+    turned[274] = 6  # a quarter to the right
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "a.png", exif=turned)
+    clear = np.dstack([upright, np.where(upright[..., 0], 255, 0).astype(np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "b.png")
+    Image.fromarray(upright[..., 0].astype(np.uint16) * 256).save(tmp_path / "c.png")
+    found = open_image_set(tmp_path).images
+    assert np.array_equal(found[0], upright)
+    assert np.array_equal(found[1], np.where(upright, 200, 255))
+    assert np.array_equal(found[2], upright)
+    (tmp_path / "d.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"d\.png: is no readable image"):
+        open_image_set(tmp_path)
 
 
 def test_sets_come_back_and_turntables_tell_objects_and_yaws(tmp_path):

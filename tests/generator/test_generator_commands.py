@@ -7,11 +7,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from taichi_nerf.apps.generator_options import Seeds
 from taichi_nerf.apps.main import main
 from taichi_nerf.generator.directions import load_directions
 from taichi_nerf.generator.image_set import ImageSet, save_image_set
 from taichi_nerf.generator.model_folder import ModelFolder
-from taichi_nerf.generator.stages import open_refiner
+from taichi_nerf.generator.render import turn_plainly, turn_seed
+from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
 
 
 def invoke(*arguments):
@@ -87,6 +89,18 @@ def test_a_training_is_not_overwritten_and_resumes_exactly(place, model):
     assert all(torch.equal(a["generator"][name], value) for name, value in b["generator"].items())
 
 
+def test_a_generator_without_its_training_is_not_overwritten(place, model):
+    out = place / "converted"
+    status, _, err = invoke("convert", model, out)
+    assert status == 0, err
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    for source, options in ((place / "set.npz", ()), ("heads:2", ()), (place / "set.npz", ("--resume",))):
+        status, _, err = invoke("train", source, "--out", out, "--kimg", 0.016, *TINY, *options)
+        assert status == 1
+        assert "converted" in err
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
 def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
     out = place / "new" / "model"  # made by the training: 50 steps take less than the time between saves
     status, _, err = invoke("train", place / "set.npz", "--out", out, "--kimg", 0.204, *TINY)
@@ -142,16 +156,37 @@ def test_a_missing_stage_names_the_command_that_makes_it(place):
     status, _, err = invoke("depth-pose", "--model", place / "bare", "--arch", "cpu")
     assert status == 1
     assert "directions.npz: is missing; `taichi-nerf generator directions` makes it" in err
-    status, _, err = invoke("directions", "--model", place / "nothing", "--arch", "cpu")
+    for command in (("directions",), ("render", "--out", place / "x.png"), ("evaluate", "--seeds", 3)):
+        (place / "empty").mkdir(exist_ok=True)
+        for folder, told in (("nothing", "no such model folder"), ("empty", "generator.safetensors: is missing")):
+            status, _, err = invoke(*command, "--model", place / folder, "--arch", "cpu")
+            assert status == 1
+            assert told in err
+            assert "generator train" in err
+
+
+def test_a_plain_turn_needs_directions_alone_and_is_the_one_beside_the_refined(place, model):
+    import shutil
+
+    bare = place / "turning"
+    bare.mkdir()
+    for name in ("generator.safetensors", "directions.npz"):
+        shutil.copy(model / name, bare)
+    shown = ("--seed", 3, "--n-frames", 5, "--share", 0.5, "--arch", "cpu")
+    status, out, err = invoke("render", "--model", bare, "--out", place / "plain", "--what", "gan", *shown)
+    assert status == 0, err
+    assert out.startswith("5 frames")
+    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 5, share=0.5)
+    assert np.array_equal(turn_plainly(open_turns(ModelFolder(bare)), 3, 5, 0.5), turn.pictures["gan"])
+    status, _, err = invoke("render", "--model", bare, "--out", place / "plain.png", "--what", "gan,depth", *shown)
     assert status == 1
-    assert "generator train" in err
+    assert "generator depth-pose" in err
 
 
 def test_a_model_is_copied_whole_and_in_16_bits(place, model):
     """What it shows differs by what 16 bits round."""
     from taichi_nerf.generator.copying import LARGE, halved
     from taichi_nerf.generator.evaluation.turned import turn_subjects
-    from taichi_nerf.generator.stages import open_depth_pose, open_turns
 
     for name, options in (("copied", ()), ("halved", ("--half",))):
         status, _, err = invoke("convert", model, place / name, *options)
@@ -229,6 +264,23 @@ def test_options_of_labels_are_refused_where_they_would_do_nothing(place, model,
     status, _, err = invoke("directions", "--model", model, *options, "--arch", "cpu")
     assert status == 2
     assert "label" in err
+
+
+@pytest.mark.parametrize(("seeds", "told"), [
+    ("9-3", "9-3 goes backwards: write 3-9"),
+    ("3-", "expected seeds such as"),
+    ("-3", "expected seeds such as"),
+    ("1,x", "expected seeds such as"),
+    ("", "expected seeds such as"),
+])  # fmt: skip
+def test_seeds_that_are_none_are_told_before_anything_is_rendered(seeds, told):
+    status, _, err = invoke("evaluate", "--model", "builtin", "--seeds", seeds)
+    assert status == 2
+    assert told in " ".join(err.split())
+
+
+def test_seeds_are_numbers_and_ranges():
+    assert Seeds().convert("500-502, 7,2000000-2000001", None, None) == [500, 501, 502, 7, 2000000, 2000001]
 
 
 @pytest.mark.parametrize("command", ["train", "directions", "depth-pose", "refine", "evaluate", "render", "convert"])

@@ -1,13 +1,15 @@
 """Who comes in at the door of the viewer's server, and what is said to who may not."""
 
 import base64
+import contextlib
+import socket
 import sys
 import urllib.error
 import urllib.request
 
 import pytest
 
-from taichi_nerf.viewer.server import Door, ViewerError, is_of_this_machine, start_server
+from taichi_nerf.viewer.server import Door, ViewerError, free_port, is_of_this_machine, start_server
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,25 @@ def test_without_viser_one_line_tells_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(ViewerError, match="pip install 'viser"):
         start_server("127.0.0.1", 0, None, "x")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "a" * 70 + ".invalid"])  # 192.0.2.x is nobody's
+def test_where_nobody_can_listen_is_told_in_one_line(host):
+    pytest.importorskip("viser")
+    with pytest.raises(ViewerError, match=f"^--host {host}: cannot listen there"):
+        start_server(host, 0, None, "x")
+
+
+def test_the_next_free_port_is_taken_while_there_is_one():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", port) > port
+    assert free_port("127.0.0.1", 0) == 0
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # if somebody else has it, so much the better
+            stack.enter_context(socket.create_server(("127.0.0.1", 65535)))
+        with pytest.raises(ViewerError, match=r"^--port 65535: "):
+            free_port("127.0.0.1", 65535)
 
 
 def fetch(url, **headers):

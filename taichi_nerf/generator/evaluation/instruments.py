@@ -22,11 +22,13 @@ def instruments(
     device: torch.device, report: Report = silent,
 ) -> Instruments:  # fmt: skip
     """Features, embedder and regressor of the model's own or of the user's files, and real images."""
-
+    if train is not None:
+        folder.may_change()  # said now rather than after minutes of training
     size = folder.load_generator().settings.resolution
     real = None
     if images is not None:
-        real = pictures_of(images, size, folder.images, report)
+        # What the folder holds stays: it is what later evaluations take unasked.
+        real = pictures_of(images, size, folder.images, not (folder.is_fixed or folder.images.exists()), report)
     elif folder.images.exists():
         real = open_image_set(folder.images, size)
     if train is not None:

@@ -9,7 +9,7 @@ import torch
 
 from taichi_nerf.generator.grids import save_grid
 from taichi_nerf.generator.image_set import ImageSet, resized
-from taichi_nerf.generator.model_folder import ModelError, ModelFolder
+from taichi_nerf.generator.model_folder import TRAIN, ModelFolder
 from taichi_nerf.generator.stylegan2.generator import GeneratorSettings, as_bytes, latents_of_seeds
 from taichi_nerf.generator.stylegan2.growth import take_over
 from taichi_nerf.generator.stylegan2.training import GanSettings, GanTraining
@@ -66,6 +66,11 @@ class _Course:
             self.training = larger
 
 
+def begun(folder: ModelFolder) -> GanRun:
+    """What the training in this folder is made of."""
+    return GanRun.from_json(load_checkpoint(folder.needs(folder.gan, TRAIN))[0]["run"])
+
+
 def train_generator(
     folder: ModelFolder,
     images: ImageSet,
@@ -81,12 +86,12 @@ def train_generator(
     """Train until so many images were shown, or for so many seconds in all, whichever comes first."""
     course, spent = _Course(run, images, device), 0.0
     if resume:
-        state, _ = load_checkpoint(folder.needs(folder.gan, "train IMAGES --out MODEL"))
+        state, _ = load_checkpoint(folder.needs(folder.gan, TRAIN))
         course.load(state)
         spent = state["seconds"]
         metrics_file.truncate(folder.metrics, course.training.n_steps)
-    elif folder.gan.exists():
-        raise ModelError(folder.path, "holds a training already; --resume goes on with it")
+    else:
+        folder.may_begin()
     folder.path.mkdir(parents=True, exist_ok=True)
     started = saved = time.monotonic()
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from taichi_nerf.generator.stylegan2 import loss
 from taichi_nerf.generator.stylegan2.augment import Strength, augmented
 from taichi_nerf.generator.stylegan2.discriminator import Discriminator
-from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings, Noise
+from taichi_nerf.generator.stylegan2.generator import CLAMP, Generator, GeneratorSettings, Noise
 
 RAMP = 0.05  # of the images seen so far, over which the running mean reaches at most
 PATH_BATCH = 2  # the batch for path lengths is smaller by this factor
@@ -68,7 +68,7 @@ class GanTraining:
             module.to(self.device)
         self.generator.synthesis.precision = self.discriminator.precision = precision
         if precision == torch.float16:
-            self.generator.synthesis.clamp = 256.0
+            self.generator.synthesis.clamp = CLAMP
         self.strength = Strength(settings.augment_target)
         self.path_mean = torch.zeros((), device=self.device)
         self.n_steps = self.n_images = 0

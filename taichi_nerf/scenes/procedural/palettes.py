@@ -27,7 +27,7 @@ PALETTES = (
     ("#0b3954", "#087e8b", "#bfd7ea", "#ff5a5f", "#c81d25"),
 )
 WOODS = (("#b07b46", "#7a4a22"), ("#c89b6a", "#9a6a3a"), ("#8a5a34", "#55331b"), ("#d8b98a", "#b58d58"))
-WHITE, BLACK, GRAY = srgb("#e8e4dc"), srgb("#1a1a1c"), srgb("#808388")
+WHITE, BLACK = srgb("#e8e4dc"), srgb("#1a1a1c")
 STEEL = srgb("#b8bcc2")
 
 
