@@ -24,7 +24,8 @@ def pixelnerf() -> None:
 @pixelnerf.command()
 @click.argument("objects", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
-@click.option("--views", type=Views(), default="1", show_default=True, help="How many source views: 1,2 takes either by chance.")
+@click.option("--views", type=Views(),
+              help="How many source views: 1,2 takes either by chance.  [default: published 1, small 1,2]")  # fmt: skip
 @click.option("--preset", type=click.Choice(["published", "small"]), default="published", show_default=True)
 @arch_option
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")

@@ -34,7 +34,8 @@ def configuration(objects: Path | None, out: Path, options: dict[str, Any]) -> "
     place = ObjectSettings(str(objects.resolve()), options["prefix"], options["background"])
     run = PixelNerfRun(options["preset"], options["seed"], steps, seconds)
     config = PRESETS[options["preset"]](place, run)
-    config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
+    if options["views"] is not None:
+        config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
     return apply_settings(config, options["settings"])
 
 

@@ -89,6 +89,12 @@ def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(
     assert imageio.imread(tmp_path / "x.gif", index=None).shape[0] == 2
 
 
+def test_a_preset_has_source_views_of_its_own_unless_views_says_otherwise(balls, tmp_path):
+    for preset, given, wanted in (("small", (), "(1, 2)"), ("published", (), "(1)"), ("small", ("--views", "1-3"), "(1, 2, 3)")):
+        arguments = ("train", balls, "--out", tmp_path / "run", "--preset", preset, "--steps", 1, "--dry-run", *given)
+        assert f"batch.views = {wanted}" in invoke(*arguments)[1].splitlines()
+
+
 def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):
     assert "how long" in invoke("train", balls, "--out", tmp_path / "run")[2]
     assert "--resume goes on" in invoke("train", balls, "--out", trained, "--steps", 1)[2]
