@@ -39,7 +39,9 @@ def pixelnerf() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print every setting, and train nothing.")
-def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, start: str | None, **options: Any) -> None:
+@click.pass_context
+def train(context: click.Context, objects: Path | None, out: Path, arch: str, encoder: Path | None, start: str | None,
+          **options: Any) -> None:  # fmt: skip
     """Train a prior over the set OBJECTS: SRN, DVR or NMR, DTU, or one of `taichi-nerf pixelnerf objects`.
 
     \b
@@ -59,7 +61,7 @@ def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, star
 
     if start is not None and (encoder is not None or options["resume"]):
         raise click.UsageError("--start gives all weights: it goes neither with --encoder nor with --resume")
-    config = configuration(objects, out, options)
+    config = configuration(context, objects, out, options)
     if options["dry_run"]:
         click.echo("\n".join(describe(config)))
         return

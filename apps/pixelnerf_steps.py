@@ -10,21 +10,17 @@ if TYPE_CHECKING:
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
 
 
-def configuration(objects: Path | None, out: Path, options: dict[str, Any]) -> "PixelNerfConfig":
-    """Settings of a new run, or of the one that goes on, with another budget if one is given."""
-    from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfConfig, PixelNerfRun
+def configuration(context: click.Context, objects: Path | None, out: Path, options: dict[str, Any]) -> "PixelNerfConfig":
+    """Settings of a new run, or of the one that goes on."""
+    from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun
     from taichi_nerf.training.run_folder import RunError, RunFolder
-    from taichi_nerf.training.settings import apply_settings, from_json_dict
+    from taichi_nerf.training.settings import apply_settings
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    steps, seconds = options["steps"], options["time_budget"]
     if options["resume"]:
-        folder = RunFolder.open(out)
-        config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
-        if steps is None and seconds is None:
-            return config
-        return replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
+        return configuration_to_resume(context, objects, out, options)
+    steps, seconds = options["steps"], options["time_budget"]
     if objects is None:
         raise click.UsageError("Missing argument 'OBJECTS'.")
     if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:
@@ -37,6 +33,29 @@ def configuration(objects: Path | None, out: Path, options: dict[str, Any]) -> "
     if options["views"] is not None:
         config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
     return apply_settings(config, options["settings"])
+
+
+def configuration_to_resume(
+    context: click.Context, objects: Path | None, out: Path, options: dict[str, Any]
+) -> "PixelNerfConfig":
+    """Settings of a run that exists, with another budget if one is given, and another place of its set if that was moved."""
+    from taichi_nerf.apps.resuming import refuse_changes
+    from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
+    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.settings import from_json_dict
+
+    refuse_changes(context)
+    folder = RunFolder.open(out)
+    config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
+    if objects is not None and objects.resolve() != Path(config.objects.path):
+        if Path(config.objects.path).exists():
+            was = f"was trained on {config.objects.path}, not on {objects}"
+            raise RunError(out, f"{was}; leave OBJECTS out, or choose another --out")
+        config = replace(config, objects=replace(config.objects, path=str(objects.resolve())))
+    steps, seconds = options["steps"], options["time_budget"]
+    if steps is None and seconds is None:
+        return config
+    return replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
 
 
 def evaluation(model: str, objects: Path | None, out: Path | None, options: dict[str, Any], device: Any) -> Any:

@@ -51,7 +51,9 @@ def prior() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the training in --out.")
 @arch_option
-def train(out: Path, resume: bool, overwrite: bool, arch: str, threads: int | None, **options: Any) -> None:
+@click.pass_context
+def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch: str, threads: int | None,
+          **options: Any) -> None:  # fmt: skip
     """Train a prior: OUT/prior.safetensors is what `taichi-nerf train --prior` takes.
 
     \b
@@ -61,12 +63,14 @@ def train(out: Path, resume: bool, overwrite: bool, arch: str, threads: int | No
     """
     from taichi_nerf import runtime
     from taichi_nerf.apps.progress import progress
+    from taichi_nerf.apps.resuming import refuse_changes
     from taichi_nerf.training import prior_run
     from taichi_nerf.training.interrupt import StopSignals
 
     if resume and overwrite:
         raise click.UsageError("--resume goes on with a training and --overwrite replaces it; give one of them")
     if resume:
+        refuse_changes(context, {"threads"})
         config = prior_run.read_config(out, options["steps"], options["time_budget"])
     else:
         config = configuration(options)

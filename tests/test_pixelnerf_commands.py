@@ -1,6 +1,7 @@
 """`taichi-nerf pixelnerf` as a user meets it, and pictures that come without poses."""
 
 import json
+import shutil
 
 import imageio.v3 as imageio
 import numpy as np
@@ -87,6 +88,19 @@ def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(
     assert status == 0, err
     assert "2 frames" in out
     assert imageio.imread(tmp_path / "x.gif", index=None).shape[0] == 2
+
+
+def test_settings_of_a_run_cannot_change_on_resuming_but_its_budget_can(cpu, balls, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "run")
+    resume = ("train", "--out", copy, "--resume", "--arch", "cpu")
+    for option in (("--preset", "published"), ("--views", 2), ("--seed", 3), ("--set", "batch.n_rays=8"), ("--encoder", "x.pth"),
+                   ("--background", "black"), ("--prefix", "gen")):  # fmt: skip
+        status, _, err = invoke(*resume, *option)
+        assert (status, f"{option[0]} cannot change on --resume" in err) == (2, True)
+    status, _, err = invoke("train", tmp_path, *resume[1:])
+    assert (status, f"was trained on {balls.resolve()}, not on {tmp_path}" in err) == (1, True)
+    status, out, err = invoke("train", balls, *resume[1:], "--steps", 3)
+    assert (status, "3 steps in" in out) == (0, True), err
 
 
 def test_a_preset_has_source_views_of_its_own_unless_views_says_otherwise(balls, tmp_path):

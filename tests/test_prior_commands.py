@@ -96,6 +96,18 @@ def test_a_training_goes_on_where_it_was_as_if_never_interrupted(trained, tmp_pa
     assert [json.loads(line)["step"] for line in (halves / "metrics.jsonl").read_text().splitlines()][-1] == 8
 
 
+def test_settings_of_a_training_cannot_change_on_resuming(trained):
+    before = (trained / "config.json").read_bytes()
+    resume = ("prior", "train", "--out", trained, "--resume", "--steps", 8, "--arch", "cpu")
+    for option in (("--data", "rooms:3"), ("--metric-scale", 2), ("--preset", "published"), ("--size", 48), ("--angle", 20),
+                   ("--nearest", 2), ("--variant", "d"), ("--schedule", "linear"), ("--batch", 7), ("--learning-rate", 5),
+                   ("--half",), ("--seed", 3)):  # fmt: skip
+        status, _, err = invoke(*resume, *option)
+        assert (status, f"{option[0]} cannot change on --resume" in err) == (2, True)
+    assert "--size, --batch and --half cannot change" in invoke(*resume, "--half", "--batch", 7, "--size", 48)[2]
+    assert (trained / "config.json").read_bytes() == before
+
+
 def test_folders_are_not_overwritten_unasked(trained, tmp_path):
     status, _, err = invoke("prior", "train", *SMALL, "--steps", 1, "--out", trained)
     assert status == 1
