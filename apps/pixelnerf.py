@@ -26,7 +26,7 @@ def pixelnerf() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
 @click.option("--views", type=Views(),
               help="How many source views: 1,2 takes either by chance.  [default: published 1, small 1,2]")  # fmt: skip
-@click.option("--preset", type=click.Choice(["published", "small"]), default="published", show_default=True)
+@click.option("--preset", type=click.Choice(["published", "small"]), help="[default: published on CUDA, small elsewhere]")
 @arch_option
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
@@ -61,16 +61,18 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
 
     if start is not None and (encoder is not None or options["resume"]):
         raise click.UsageError("--start gives all weights: it goes neither with --encoder nor with --resume")
-    config = configuration(context, objects, out, options)
-    if options["dry_run"]:
-        click.echo("\n".join(describe(config)))
-        return
     arch = runtime.choose() if arch == "auto" else arch
+    config, notes = configuration(context, objects, out, arch, options)
+    if options["dry_run"]:
+        click.echo("\n".join([*notes, *describe(config)]))
+        return
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         threads = max(1, runtime.available_threads() // ranks.size)
         backend = runtime.start(arch, threads if ranks.size > 1 else None)
         say = click.echo if ranks.is_main else lambda text, err=False: None
         say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
+        for note in notes:
+            say(note, err=True)
         with open_folder(out, options, ranks) as folder, progress() as report, StopSignals() as stop:
             quiet = report if ranks.is_main else (lambda done, text: None)
             outcome = train_prior(config, folder, ranks.device, resume=options["resume"], encoder=encoder, start=start,

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
 
 
-def configuration(context: click.Context, objects: Path | None, out: Path, options: dict[str, Any]) -> "PixelNerfConfig":
-    """Settings of a new run, or of the one that goes on."""
+def configuration(
+    context: click.Context, objects: Path | None, out: Path, arch: str, options: dict[str, Any]
+) -> "tuple[PixelNerfConfig, list[str]]":
+    """Settings of a new run, or of the one that goes on, and what was decided."""
     from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun
     from taichi_nerf.training.run_folder import RunError, RunFolder
     from taichi_nerf.training.settings import apply_settings
@@ -19,7 +21,7 @@ def configuration(context: click.Context, objects: Path | None, out: Path, optio
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     if options["resume"]:
-        return configuration_to_resume(context, objects, out, options)
+        return configuration_to_resume(context, objects, out, options), []
     steps, seconds = options["steps"], options["time_budget"]
     if objects is None:
         raise click.UsageError("Missing argument 'OBJECTS'.")
@@ -28,11 +30,18 @@ def configuration(context: click.Context, objects: Path | None, out: Path, optio
     if steps is None and seconds is None:
         raise click.UsageError("how long? give --steps or --time-budget")
     place = ObjectSettings(str(objects.resolve()), options["prefix"], options["background"])
-    run = PixelNerfRun(options["preset"], options["seed"], steps, seconds)
-    config = PRESETS[options["preset"]](place, run)
+    preset, notes = (options["preset"], []) if options["preset"] else usual_preset(arch)
+    config = PRESETS[preset](place, PixelNerfRun(preset, options["seed"], steps, seconds))
     if options["views"] is not None:
         config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
-    return apply_settings(config, options["settings"])
+    return apply_settings(config, options["settings"]), notes
+
+
+def usual_preset(arch: str) -> tuple[str, list[str]]:
+    """The one that this machine trains in reasonable time, and why."""
+    if arch == "cuda":
+        return "published", ["preset published: the paper's network"]
+    return "small", ["preset small, as networks are not trained on CUDA; --preset published is the paper's network"]
 
 
 def configuration_to_resume(

@@ -109,6 +109,14 @@ def test_a_preset_has_source_views_of_its_own_unless_views_says_otherwise(balls,
         assert f"batch.views = {wanted}" in invoke(*arguments)[1].splitlines()
 
 
+def test_the_preset_is_small_where_there_is_no_cuda_unless_it_is_chosen(cpu, balls, tmp_path):
+    arguments = ("train", balls, "--out", tmp_path / "run", "--steps", 1)
+    for options, wanted in (("cpu",), "small"), (("cpu", "--preset", "published"), "published"), (("cuda",), "published"):
+        assert f"run.preset = {wanted}" in invoke(*arguments, "--dry-run", "--arch", *options)[1].splitlines()
+    status, _, err = invoke(*arguments, "--arch", "cpu", *TINY)
+    assert (status, err.startswith("preset small, as networks are not trained on CUDA")) == (0, True)
+
+
 def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):
     assert "how long" in invoke("train", balls, "--out", tmp_path / "run")[2]
     assert "--resume goes on" in invoke("train", balls, "--out", trained, "--steps", 1)[2]
