@@ -50,11 +50,12 @@ def configuration_to_resume(
     """Settings of a run that exists, with another budget if one is given, and another place of its set if that was moved."""
     from taichi_nerf.apps.resuming import refuse_changes
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
-    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.run_folder import RunError
+    from taichi_nerf.training.run_kinds import OBJECTS, open_kind
     from taichi_nerf.training.settings import from_json_dict
 
     refuse_changes(context)
-    folder = RunFolder.open(out)
+    folder = open_kind(out, OBJECTS)
     config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
     if objects is not None and objects.resolve() != Path(config.objects.path):
         if Path(config.objects.path).exists():

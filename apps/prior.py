@@ -54,7 +54,7 @@ def prior() -> None:
 @click.pass_context
 def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch: str, threads: int | None,
           **options: Any) -> None:  # fmt: skip
-    """Train a prior: OUT/prior.safetensors is what `taichi-nerf train --prior` takes.
+    """Train a prior: OUT, or OUT/prior.safetensors, is what `taichi-nerf train --prior` takes.
 
     \b
     Examples:

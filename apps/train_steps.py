@@ -62,10 +62,11 @@ def configuration_to_resume(
     """Settings of a run that exists, with another budget if one is given."""
     from taichi_nerf.apps.resuming import refuse_changes
     from taichi_nerf.training.run import read_settings, scene_of_run
-    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.run_folder import RunError
+    from taichi_nerf.training.run_kinds import SCENE, open_kind
 
     refuse_changes(context, MAY_CHANGE)
-    folder = RunFolder.open(out)
+    folder = open_kind(out, SCENE)
     config = read_settings(folder)
     if scene is not None and scene.resolve() != Path(config.scene.path):
         if Path(config.scene.path).exists():

@@ -147,6 +147,14 @@ def test_sample_draws_patches(trained, tmp_path):
     assert imageio.imread(out).shape[0] == 2 * (8 + 2) * 3
 
 
+def test_the_folder_of_a_training_is_a_prior(trained, tmp_path):
+    assert load_prior(trained).made == load_prior(trained / "prior.safetensors").made
+    out = tmp_path / "patches.png"
+    status, _, err = invoke("prior", "sample", trained, "--n", 1, "--steps", 1, "--out", out, "--arch", "cpu")
+    assert status == 0, err
+    assert out.is_file()
+
+
 def test_train_takes_a_prior(trained, scene, tmp_path):
     options = ("--arch", "cpu", "--steps", 3, "--set", "batch.n_samples=4096", "--set", "field.n_levels=4", "--n-views", 3)
     prior = trained / "prior.safetensors"

@@ -1,6 +1,6 @@
 """A trained prior: the denoiser and all that one has to know to ask it. Read from a file of ours or from a published checkpoint.
 
-    prior = load_prior("builtin")               # shipped with the package; or a path
+    prior = load_prior("builtin")               # shipped with the package; or a path of a file or of a training
     prior.score(patches, t)                     # ∇ log p of patches [n, channels, size, size] in [-1, 1]
 
 A file of ours is a safetensors file; its metadata `prior` is JSON with the settings, and with how the prior was made.
@@ -22,6 +22,7 @@ from taichi_nerf.priors.noise_schedule import Kind, NoiseSchedule
 from taichi_nerf.priors.patch_cameras import FOCAL
 
 BUILTIN = "builtin"
+FILE = "prior.safetensors"  # in the folder of a training
 BUILTIN_FILE = Path(__file__).with_name("builtin.safetensors")
 PUBLISHED_SIZE = 48
 EMA, NETWORK = "ema.", "ema_model.model."  # in DiffusioNeRF's checkpoints
@@ -82,8 +83,10 @@ class Prior:
 
 
 def load_prior(name: Path | str) -> Prior:
-    """`builtin`, a file of ours (.safetensors), or the checkpoint that DiffusioNeRF published (.pt)."""
+    """`builtin`, the folder of a training, a file of ours (.safetensors), or the checkpoint that DiffusioNeRF published (.pt)."""
     file = BUILTIN_FILE if str(name) == BUILTIN else Path(name)
+    if file.is_dir():
+        file = file / FILE
     if not file.is_file():
         hint = "; `taichi-nerf prior train` makes one, and `builtin` names the one that comes with taichi_nerf"
         raise PriorError(file, f"no such prior{hint}")

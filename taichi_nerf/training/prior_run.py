@@ -18,6 +18,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.procedural import FAMILIES
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.run_folder import RunError
+from taichi_nerf.training.run_kinds import PATCHES, require_kind
 from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_prior
 
@@ -124,6 +125,7 @@ def is_prior_run(out: Path) -> bool:
 
 def read_config(out: Path, steps: int | None, seconds: float | None) -> PriorConfig:
     """The settings of a training that exists, with another budget if one is given."""
+    require_kind(out, PATCHES)
     data = _read(out / "config.json")
     if data is None or data.get("kind") != FORMAT:
         raise RunError(out, "holds no training of a prior (no config.json of one)")
