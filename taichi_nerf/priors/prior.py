@@ -20,6 +20,7 @@ from taichi_nerf.priors.channels import N_CHANNELS, NEAREST, Variant
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.noise_schedule import Kind, NoiseSchedule
 from taichi_nerf.priors.patch_cameras import FOCAL
+from taichi_nerf.weight_files import read_weights
 
 BUILTIN = "builtin"
 FILE = "prior.safetensors"  # in the folder of a training
@@ -130,10 +131,7 @@ def settings_from(about: dict[str, Any]) -> PriorSettings:
 
 def read_published(file: Path) -> Prior:
     """DiffusioNeRF's checkpoint: its averaged weights. Nothing in the file is executed."""
-    try:
-        data = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it meet
-        raise PriorError(file, f"is no checkpoint of weights alone ({' '.join(str(error).split())[:120]})") from None
+    data = read_weights(file, "DiffusioNeRF's checkpoint, or a prior.safetensors of `taichi-nerf prior train`", PriorError)
     averaged = data.get("ema") if isinstance(data, dict) else None
     if not isinstance(averaged, dict):
         raise PriorError(file, "expected an entry ema, as DiffusioNeRF's checkpoints have it")
