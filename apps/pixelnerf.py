@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from taichi_nerf.apps.command import Group, arch_option
-from taichi_nerf.apps.pixelnerf_options import turntable_options
+from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.scene_options import Views
 
 
@@ -130,18 +130,18 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @arch_option
 @click.option("--views", type=Views(), default="0", show_default=True, help="Source views, of a folder that has poses.")
 @turntable_options
-@click.option("--n-frames", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=20, show_default=True)
-@click.option("--width", type=click.IntRange(8, 4096), help="Of the frames.  [default: that of the pictures]")
+@click.option("--n-frames", type=click.IntRange(min=1), help="[default: 60; all of a file's]")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.  [default: 20, or the file's]")
+@click.option("--width", type=click.IntRange(8, 4096), help="Of the frames.  [default: that of the pictures, or the file's]")
 @click.option("--path", "path", type=click.Path(path_type=Path), metavar="FILE.json", help="Camera path.  [default: an orbit]")
 @click.option("--what", default="color", show_default=True, help="color,depth,opacity: several side by side.")
 @click.option("--refine", type=click.IntRange(min=1), metavar="STEPS", help="Fine-tune to the given pictures first.")
 @click.option("--distil", type=click.Path(path_type=Path), metavar="FOLDER", help="Also make a hash grid of it: FOLDER/run.")
 @click.option("--distil-seconds", type=click.FloatRange(min=1), default=30, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def render(
-    pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int, fps: float, width: int | None, **options: Any
-) -> None:
+@click.pass_context
+def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int | None, fps: float | None,
+           width: int | None, **options: Any) -> None:  # fmt: skip
     """A video around a thing, from one or a few PICTURES of it: files with --turntable, or a folder with poses and --views.
 
     \b
@@ -157,13 +157,14 @@ def render(
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_render import frames
 
+    refuse_idle(context)
     what, device = kinds(options["what"]), start(arch).torch_device
     prior = load_prior(options["model"], device)
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
         prior = refined(prior, item, sources, options, device, report)
-        cameras = cameras_for(item, sources, n_frames, width, options["path"])
-        with open_frames(out, fps) as target:
+        cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])
+        with open_frames(out, fps or usual_fps) as target:
             missing = target.missing(len(cameras))
             for done, (number, frame) in enumerate(frames(prior, item, sources, cameras, missing, device, what), 1):
                 target.add(frame, number)

@@ -9,6 +9,8 @@ import click
 if TYPE_CHECKING:
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
 
+N_FRAMES, FPS = 60, 20.0  # of an orbit
+
 
 def configuration(
     context: click.Context, objects: Path | None, out: Path, arch: str, options: dict[str, Any]
@@ -126,15 +128,19 @@ def refined(prior: Any, item: Any, sources: list[int], options: dict[str, Any], 
     return prior if steps is None else refine(prior, item, sources, steps, device, seed=options["seed"], report=report)
 
 
-def cameras_for(item: Any, sources: list[int], n_frames: int, width: int | None, path: Path | None) -> Any:
-    """The cameras of the frames: of a file, or an orbit at the height of the first source view."""
+def cameras_for(item: Any, sources: list[int], n_frames: int | None, width: int | None, path: Path | None) -> Any:
+    """The cameras of the frames, a file's or an orbit at the height of the first source view, and how many a second are usual."""
     from taichi_nerf.camera_path import read_camera_path
     from taichi_nerf.training.pixelnerf_pictures import orbit_of
     from taichi_nerf.training.pixelnerf_render import cameras_like
+    from taichi_nerf.trajectories import evenly, framed
 
-    if path is not None:
-        return read_camera_path(path)[0]
-    return cameras_like(item, orbit_of(item, n_frames, sources[0]), width)
+    if path is None:
+        return cameras_like(item, orbit_of(item, n_frames or N_FRAMES, sources[0]), width), FPS
+    found, fps = read_camera_path(path)
+    if n_frames is not None:
+        found = evenly(found, n_frames)
+    return found if width is None else framed(found, width), fps
 
 
 def kinds(text: str) -> list[str]:

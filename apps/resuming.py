@@ -4,6 +4,8 @@ from collections.abc import Container
 
 import click
 
+from taichi_nerf.apps.command import given_options
+
 ANYWHERE = {"out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_run", "debug"}
 
 
@@ -11,10 +13,8 @@ def refuse_changes(context: click.Context, may_change: Container[str] = (), as_b
     """Complain of every option on the command line that cannot be followed. Those `as_before` repeat what the folder has."""
     fixed = [
         option.opts[0]
-        for option in context.command.params
-        if isinstance(option, click.Option)
-        and context.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
-        and not any(option.name in names for names in (ANYWHERE, may_change, as_before))
+        for option in given_options(context)
+        if not any(option.name in names for names in (ANYWHERE, may_change, as_before))
     ]
     if fixed:
         named = " and ".join(filter(None, (", ".join(fixed[:-1]), fixed[-1])))
