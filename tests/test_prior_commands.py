@@ -108,6 +108,18 @@ def test_settings_of_a_training_cannot_change_on_resuming(trained):
     assert (trained / "config.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("data", ["rooms:x", "rooms:0", "rooms:-3", "rooms:1.5", "rooms:"])
+def test_a_number_of_pictures_that_is_none_is_one_line(data, tmp_path):
+    train = ("prior", "train", "--data", "objects:8", "--data", data, "--steps", 1, "--out", tmp_path / "prior")
+    for arguments in (("prior", "score", "builtin", data), train):
+        status, _, err = invoke(*arguments, "--arch", "cpu")
+        assert (status, err) == (
+            1,
+            f"error: {data}: expected FAMILY[:N] with a number N of pictures of at least 1, as in rooms:1000\n",
+        )
+    assert not (tmp_path / "prior").exists()
+
+
 def test_folders_are_not_overwritten_unasked(trained, tmp_path):
     status, _, err = invoke("prior", "train", *SMALL, "--steps", 1, "--out", trained)
     assert status == 1
