@@ -138,6 +138,7 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
       taichi-nerf prior sample builtin --out patches.png
     """
     from taichi_nerf import runtime
+    from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.files import write_png
     from taichi_nerf.export.prior_sheets import sheet
     from taichi_nerf.priors.prior import load_prior
@@ -147,7 +148,9 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
     if steps > loaded.settings.n_times:
         raise click.BadParameter(f"the prior has {loaded.settings.n_times} times", param_hint="--steps")
     loaded.to(runtime.start(arch).torch_device)
-    write_png(out, sheet(sample_of_seed(loaded, n, seed, steps, eta), loaded.settings.variant, loaded.settings.nearest))
+    with progress() as report:
+        drawn = sample_of_seed(loaded, n, seed, steps, eta, report)
+    write_png(out, sheet(drawn, loaded.settings.variant, loaded.settings.nearest))
     click.echo(out)
 
 

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from taichi_nerf import runtime
+from taichi_nerf.apps import progress as apps_progress
 from taichi_nerf.apps.main import main
 from taichi_nerf.apps.prior import configuration
 from taichi_nerf.priors import patch_sources
@@ -150,12 +151,14 @@ def test_score_tells_errors_at_five_levels(trained, tmp_path):
     assert "error of depth" in invoke("prior", "score", prior, "objects:4", "--n", 4, "--arch", "cpu")[1]
 
 
-def test_sample_draws_patches(trained, tmp_path):
+def test_sample_draws_patches_and_tells_how_far_it_is(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(apps_progress, "QUICK", 0.0)
     out = tmp_path / "patches.png"
     status, said, err = invoke(
         "prior", "sample", trained / "prior.safetensors", "--n", 3, "--steps", 2, "--out", out, "--arch", "cpu"
     )
     assert (status, said.strip()) == (0, str(out)), err
+    assert " 50 %  step 1 of 2\n" in err
     assert imageio.imread(out).shape[0] == 2 * (8 + 2) * 3
 
 
