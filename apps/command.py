@@ -64,6 +64,13 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def given_options(context: click.Context) -> list[click.Option]:
+    """Those that stand on the command line, whatever their values."""
+    source = click.core.ParameterSource.COMMANDLINE
+    options = [option for option in context.command.params if isinstance(option, click.Option)]
+    return [option for option in options if context.get_parameter_source(option.name or "") == source]
+
+
 def leave_at_once(code: str | int | None) -> NoReturn:
     """End one of torchrun's processes: gloo's threads may still be running when C++ takes its globals apart, and abort it."""
     if isinstance(code, str):

@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
 from taichi_nerf.apps.generator_options import start_backend
+
+if TYPE_CHECKING:
+    from taichi_nerf.generator.model_folder import ModelFolder
+    from taichi_nerf.generator.stylegan2.run import GanRun
 
 
 @click.command(cls=Command)
@@ -31,7 +35,8 @@ from taichi_nerf.apps.generator_options import start_backend
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; of all settings only the budget may change.")
 @arch_option
-def train(images: str | None, out: Path, size: int | None, kimg: float | None, time_budget: float | None, resume: bool,
+@click.pass_context
+def train(context: click.Context, images: str | None, out: Path, kimg: float | None, time_budget: float | None, resume: bool,
           arch: str, **options: Any) -> None:  # fmt: skip
     """Train a StyleGAN2 on IMAGES: a folder of pictures, an .npz file, or heads[:PERSONS], which are rendered first.
 
@@ -45,9 +50,7 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.generator.heads import pictures_of
     from taichi_nerf.generator.model_folder import ModelFolder
-    from taichi_nerf.generator.stylegan2.generator import GeneratorSettings
-    from taichi_nerf.generator.stylegan2.run import GanRun, begun, train_generator
-    from taichi_nerf.generator.stylegan2.training import GanSettings
+    from taichi_nerf.generator.stylegan2.run import train_generator
     from taichi_nerf.training.interrupt import StopSignals
 
     if images is None:
@@ -55,17 +58,12 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
     if kimg is None and time_budget is None:
         raise click.UsageError("how long? give --kimg or --time-budget")
     folder = ModelFolder(out) if resume else ModelFolder(out).may_begin()
+    kept = run_to_resume(context, folder, options) if resume else None
     backend = start_backend(arch)
-    run = begun(folder) if resume else None
     with progress() as report:
-        pictures = pictures_of(images, run.networks.resolution if run else size, folder.images, True, report)
-    if run is None:
-        wide = options["most_channels"]
-        networks = GeneratorSettings(pictures.size, wide, wide, 4 if wide < 512 else 8, options["channels"], wide)
-        gamma = 0.0008 * pictures.size**2 / options["batch"] if options["r1"] is None else options["r1"]
-        gan = GanSettings(batch=options["batch"], r1_gamma=gamma, mirror=options["mirror"], noise=options["noise"],
-                          augment_target=0.6 if options["augment"] else None)  # fmt: skip
-        run = GanRun(networks, gan, int(1000 * options["grow_at"]), options["precision"], options["seed"])
+        size = kept.networks.resolution if kept else options["size"]
+        pictures = pictures_of(images, size, folder.images, True, report)
+    run = kept or run_of(options, pictures.size)
     click.echo(f"{len(pictures)} pictures of {pictures.size} pixels, on {backend.arch} ({backend.device_name})")
     with progress(30.0) as report, StopSignals() as stop:
         done = train_generator(folder, pictures, run, backend.torch_device, seconds=time_budget, resume=resume,
@@ -76,3 +74,45 @@ def train(images: str | None, out: Path, size: int | None, kimg: float | None, t
         click.echo(f"stopped and saved; go on with the same command and --resume: {out}", err=True)
         sys.exit(stop.exit_status)
     click.echo(f"next:  taichi-nerf generator directions --model {out}")
+
+
+def run_of(options: dict[str, Any], size: int) -> "GanRun":
+    """What a new training is made of."""
+    from taichi_nerf.generator.stylegan2.generator import GeneratorSettings
+    from taichi_nerf.generator.stylegan2.run import GanRun
+    from taichi_nerf.generator.stylegan2.training import GanSettings
+
+    wide = options["most_channels"]
+    networks = GeneratorSettings(size, wide, wide, 4 if wide < 512 else 8, options["channels"], wide)
+    gamma = 0.0008 * size**2 / options["batch"] if options["r1"] is None else options["r1"]
+    gan = GanSettings(batch=options["batch"], r1_gamma=gamma, mirror=options["mirror"], noise=options["noise"],
+                      augment_target=0.6 if options["augment"] else None)  # fmt: skip
+    return GanRun(networks, gan, int(1000 * options["grow_at"]), options["precision"], options["seed"])
+
+
+def run_to_resume(context: click.Context, folder: "ModelFolder", options: dict[str, Any]) -> "GanRun":
+    """That of the folder. The command it was started with may be repeated, so options with the same values are none too many."""
+    from taichi_nerf.apps.resuming import refuse_changes
+    from taichi_nerf.generator.stylegan2.run import begun
+
+    kept = begun(folder)
+    before, asked = told_by_options(kept), told_by_options(run_of(options, options["size"] or kept.networks.resolution))
+    refuse_changes(context, {"kimg"}, {name for name, value in asked.items() if before[name] == value})
+    return kept
+
+
+def told_by_options(run: "GanRun") -> dict[str, Any]:
+    """What each option has become of a training."""
+    return {
+        "size": run.networks.resolution,
+        "channels": run.networks.channel_base,
+        "most_channels": run.networks.channel_max,
+        "batch": run.gan.batch,
+        "r1": run.gan.r1_gamma,
+        "grow_at": run.grow_at,
+        "augment": run.gan.augment_target,
+        "mirror": run.gan.mirror,
+        "noise": run.gan.noise,
+        "precision": run.precision,
+        "seed": run.seed,
+    }

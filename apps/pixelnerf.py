@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from taichi_nerf.apps.command import Group, arch_option
-from taichi_nerf.apps.pixelnerf_options import turntable_options
+from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.scene_options import Views
 
 
@@ -24,8 +24,9 @@ def pixelnerf() -> None:
 @pixelnerf.command()
 @click.argument("objects", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
-@click.option("--views", type=Views(), default="1", show_default=True, help="How many source views: 1,2 takes either by chance.")
-@click.option("--preset", type=click.Choice(["published", "small"]), default="published", show_default=True)
+@click.option("--views", type=Views(),
+              help="How many source views: 1,2 takes either by chance.  [default: published 1, small 1,2]")  # fmt: skip
+@click.option("--preset", type=click.Choice(["published", "small"]), help="[default: published on CUDA, small elsewhere]")
 @arch_option
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
@@ -38,7 +39,9 @@ def pixelnerf() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out, once the new one can begin.")
 @click.option("--dry-run", is_flag=True, help="Print every setting, and train nothing.")
-def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, start: str | None, **options: Any) -> None:
+@click.pass_context
+def train(context: click.Context, objects: Path | None, out: Path, arch: str, encoder: Path | None, start: str | None,
+          **options: Any) -> None:  # fmt: skip
     """Train a prior over the set OBJECTS: SRN, DVR or NMR, DTU, or one of `taichi-nerf pixelnerf objects`.
 
     \b
@@ -58,16 +61,18 @@ def train(objects: Path | None, out: Path, arch: str, encoder: Path | None, star
 
     if start is not None and (encoder is not None or options["resume"]):
         raise click.UsageError("--start gives all weights: it goes neither with --encoder nor with --resume")
-    config = configuration(objects, out, options)
-    if options["dry_run"]:
-        click.echo("\n".join(describe(config)))
-        return
     arch = runtime.choose() if arch == "auto" else arch
+    config, notes = configuration(context, objects, out, arch, options)
+    if options["dry_run"]:
+        click.echo("\n".join([*notes, *describe(config)]))
+        return
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         threads = max(1, runtime.available_threads() // ranks.size)
         backend = runtime.start(arch, threads if ranks.size > 1 else None)
         say = click.echo if ranks.is_main else lambda text, err=False: None
         say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
+        for note in notes:
+            say(note, err=True)
         with open_folder(out, options, ranks) as folder, progress() as report, StopSignals() as stop:
             quiet = report if ranks.is_main else (lambda done, text: None)
             outcome = train_prior(config, folder, ranks.device, resume=options["resume"], encoder=encoder, start=start,
@@ -125,18 +130,18 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @arch_option
 @click.option("--views", type=Views(), default="0", show_default=True, help="Source views, of a folder that has poses.")
 @turntable_options
-@click.option("--n-frames", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=20, show_default=True)
-@click.option("--width", type=click.IntRange(8, 4096), help="Of the frames.  [default: that of the pictures]")
+@click.option("--n-frames", type=click.IntRange(min=1), help="[default: 60; all of a file's]")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.  [default: 20, or the file's]")
+@click.option("--width", type=click.IntRange(8, 4096), help="Of the frames.  [default: that of the pictures, or the file's]")
 @click.option("--path", "path", type=click.Path(path_type=Path), metavar="FILE.json", help="Camera path.  [default: an orbit]")
 @click.option("--what", default="color", show_default=True, help="color,depth,opacity: several side by side.")
 @click.option("--refine", type=click.IntRange(min=1), metavar="STEPS", help="Fine-tune to the given pictures first.")
 @click.option("--distil", type=click.Path(path_type=Path), metavar="FOLDER", help="Also make a hash grid of it: FOLDER/run.")
 @click.option("--distil-seconds", type=click.FloatRange(min=1), default=30, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def render(
-    pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int, fps: float, width: int | None, **options: Any
-) -> None:
+@click.pass_context
+def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int | None, fps: float | None,
+           width: int | None, **options: Any) -> None:  # fmt: skip
     """A video around a thing, from one or a few PICTURES of it: files with --turntable, or a folder with poses and --views.
 
     \b
@@ -152,13 +157,14 @@ def render(
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_render import frames
 
+    refuse_idle(context)
     what, device = kinds(options["what"]), start(arch).torch_device
     prior = load_prior(options["model"], device)
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
         prior = refined(prior, item, sources, options, device, report)
-        cameras = cameras_for(item, sources, n_frames, width, options["path"])
-        with open_frames(out, fps) as target:
+        cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])
+        with open_frames(out, fps or usual_fps) as target:
             missing = target.missing(len(cameras))
             for done, (number, frame) in enumerate(frames(prior, item, sources, cameras, missing, device, what), 1):
                 target.add(frame, number)

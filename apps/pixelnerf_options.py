@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from taichi_nerf.apps.command import given_options
 from taichi_nerf.apps.scene_options import options_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -22,7 +23,20 @@ TURNTABLE = (
     click.option("--size", type=int, default=64, show_default=True, help="Pixels that the model is used to."),
 )
 PLACE = ("distance", "field_of_view", "elevation", "reach", "fill", "threshold", "size")
+OF_TURNTABLE = (*PLACE, "masks", "azimuth")
 
 
 def turntable_options(function: Function) -> Function:
     return options_of(TURNTABLE)(function)
+
+
+def refuse_idle(context: click.Context) -> None:
+    """Complain of the first option that what is asked for has no use for."""
+    asked = context.params
+    for option in given_options(context):
+        if option.name == "views" and asked["turntable"]:
+            raise click.UsageError("--views is for a folder with poses; with --turntable every picture is a source")
+        if option.name in OF_TURNTABLE and not asked["turntable"]:
+            raise click.UsageError(f"{option.opts[0]} is for pictures without poses: it goes with --turntable")
+        if option.name == "distil_seconds" and asked["distil"] is None:
+            raise click.UsageError("--distil-seconds goes with --distil")

@@ -9,22 +9,22 @@ import click
 if TYPE_CHECKING:
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
 
+N_FRAMES, FPS = 60, 20.0  # of an orbit
 
-def configuration(objects: Path | None, out: Path, options: dict[str, Any]) -> "PixelNerfConfig":
-    """Settings of a new run, or of the one that goes on, with another budget if one is given."""
-    from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfConfig, PixelNerfRun
+
+def configuration(
+    context: click.Context, objects: Path | None, out: Path, arch: str, options: dict[str, Any]
+) -> "tuple[PixelNerfConfig, list[str]]":
+    """Settings of a new run, or of the one that goes on, and what was decided."""
+    from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun
     from taichi_nerf.training.run_folder import RunError, RunFolder
-    from taichi_nerf.training.settings import apply_settings, from_json_dict
+    from taichi_nerf.training.settings import apply_settings
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    steps, seconds = options["steps"], options["time_budget"]
     if options["resume"]:
-        folder = RunFolder.open(out)
-        config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
-        if steps is None and seconds is None:
-            return config
-        return replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
+        return configuration_to_resume(context, objects, out, options), []
+    steps, seconds = options["steps"], options["time_budget"]
     if objects is None:
         raise click.UsageError("Missing argument 'OBJECTS'.")
     if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:
@@ -32,10 +32,42 @@ def configuration(objects: Path | None, out: Path, options: dict[str, Any]) -> "
     if steps is None and seconds is None:
         raise click.UsageError("how long? give --steps or --time-budget")
     place = ObjectSettings(str(objects.resolve()), options["prefix"], options["background"])
-    run = PixelNerfRun(options["preset"], options["seed"], steps, seconds)
-    config = PRESETS[options["preset"]](place, run)
-    config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
-    return apply_settings(config, options["settings"])
+    preset, notes = (options["preset"], []) if options["preset"] else usual_preset(arch)
+    config = PRESETS[preset](place, PixelNerfRun(preset, options["seed"], steps, seconds))
+    if options["views"] is not None:
+        config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
+    return apply_settings(config, options["settings"]), notes
+
+
+def usual_preset(arch: str) -> tuple[str, list[str]]:
+    """The one that this machine trains in reasonable time, and why."""
+    if arch == "cuda":
+        return "published", ["preset published: the paper's network"]
+    return "small", ["preset small, as networks are not trained on CUDA; --preset published is the paper's network"]
+
+
+def configuration_to_resume(
+    context: click.Context, objects: Path | None, out: Path, options: dict[str, Any]
+) -> "PixelNerfConfig":
+    """Settings of a run that exists, with another budget if one is given, and another place of its set if that was moved."""
+    from taichi_nerf.apps.resuming import refuse_changes
+    from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
+    from taichi_nerf.training.run_folder import RunError
+    from taichi_nerf.training.run_kinds import OBJECTS, open_kind
+    from taichi_nerf.training.settings import from_json_dict
+
+    refuse_changes(context)
+    folder = open_kind(out, OBJECTS)
+    config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
+    if objects is not None and objects.resolve() != Path(config.objects.path):
+        if Path(config.objects.path).exists():
+            was = f"was trained on {config.objects.path}, not on {objects}"
+            raise RunError(out, f"{was}; leave OBJECTS out, or choose another --out")
+        config = replace(config, objects=replace(config.objects, path=str(objects.resolve())))
+    steps, seconds = options["steps"], options["time_budget"]
+    if steps is None and seconds is None:
+        return config
+    return replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
 
 
 def evaluation(model: str, objects: Path | None, out: Path | None, options: dict[str, Any], device: Any) -> Any:
@@ -96,15 +128,19 @@ def refined(prior: Any, item: Any, sources: list[int], options: dict[str, Any], 
     return prior if steps is None else refine(prior, item, sources, steps, device, seed=options["seed"], report=report)
 
 
-def cameras_for(item: Any, sources: list[int], n_frames: int, width: int | None, path: Path | None) -> Any:
-    """The cameras of the frames: of a file, or an orbit at the height of the first source view."""
+def cameras_for(item: Any, sources: list[int], n_frames: int | None, width: int | None, path: Path | None) -> Any:
+    """The cameras of the frames, a file's or an orbit at the height of the first source view, and how many a second are usual."""
     from taichi_nerf.camera_path import read_camera_path
     from taichi_nerf.training.pixelnerf_pictures import orbit_of
     from taichi_nerf.training.pixelnerf_render import cameras_like
+    from taichi_nerf.trajectories import evenly, framed
 
-    if path is not None:
-        return read_camera_path(path)[0]
-    return cameras_like(item, orbit_of(item, n_frames, sources[0]), width)
+    if path is None:
+        return cameras_like(item, orbit_of(item, n_frames or N_FRAMES, sources[0]), width), FPS
+    found, fps = read_camera_path(path)
+    if n_frames is not None:
+        found = evenly(found, n_frames)
+    return found if width is None else framed(found, width), fps
 
 
 def kinds(text: str) -> list[str]:

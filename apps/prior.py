@@ -51,8 +51,10 @@ def prior() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the training in --out.")
 @arch_option
-def train(out: Path, resume: bool, overwrite: bool, arch: str, threads: int | None, **options: Any) -> None:
-    """Train a prior: OUT/prior.safetensors is what `taichi-nerf train --prior` takes.
+@click.pass_context
+def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch: str, threads: int | None,
+          **options: Any) -> None:  # fmt: skip
+    """Train a prior: OUT, or OUT/prior.safetensors, is what `taichi-nerf train --prior` takes.
 
     \b
     Examples:
@@ -61,12 +63,14 @@ def train(out: Path, resume: bool, overwrite: bool, arch: str, threads: int | No
     """
     from taichi_nerf import runtime
     from taichi_nerf.apps.progress import progress
+    from taichi_nerf.apps.resuming import refuse_changes
     from taichi_nerf.training import prior_run
     from taichi_nerf.training.interrupt import StopSignals
 
     if resume and overwrite:
         raise click.UsageError("--resume goes on with a training and --overwrite replaces it; give one of them")
     if resume:
+        refuse_changes(context, {"threads"})
         config = prior_run.read_config(out, options["steps"], options["time_budget"])
     else:
         config = configuration(options)
@@ -134,6 +138,7 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
       taichi-nerf prior sample builtin --out patches.png
     """
     from taichi_nerf import runtime
+    from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.files import write_png
     from taichi_nerf.export.prior_sheets import sheet
     from taichi_nerf.priors.prior import load_prior
@@ -143,7 +148,9 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
     if steps > loaded.settings.n_times:
         raise click.BadParameter(f"the prior has {loaded.settings.n_times} times", param_hint="--steps")
     loaded.to(runtime.start(arch).torch_device)
-    write_png(out, sheet(sample_of_seed(loaded, n, seed, steps, eta), loaded.settings.variant, loaded.settings.nearest))
+    with progress() as report:
+        drawn = sample_of_seed(loaded, n, seed, steps, eta, report)
+    write_png(out, sheet(drawn, loaded.settings.variant, loaded.settings.nearest))
     click.echo(out)
 
 

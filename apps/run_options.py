@@ -25,9 +25,9 @@ def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> A
     """Start the backend and load the run; warnings go to stderr."""
     from taichi_nerf import runtime
     from taichi_nerf.training.run import load_run
-    from taichi_nerf.training.run_folder import RunFolder
+    from taichi_nerf.training.run_kinds import SCENE, open_kind
 
-    RunFolder.open(run)  # a wrong name is told before a backend is started
+    open_kind(run, SCENE)  # a wrong name is told before a backend is started
     backend = runtime.start(arch)
     loaded = load_run(run, backend.torch_device, scene)
     for warning in () if quiet else loaded.warnings:

@@ -22,7 +22,8 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @arch_option
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
-@click.option("--prior", metavar="FILE|builtin", help="A diffusion prior over patches, for few views; brings --geometry along.")
+@click.option("--prior", metavar="FOLDER|FILE|builtin",
+              help="A diffusion prior over patches, for few views; brings --geometry along.")  # fmt: skip
 @click.option("--geometry/--no-geometry", default=None, help="Geometric terms for few views: opacity, frusta, distortion.")
 @click.option("--background", type=click.Choice(["white", "black", "random"]),
               help="What pictures with alpha, or masks, are evaluated on.  [default: black with masks, else white]")  # fmt: skip

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from taichi_nerf.training.onlooker import Onlooker
     from taichi_nerf.training.run_folder import RunFolder
 
-MAY_CHANGE = {"scene", "out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_run", "debug"} | {
-    "watches", "host", "port", "token", "resolution", "own_kernels", "watch_kernels"
-}  # on resuming  # fmt: skip
+MAY_CHANGE = {"watches", "host", "port", "token", "resolution", "own_kernels", "watch_kernels"}  # on resuming
 
 
 def configuration(
@@ -62,14 +60,13 @@ def configuration_to_resume(
     context: click.Context, scene: Path | None, out: Path, options: dict[str, Any], device: Any
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a run that exists, with another budget if one is given."""
+    from taichi_nerf.apps.resuming import refuse_changes
     from taichi_nerf.training.run import read_settings, scene_of_run
-    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.run_folder import RunError
+    from taichi_nerf.training.run_kinds import SCENE, open_kind
 
-    given = [name for name in context.params if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
-    fixed = sorted(name.replace("_", "-") for name in given if name not in MAY_CHANGE)
-    if fixed:
-        raise click.UsageError(f"--{fixed[0].replace('settings', 'set')} cannot change on --resume: the run has its settings")
-    folder = RunFolder.open(out)
+    refuse_changes(context, MAY_CHANGE)
+    folder = open_kind(out, SCENE)
     config = read_settings(folder)
     if scene is not None and scene.resolve() != Path(config.scene.path):
         if Path(config.scene.path).exists():

@@ -133,6 +133,11 @@ def interpolate(cameras: Cameras, n_frames: int, *, closed: bool = False, consta
     return _with_poses(cameras, np.concatenate([rotations(orientations), positions[..., None]], -1), focal)
 
 
+def evenly(path: Cameras, n_frames: int) -> Cameras:
+    """So many of the path's frames, from the first to the last; more than it has repeat some."""
+    return path[np.linspace(0, len(path) - 1, n_frames).round().astype(int)]
+
+
 def framed(path: Cameras, width: int | None = None, height: int | None = None, fov_y_degrees: float | None = None) -> Cameras:
     """The same path in frames of another size. The vertical field of view stays, unless another one is given.
 

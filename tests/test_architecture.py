@@ -26,10 +26,12 @@ RULES = {
     "ndc": ({"scenes.scene_data"}, {"torch"}),
     "fields": ({"fields", "ops", "rays", "runtime"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
-    "weights": ({"weights", "fields"}, {"torch", "numpy"}),
-    "priors": ({"priors", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
+    "weight_files": (set(), {"torch"}),
+    "weights": ({"weights", "weight_files", "fields"}, {"torch", "numpy"}),
+    "priors": ({"priors", "weight_files", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
     "generator": (
-        {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"},
+        {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
+        | {"weight_files"},
         {"torch", "numpy", "imageio"},
     ),
     "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),

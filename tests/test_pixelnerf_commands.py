@@ -1,6 +1,7 @@
 """`taichi-nerf pixelnerf` as a user meets it, and pictures that come without poses."""
 
 import json
+import shutil
 
 import imageio.v3 as imageio
 import numpy as np
@@ -10,9 +11,12 @@ from ball_objects import ball_views, write_set
 from click.testing import CliRunner
 
 from taichi_nerf.apps.main import main
+from taichi_nerf.apps.pixelnerf_steps import cameras_for, viewed
+from taichi_nerf.camera_path import write_camera_path
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, load_prior
 from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
+from taichi_nerf.training.pixelnerf_render import cameras_like
 from taichi_nerf.training.tensor_file import read_tensors
 
 CPU = torch.device("cpu")
@@ -87,6 +91,58 @@ def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(
     assert status == 0, err
     assert "2 frames" in out
     assert imageio.imread(tmp_path / "x.gif", index=None).shape[0] == 2
+
+
+def test_settings_of_a_run_cannot_change_on_resuming_but_its_budget_can(cpu, balls, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "run")
+    resume = ("train", "--out", copy, "--resume", "--arch", "cpu")
+    for option in (("--preset", "published"), ("--views", 2), ("--seed", 3), ("--set", "batch.n_rays=8"), ("--encoder", "x.pth"),
+                   ("--background", "black"), ("--prefix", "gen")):  # fmt: skip
+        status, _, err = invoke(*resume, *option)
+        assert (status, f"{option[0]} cannot change on --resume" in err) == (2, True)
+    status, _, err = invoke("train", tmp_path, *resume[1:])
+    assert (status, f"was trained on {balls.resolve()}, not on {tmp_path}" in err) == (1, True)
+    status, out, err = invoke("train", balls, *resume[1:], "--steps", 3)
+    assert (status, "3 steps in" in out) == (0, True), err
+
+
+def test_a_preset_has_source_views_of_its_own_unless_views_says_otherwise(balls, tmp_path):
+    for preset, given, wanted in (("small", (), "(1, 2)"), ("published", (), "(1)"), ("small", ("--views", "1-3"), "(1, 2, 3)")):
+        arguments = ("train", balls, "--out", tmp_path / "run", "--preset", preset, "--steps", 1, "--dry-run", *given)
+        assert f"batch.views = {wanted}" in invoke(*arguments)[1].splitlines()
+
+
+def test_the_preset_is_small_where_there_is_no_cuda_unless_it_is_chosen(cpu, balls, tmp_path):
+    arguments = ("train", balls, "--out", tmp_path / "run", "--steps", 1)
+    for options, wanted in (("cpu",), "small"), (("cpu", "--preset", "published"), "published"), (("cuda",), "published"):
+        assert f"run.preset = {wanted}" in invoke(*arguments, "--dry-run", "--arch", *options)[1].splitlines()
+    status, _, err = invoke(*arguments, "--arch", "cpu", *TINY)
+    assert (status, err.startswith("preset small, as networks are not trained on CUDA")) == (0, True)
+
+
+def test_a_path_file_says_how_many_frames_how_large_and_how_fast_unless_options_do(trained, balls, tmp_path):
+    item = viewed((balls / "balls_test/100",), load_prior(trained, CPU), {"turntable": False, "views": [0]}, CPU)[0]
+    orbit = cameras_like(item, orbit_of(item, 5))
+    write_camera_path(tmp_path / "path.json", orbit, fps=7)
+    cameras, fps = cameras_for(item, [0], None, None, tmp_path / "path.json")
+    assert (len(cameras), cameras.sizes[0].tolist(), fps) == (5, [24, 24], 7)
+    cameras, fps = cameras_for(item, [0], 3, 12, tmp_path / "path.json")
+    assert (len(cameras), cameras.sizes[0].tolist(), fps) == (3, [12, 12], 7)
+    np.testing.assert_allclose(cameras.camera_to_worlds, orbit.camera_to_worlds[[0, 2, 4]], atol=1e-5)
+    cameras, fps = cameras_for(item, [0], None, None, None)
+    assert (len(cameras), fps) == (60, 20)
+
+
+def test_options_that_have_no_use_are_refused(balls, square, tmp_path):
+    folder = ("render", balls / "balls_test/100", "--out", tmp_path / "x.gif")
+    for option in (("--mask", square), ("--threshold", 0.2), ("--fill", 0.5), ("--azimuth", 10), ("--elevation", 20),
+                   ("--size", 32), ("--distance", 1.5), ("--field-of-view", 40), ("--reach", 0.5)):  # fmt: skip
+        status, _, err = invoke(*folder, *option)
+        assert (status, f"{option[0]} is for pictures without poses: it goes with --turntable" in err) == (2, True)
+    status, _, err = invoke("render", square, "--turntable", "--views", 3, "--out", tmp_path / "x.gif")
+    assert (status, "--views is for a folder with poses" in err) == (2, True)
+    status, _, err = invoke(*folder, "--distil-seconds", 5)
+    assert (status, "--distil-seconds goes with --distil" in err) == (2, True)
 
 
 def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from taichi_nerf import runtime
+from taichi_nerf.apps import progress as apps_progress
 from taichi_nerf.apps.main import main
 from taichi_nerf.apps.prior import configuration
 from taichi_nerf.priors import patch_sources
@@ -96,6 +97,30 @@ def test_a_training_goes_on_where_it_was_as_if_never_interrupted(trained, tmp_pa
     assert [json.loads(line)["step"] for line in (halves / "metrics.jsonl").read_text().splitlines()][-1] == 8
 
 
+def test_settings_of_a_training_cannot_change_on_resuming(trained):
+    before = (trained / "config.json").read_bytes()
+    resume = ("prior", "train", "--out", trained, "--resume", "--steps", 8, "--arch", "cpu")
+    for option in (("--data", "rooms:3"), ("--metric-scale", 2), ("--preset", "published"), ("--size", 48), ("--angle", 20),
+                   ("--nearest", 2), ("--variant", "d"), ("--schedule", "linear"), ("--batch", 7), ("--learning-rate", 5),
+                   ("--half",), ("--seed", 3)):  # fmt: skip
+        status, _, err = invoke(*resume, *option)
+        assert (status, f"{option[0]} cannot change on --resume" in err) == (2, True)
+    assert "--size, --batch and --half cannot change" in invoke(*resume, "--half", "--batch", 7, "--size", 48)[2]
+    assert (trained / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("data", ["rooms:x", "rooms:0", "rooms:-3", "rooms:1.5", "rooms:"])
+def test_a_number_of_pictures_that_is_none_is_one_line(data, tmp_path):
+    train = ("prior", "train", "--data", "objects:8", "--data", data, "--steps", 1, "--out", tmp_path / "prior")
+    for arguments in (("prior", "score", "builtin", data), train):
+        status, _, err = invoke(*arguments, "--arch", "cpu")
+        assert (status, err) == (
+            1,
+            f"error: {data}: expected FAMILY[:N] with a number N of pictures of at least 1, as in rooms:1000\n",
+        )
+    assert not (tmp_path / "prior").exists()
+
+
 def test_folders_are_not_overwritten_unasked(trained, tmp_path):
     status, _, err = invoke("prior", "train", *SMALL, "--steps", 1, "--out", trained)
     assert status == 1
@@ -126,13 +151,23 @@ def test_score_tells_errors_at_five_levels(trained, tmp_path):
     assert "error of depth" in invoke("prior", "score", prior, "objects:4", "--n", 4, "--arch", "cpu")[1]
 
 
-def test_sample_draws_patches(trained, tmp_path):
+def test_sample_draws_patches_and_tells_how_far_it_is(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(apps_progress, "QUICK", 0.0)
     out = tmp_path / "patches.png"
     status, said, err = invoke(
         "prior", "sample", trained / "prior.safetensors", "--n", 3, "--steps", 2, "--out", out, "--arch", "cpu"
     )
     assert (status, said.strip()) == (0, str(out)), err
+    assert " 50 %  step 1 of 2\n" in err
     assert imageio.imread(out).shape[0] == 2 * (8 + 2) * 3
+
+
+def test_the_folder_of_a_training_is_a_prior(trained, tmp_path):
+    assert load_prior(trained).made == load_prior(trained / "prior.safetensors").made
+    out = tmp_path / "patches.png"
+    status, _, err = invoke("prior", "sample", trained, "--n", 1, "--steps", 1, "--out", out, "--arch", "cpu")
+    assert status == 0, err
+    assert out.is_file()
 
 
 def test_train_takes_a_prior(trained, scene, tmp_path):

@@ -211,6 +211,13 @@ def test_frames_are_plain_pinholes_whatever_the_lens():
     assert np.degrees(2 * np.arctan(30 / sphere.intrinsics[0, 1])) == pytest.approx(60)
 
 
+def test_evenly_takes_frames_from_the_first_to_the_last():
+    path = trajectories.orbit(ring(), 9)
+    for n, wanted in ((3, [0, 4, 8]), (1, [0]), (17, np.arange(17) / 2)):
+        found = trajectories.evenly(path, n)
+        np.testing.assert_array_equal(found.camera_to_worlds, path.camera_to_worlds[np.round(wanted).astype(int)])
+
+
 def test_framed_keeps_the_field_of_view_and_follows_the_shape():
     path = trajectories.orbit(ring(), 3)
     half = trajectories.framed(path, width=40)

@@ -1,6 +1,6 @@
 """A trained prior: the denoiser and all that one has to know to ask it. Read from a file of ours or from a published checkpoint.
 
-    prior = load_prior("builtin")               # shipped with the package; or a path
+    prior = load_prior("builtin")               # shipped with the package; or a path of a file or of a training
     prior.score(patches, t)                     # ∇ log p of patches [n, channels, size, size] in [-1, 1]
 
 A file of ours is a safetensors file; its metadata `prior` is JSON with the settings, and with how the prior was made.
@@ -20,8 +20,10 @@ from taichi_nerf.priors.channels import N_CHANNELS, NEAREST, Variant
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.noise_schedule import Kind, NoiseSchedule
 from taichi_nerf.priors.patch_cameras import FOCAL
+from taichi_nerf.weight_files import read_weights
 
 BUILTIN = "builtin"
+FILE = "prior.safetensors"  # in the folder of a training
 BUILTIN_FILE = Path(__file__).with_name("builtin.safetensors")
 PUBLISHED_SIZE = 48
 EMA, NETWORK = "ema.", "ema_model.model."  # in DiffusioNeRF's checkpoints
@@ -82,8 +84,10 @@ class Prior:
 
 
 def load_prior(name: Path | str) -> Prior:
-    """`builtin`, a file of ours (.safetensors), or the checkpoint that DiffusioNeRF published (.pt)."""
+    """`builtin`, the folder of a training, a file of ours (.safetensors), or the checkpoint that DiffusioNeRF published (.pt)."""
     file = BUILTIN_FILE if str(name) == BUILTIN else Path(name)
+    if file.is_dir():
+        file = file / FILE
     if not file.is_file():
         hint = "; `taichi-nerf prior train` makes one, and `builtin` names the one that comes with taichi_nerf"
         raise PriorError(file, f"no such prior{hint}")
@@ -127,10 +131,7 @@ def settings_from(about: dict[str, Any]) -> PriorSettings:
 
 def read_published(file: Path) -> Prior:
     """DiffusioNeRF's checkpoint: its averaged weights. Nothing in the file is executed."""
-    try:
-        data = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it meet
-        raise PriorError(file, f"is no checkpoint of weights alone ({' '.join(str(error).split())[:120]})") from None
+    data = read_weights(file, "DiffusioNeRF's checkpoint, or a prior.safetensors of `taichi-nerf prior train`", PriorError)
     averaged = data.get("ema") if isinstance(data, dict) else None
     if not isinstance(averaged, dict):
         raise PriorError(file, "expected an entry ema, as DiffusioNeRF's checkpoints have it")

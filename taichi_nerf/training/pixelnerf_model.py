@@ -21,7 +21,8 @@ from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_rays import render_picture
 from taichi_nerf.training.pixelnerf_trainer import LEVELS, make_field
-from taichi_nerf.training.run_folder import RunError, RunFolder
+from taichi_nerf.training.run_folder import RunError
+from taichi_nerf.training.run_kinds import OBJECTS, open_kind
 from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.tensor_file import read_tensors, write_tensors
 from taichi_nerf.weights import pixelnerf
@@ -79,7 +80,7 @@ def load_prior(place: str | Path, device: torch.device) -> Prior:
 def _of_run(path: Path, device: torch.device) -> Prior:
     if (path / MODEL_FILE).is_file():
         return load_prior(path / MODEL_FILE, device)
-    folder = RunFolder.open(path)
+    folder = open_kind(path, OBJECTS)
     config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
     return _with(load_checkpoint(folder.checkpoint)[0]["model"], config, folder.checkpoint, device)
 

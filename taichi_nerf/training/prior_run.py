@@ -18,6 +18,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.procedural import FAMILIES
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.run_folder import RunError
+from taichi_nerf.training.run_kinds import PATCHES, require_kind
 from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_prior
 
@@ -89,16 +90,25 @@ def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPictu
     """To learn from, and to hold out."""
     pictures: list[RgbdPicture] = []
     held_out: list[RgbdPicture] = []
-    for source in settings.sources:
-        family, _, n = source.partition(":")
-        if family in FAMILIES:
-            found = procedural_pictures(family, int(n or N_PICTURES), settings.seed, report)
+    for family, n in [family_of(source) for source in settings.sources]:  # all are read before the first is rendered
+        if n:
+            found = procedural_pictures(family, n, settings.seed, report)
         else:
-            found = scene_pictures(load_scene(Path(source)), settings.metric_scale, report)
+            found = scene_pictures(load_scene(Path(family)), settings.metric_scale, report)
         n_held_out = max(1, len(found) // HELD_OUT)
         pictures += found[:-n_held_out] or found
         held_out += found[-n_held_out:]
     return pictures, held_out
+
+
+def family_of(source: str) -> tuple[str, int]:
+    """FAMILY[:N] as a family of procedural scenes and how many pictures; all else is the path of a scene, and 0."""
+    family, colon, n = source.partition(":")
+    if family not in FAMILIES:
+        return source, 0
+    if colon and not (n.isdecimal() and int(n) > 0):
+        raise ValueError(f"{source}: expected FAMILY[:N] with a number N of pictures of at least 1, as in {family}:{N_PICTURES}")
+    return family, int(n or N_PICTURES)
 
 
 def patch_set(config: PriorConfig, pictures: list[RgbdPicture]) -> PatchSet:
@@ -124,6 +134,7 @@ def is_prior_run(out: Path) -> bool:
 
 def read_config(out: Path, steps: int | None, seconds: float | None) -> PriorConfig:
     """The settings of a training that exists, with another budget if one is given."""
+    require_kind(out, PATCHES)
     data = _read(out / "config.json")
     if data is None or data.get("kind") != FORMAT:
         raise RunError(out, "holds no training of a prior (no config.json of one)")

@@ -52,7 +52,7 @@ def cameras_of_path(
             raise ValueError(f"--path {path}: expected {', '.join(PATHS)} or a camera path file that ends in .json")
         found, fps = read_camera_path(Path(path))
     if path not in PATHS[:3] and n_frames is not None:
-        found = found[np.linspace(0, len(found) - 1, n_frames).round().astype(int)]
+        found = trajectories.evenly(found, n_frames)
     if width is not None or height is not None:
         found = trajectories.framed(found, width, height)
     return found, fps

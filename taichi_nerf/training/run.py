@@ -27,6 +27,7 @@ from taichi_nerf.training.model import Model
 from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.preview import save_previews
 from taichi_nerf.training.run_folder import RunError, RunFolder
+from taichi_nerf.training.run_kinds import SCENE, open_kind
 from taichi_nerf.training.scene_files import open_scene, scene_hash
 from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.trainer import Trainer
@@ -184,7 +185,7 @@ def scene_of_run(folder: RunFolder, config: Config) -> tuple[SceneData, list[str
 
 def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run:
     """A trained run, ready to render. `scene`: where its scene is now, if it was moved."""
-    folder = RunFolder.open(path)
+    folder = open_kind(path, SCENE)
     config = read_settings(folder)
     if scene is not None:
         if not scene.exists():

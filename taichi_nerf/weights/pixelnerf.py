@@ -7,10 +7,10 @@ resnet34-*.pth       torchvision's: conv1.weight, bn1.*, layer1 to layer4, fc.* 
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from taichi_nerf.fields.image_encoder import ImageEncoder
+from taichi_nerf.weight_files import read_weights
 from taichi_nerf.weights.errors import WeightsError
 
 N_TENSORS = 278
@@ -19,7 +19,8 @@ PARTS = ("encoder.", "code.", "mlp_coarse.", "mlp_fine.")
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
     """The state of a `PixelAlignedField` of the published sizes."""
-    state = {name: value for name, value in _read(file).items() if not name.startswith(("poses", "image_shape", "focal", "c."))}
+    found = _read(file, "pixel_nerf_latest of the authors, or a model.safetensors of `taichi-nerf pixelnerf train`")
+    state = {name: value for name, value in found.items() if not name.startswith(("poses", "image_shape", "focal", "c."))}
     strange = [name for name in state if not name.startswith(PARTS)]
     if strange or len(state) != N_TENSORS:
         what = f"{strange[0]} is no part of it" if strange else f"it has {len(state)} tensors"
@@ -29,7 +30,8 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 def load_resnet(encoder: ImageEncoder, file: Path) -> None:
     """torchvision's weights into the encoder: of the same depth, 64 channels wide."""
-    state = {name: value for name, value in _read(file).items() if not name.startswith("fc.")}
+    found = _read(file, f"torchvision's weights of {encoder.settings.kind}")
+    state = {name: value for name, value in found.items() if not name.startswith("fc.")}
     model = encoder.model
     wanted = model.state_dict()
     state = {name: value for name, value in state.items() if name in wanted or not name.startswith("layer4.")}
@@ -44,13 +46,8 @@ def load_resnet(encoder: ImageEncoder, file: Path) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise WeightsError(file, "no such file")
-    try:
-        data = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it meet
-        raise WeightsError(file, f"is no file of weights alone ({' '.join(str(error).split())[:120]})") from None
+def _read(file: Path, expected: str) -> dict[str, Tensor]:
+    data = read_weights(file, expected, WeightsError)
     if not isinstance(data, Mapping) or not all(isinstance(value, Tensor) for value in data.values()):
         raise WeightsError(file, "expected tensors by name, as torch.save(model.state_dict()) writes them")
     return {str(name): value for name, value in data.items()}

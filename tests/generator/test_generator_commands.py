@@ -101,6 +101,16 @@ def test_a_generator_without_its_training_is_not_overwritten(place, model):
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
+def test_resuming_takes_the_command_again_and_refuses_other_settings(place, model):
+    again = ("train", place / "set.npz", "--out", model, "--kimg", 0.08, "--grow-at", 0.04, *TINY, "--resume")
+    for option in (("--size", 32), ("--channels", 128), ("--most-channels", 8), ("--batch", 8), ("--r1", 1), ("--grow-at", 0),
+                   ("--augment",), ("--mirror",), ("--no-noise",), ("--precision", "float16"), ("--seed", 1)):  # fmt: skip
+        status, _, err = invoke(*again, *option)
+        assert (status, f"{option[0].replace('--no-', '--')} cannot change on --resume" in err) == (2, True)
+    status, _, err = invoke(*again, "--size", 16, "--noise", "--seed", 0)
+    assert status == 0, err
+
+
 def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
     out = place / "new" / "model"  # made by the training: 50 steps take less than the time between saves
     status, _, err = invoke("train", place / "set.npz", "--out", out, "--kimg", 0.204, *TINY)

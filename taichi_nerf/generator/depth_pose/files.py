@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.training.atomic import replacing
+from taichi_nerf.weight_files import read_weights
 
 PARTS = {"encoder": "encoder", "depth": "depth_decoder", "pose_encoder": "pose_encoder", "pose": "pose_decoder"}
 N_CLASSES = 1000  # of ImageNet's classifier
@@ -86,12 +87,7 @@ def _fill(module: nn.Module, state: dict[str, Any], file: Path) -> None:
 
 def load_part(file: Path) -> dict[str, Any]:
     """What one of the folder's files holds."""
-    if not file.is_file():
-        raise DepthPoseError(file, "no such file")
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it meet
-        raise DepthPoseError(file, f"is no file of weights alone ({' '.join(str(error).split())[:120]})") from None
+    found = read_weights(file, f"{file.name} of Monodepth2", DepthPoseError)
     if not isinstance(found, dict):
         raise DepthPoseError(file, "expected weights by name")
     return found

@@ -17,6 +17,7 @@ from torch import Tensor
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.generator.stylegan2.layers import resampling_filter
 from taichi_nerf.generator.stylegan2.nvidia_pickle import PickleError, read_networks
+from taichi_nerf.weight_files import read_weights
 
 State = dict[str, Tensor]
 AVERAGE = "mapping.w_avg"
@@ -29,7 +30,7 @@ def read_generator(file: Path | str) -> Generator:
         networks = read_networks(file)
         state = networks.get("G_ema") or networks.get("G") or {}
     else:
-        state = from_rosinality(_load(file), file)
+        state = from_rosinality(read_weights(file, "rosinality's checkpoint of a StyleGAN2, or NVIDIA's .pkl", PickleError), file)
     return generator_of(state, file)
 
 
@@ -151,12 +152,3 @@ def from_rosinality(data: Any, file: Path | str) -> State:
         parts = ["", "conv1."] if size == 4 else ["", "conv0.", "conv1."]
         found |= {f"synthesis.b{size}.{part}resample_filter": resampling_filter() for part in parts}
     return found
-
-
-def _load(file: Path) -> Any:
-    if not file.is_file():
-        raise PickleError(file, "no such file")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it meet
-        raise PickleError(file, f"is no checkpoint of weights alone ({' '.join(str(error).split())[:120]})") from None

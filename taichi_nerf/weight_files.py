@@ -1,0 +1,32 @@
+"""Files that torch.save wrote, which may come from anywhere: tensors, numbers and names are read, and nothing is executed.
+
+data = read_weights(file, "a checkpoint of nerf-pytorch", WeightsError)     # or WeightsError(file, "… expected …")
+"""
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a ZIP archive, or a pickle by old versions
+
+
+def read_weights(file: Path, expected: str, error: Callable[[Path, str], Exception]) -> Any:
+    """What the file holds; `expected` is said where that cannot be read."""
+    if not file.is_file():
+        raise error(file, "no such file")
+    with open(file, "rb") as stream:
+        beginning = stream.read(4)
+    if not beginning.startswith(BEGINNINGS):
+        raise error(file, f"is no file of weights, but something else; expected {expected}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles in other versions, which fail or are read all the same
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as reason:  # torch raises whatever a damaged file makes it meet
+        asked = re.search(r"GLOBAL ([\w.]+)", str(reason))
+        why = f"asks for {asked[1]}, and nothing in a file is executed" if asked else "is damaged, or something else"
+        raise error(file, f"is no checkpoint of weights alone: it {why}; expected {expected}") from None

@@ -1,0 +1,90 @@
+"""Files that are given as weights and are something else, or more than that."""
+
+import pickle
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+
+from taichi_nerf.fields.image_encoder import EncoderSettings, ImageEncoder
+from taichi_nerf.generator.depth_pose.files import load_part
+from taichi_nerf.generator.stylegan2.published import read_generator
+from taichi_nerf.priors.prior import load_prior
+from taichi_nerf.weight_files import read_weights
+from taichi_nerf.weights import nerf, pixelnerf
+from taichi_nerf.weights.errors import WeightsError
+
+ENCODER = ImageEncoder(EncoderSettings("resnet18", 4), torch.Generator())
+READERS = {
+    "DiffusioNeRF's checkpoint": load_prior,
+    "a checkpoint of nerf-pytorch": nerf.read_torch,
+    "pixel_nerf_latest of the authors": pixelnerf.read_checkpoint,
+    "torchvision's weights of resnet18": lambda file: pixelnerf.load_resnet(ENCODER, file),
+    "rosinality's checkpoint": read_generator,
+    "x.pt of Monodepth2": load_part,
+}
+
+
+class Harmful:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('it ran')",))
+
+
+def write_text(file):
+    file.write_text("these are no weights\n")
+
+
+def write_picture(file):
+    imageio.imwrite(file, np.zeros((8, 8, 3), np.uint8), extension=".png")
+
+
+def write_nothing(file):
+    file.write_bytes(b"")
+
+
+def write_broken(file):
+    torch.save({"a": torch.zeros(100)}, file)
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def write_harmful(file):
+    torch.save({"a": Harmful()}, file)
+
+
+def write_harmful_pickle(file):
+    file.write_bytes(pickle.dumps({"a": Harmful()}, protocol=2))
+
+
+def write_newer_pickle(file):
+    file.write_bytes(pickle.dumps({"a": Harmful()}, protocol=4))
+
+
+KINDS = {
+    write_text: "is no file of weights, but something else",
+    write_picture: "is no file of weights, but something else",
+    write_nothing: "is no file of weights, but something else",
+    write_broken: "is no checkpoint of weights alone: it is damaged, or something else",
+    write_harmful: "is no checkpoint of weights alone: it asks for exec, and nothing in a file is executed",
+    write_harmful_pickle: "is no checkpoint of weights alone: it asks for ",
+    write_newer_pickle: "is no checkpoint of weights alone: it is damaged, or something else",
+}
+
+
+@pytest.mark.parametrize("expected", READERS)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_file_of_something_else_is_told_in_one_line_with_what_was_expected(kind, expected, tmp_path):
+    kind(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="expected") as told:
+        READERS[expected](tmp_path / "x.pt")
+    assert str(told.value).startswith(f"{tmp_path / 'x.pt'}: {KINDS[kind]}")
+    assert f"; expected {expected}" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_weights_are_read_in_both_forms_of_torch(tmp_path):
+    for name, zipped in (("new.pt", True), ("old.pt", False)):
+        torch.save({"a": torch.arange(3)}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        assert read_weights(tmp_path / name, "any", WeightsError)["a"].tolist() == [0, 1, 2]
+    with pytest.raises(WeightsError, match="no such file"):
+        read_weights(tmp_path / "none.pt", "any", WeightsError)
