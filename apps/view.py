@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.command import Command, arch_option, given_options
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, PROTOCOL, SIZE, VIEWS, open_scene, options_of
 from taichi_nerf.apps.view_options import live_kernels_of, place_of, view_options
 
@@ -37,8 +37,9 @@ def view(context: click.Context, run: Path, scene: Path | None, out: Path | None
 
     is_run = RunFolder(run).config.is_file()
     place = place_of(options, out or (run / "viewer" if is_run else Path("viewer")))
+    given = [option.name for option in given_options(context)]
     if is_run:
-        given = [name for name in OF_A_SCENE if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
+        given = [name for name in OF_A_SCENE if name in given]
         if given:
             raise click.UsageError(f"--{given[0].replace('_', '-')} is for a scene: {run} is a run, which has its settings")
         from taichi_nerf.apps.run_options import open_run
@@ -50,6 +51,8 @@ def view(context: click.Context, run: Path, scene: Path | None, out: Path | None
     else:
         if scene is not None:
             raise click.UsageError(f"{run} is no run: --scene says where the scene of a run is now")
+        if "arch" in given:
+            raise click.UsageError(f"{run} is no run: nothing is rendered, on no --arch")
         if options["own_kernels"] or options["watch_kernels"]:
             raise click.UsageError(f"{run} is no run: there is nothing that kernels render")
         shown, model, background, kernels = open_scene(run, options), None, 1.0, None

@@ -55,9 +55,10 @@ def test_a_scene_has_no_kernels_to_watch(cpu, tmp_path):
 
 def test_options_are_refused_where_they_would_do_nothing(cpu, tmp_path):
     scene = small_run.make(tmp_path / "scene")
-    status, _, err = invoke("view", scene, "--scene", scene)
-    assert status == 2
-    assert "is no run" in err
+    for option in (("--scene", scene), ("--arch", "cpu")):
+        status, _, err = invoke("view", scene, *option)
+        assert status == 2
+        assert "is no run" in err
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     for option in (("--n-views", 3), ("--downscale", 1), ("--allow-outside",)):
