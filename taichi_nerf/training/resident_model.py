@@ -4,6 +4,7 @@ Colors, opacities, depths and the spread of weights come to torch, where all los
 brought to torch where somebody asks: for a checkpoint, a mesh, normals.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from taichi_nerf.resident.grid import ResidentGrid, draw_seed
 from taichi_nerf.resident.pipeline import Chance, Pipeline, Seen
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import NgpConfig
+from taichi_nerf.training.config import Config, NgpConfig
 from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.ngp_model import NgpModel, groups_of
 from taichi_nerf.training.setting_values import SettingsError
@@ -137,6 +138,13 @@ def is_resident(config: NgpConfig) -> bool:
         raise SettingsError(f"backend.resident=true: {reason}")
     wanted = config.backend.resident is True or (current().copies and not current().is_software)
     return reason is None and wanted
+
+
+def taken_up(config: Config) -> Config:
+    """The settings of a run that exists, for where it is opened: where it was trained does not bind a processor."""
+    if isinstance(config, NgpConfig) and config.backend.resident is True and current().arch == "cpu":
+        return replace(config, backend=replace(config.backend, resident="auto"))
+    return config
 
 
 def _hindrance(config: NgpConfig) -> str | None:

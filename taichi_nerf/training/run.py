@@ -26,6 +26,7 @@ from taichi_nerf.training.methods import config_class, make_model
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.preview import save_previews
+from taichi_nerf.training.resident_model import taken_up
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import SCENE, open_kind
 from taichi_nerf.training.scene_files import open_scene, scene_hash
@@ -77,7 +78,7 @@ def train(
     """
     report(0.0, "compiling")
     keep_freed_memory()
-    trainer = Trainer(config, scene, device, world)
+    trainer = Trainer(taken_up(config) if resume else config, scene, device, world)
     world.broadcast(trainer.model)
     trainer.warm_up()
     if resume and folder.checkpoint.exists():
@@ -195,7 +196,7 @@ def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run
     if not folder.checkpoint.exists():
         raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {path}` goes on with it")
     state, _ = load_checkpoint(folder.checkpoint)
-    model = make_model(config, found, device)
+    model = make_model(taken_up(config), found, device)
     try:
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError) as error:

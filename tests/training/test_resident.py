@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_run import configured, make
+from small_run import configured, make, trained
 
 from taichi_nerf import losses, runtime
 from taichi_nerf.metrics import psnr
@@ -16,6 +16,8 @@ from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.pictures import picture_of_view, truth_of_view
 from taichi_nerf.training.resident_model import ResidentNgpModel
+from taichi_nerf.training.run import load_run, read_settings
+from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.training.setting_values import SettingsError
 from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.trainer import Trainer
@@ -195,6 +197,20 @@ def test_a_checkpoint_goes_on_on_another_backend_as_good_as_it_was(scene_folder,
         state, left = trainer.state_dict(copied=True), psnr_of_test_views(trainer)
         found.append(left)
     assert found[2] > found[0]
+
+
+def test_a_run_of_the_device_is_shown_and_goes_on_on_a_processor_and_back(scene_folder, gpu, tmp_path):
+    """By its folder, as `evaluate` and `train --resume` take it; its settings stay as they were chosen."""
+    config, scene = configured(scene_folder, steps=12)
+    config = apply_settings(config, ["backend.resident=true"])
+    trained(tmp_path / "run", config, scene, stop_after=4)
+    for arch, stop_after in (("cpu", 4), (gpu.arch, None)):
+        device = runtime.start(arch).torch_device
+        run = load_run(tmp_path / "run", device)
+        assert isinstance(run.model, ResidentNgpModel) == (arch != "cpu")
+        trained(tmp_path / "run", read_settings(RunFolder.open(tmp_path / "run")), scene, resume=True, stop_after=stop_after)
+        assert read_settings(RunFolder.open(tmp_path / "run")).backend.resident is True
+    assert load_run(tmp_path / "run", device).n_steps == 12
 
 
 def psnr_of_test_views(trainer):
