@@ -50,20 +50,15 @@ def configuration_to_resume(
     context: click.Context, objects: Path | None, out: Path, options: dict[str, Any]
 ) -> "PixelNerfConfig":
     """Settings of a run that exists, with another budget if one is given, and another place of its set if that was moved."""
-    from taichi_nerf.apps.resuming import refuse_changes
+    from taichi_nerf.apps.resuming import place_now, refuse_changes
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
-    from taichi_nerf.training.run_folder import RunError
     from taichi_nerf.training.run_kinds import OBJECTS, open_kind
     from taichi_nerf.training.settings import from_json_dict
 
     refuse_changes(context)
     folder = open_kind(out, OBJECTS)
     config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
-    if objects is not None and objects.resolve() != Path(config.objects.path):
-        if Path(config.objects.path).exists():
-            was = f"was trained on {config.objects.path}, not on {objects}"
-            raise RunError(out, f"{was}; leave OBJECTS out, or choose another --out")
-        config = replace(config, objects=replace(config.objects, path=str(objects.resolve())))
+    config = replace(config, objects=replace(config.objects, path=place_now(out, config.objects.path, objects, "OBJECTS")))
     steps, seconds = options["steps"], options["time_budget"]
     if steps is None and seconds is None:
         return config

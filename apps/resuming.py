@@ -1,6 +1,7 @@
 """What `--resume` may change: where a training is and how long it lasts. Of all else the folder has its own settings."""
 
 from collections.abc import Container
+from pathlib import Path
 
 import click
 
@@ -19,3 +20,14 @@ def refuse_changes(context: click.Context, may_change: Container[str] = (), as_b
     if fixed:
         named = " and ".join(filter(None, (", ".join(fixed[:-1]), fixed[-1])))
         raise click.UsageError(f"{named} cannot change on --resume: the run has its settings")
+
+
+def place_now(out: Path, before: str, given: Path | None, argument: str) -> str:
+    """Where the pictures are that the training in `out` learned from `before`: there, or at `given` if they were moved."""
+    from taichi_nerf.training.run_folder import RunError
+
+    if given is None or given.resolve() == Path(before):
+        return before
+    if Path(before).exists():
+        raise RunError(out, f"was trained on {before}, not on {given}; leave {argument} out, or choose another --out")
+    return str(given.resolve())

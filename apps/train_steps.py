@@ -60,18 +60,14 @@ def configuration_to_resume(
     context: click.Context, scene: Path | None, out: Path, options: dict[str, Any], device: Any
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a run that exists, with another budget if one is given."""
-    from taichi_nerf.apps.resuming import refuse_changes
+    from taichi_nerf.apps.resuming import place_now, refuse_changes
     from taichi_nerf.training.run import read_settings, scene_of_run
-    from taichi_nerf.training.run_folder import RunError
     from taichi_nerf.training.run_kinds import SCENE, open_kind
 
     refuse_changes(context, MAY_CHANGE)
     folder = open_kind(out, SCENE)
     config = read_settings(folder)
-    if scene is not None and scene.resolve() != Path(config.scene.path):
-        if Path(config.scene.path).exists():
-            raise RunError(out, f"was trained on {config.scene.path}, not on {scene}; leave SCENE out, or choose another --out")
-        config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))  # it was moved
+    config = replace(config, scene=replace(config.scene, path=place_now(out, config.scene.path, scene, "SCENE")))
     steps, seconds = options["steps"], options["time_budget"]
     if steps is not None or seconds is not None:
         config = replace(config, run=replace(config.run, steps=steps, time_budget=seconds))

@@ -9,7 +9,7 @@ from taichi_nerf.apps.command import Command, arch_option, given_options
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, PROTOCOL, SIZE, VIEWS, open_scene, options_of
 from taichi_nerf.apps.view_options import live_kernels_of, place_of, view_options
 
-OF_A_SCENE = ("views", "n_views", "protocol", "downscale", "center", "scale", "axes", "allow_outside")  # a run has its own
+OF_A_SCENE = {"views", "n_views", "protocol", "downscale", "center", "scale", "axes", "allow_outside"}  # a run has its own
 
 
 @click.command(cls=Command)
@@ -37,11 +37,11 @@ def view(context: click.Context, run: Path, scene: Path | None, out: Path | None
 
     is_run = RunFolder(run).config.is_file()
     place = place_of(options, out or (run / "viewer" if is_run else Path("viewer")))
-    given = [option.name for option in given_options(context)]
+    given = {option.name: option.opts[0] for option in given_options(context)}
     if is_run:
-        given = [name for name in OF_A_SCENE if name in given]
-        if given:
-            raise click.UsageError(f"--{given[0].replace('_', '-')} is for a scene: {run} is a run, which has its settings")
+        idle = [option for name, option in given.items() if name in OF_A_SCENE]
+        if idle:
+            raise click.UsageError(f"{idle[0]} is for a scene: {run} is a run, which has its settings")
         from taichi_nerf.apps.run_options import open_run
         from taichi_nerf.training.render_path import LEVELS
 

@@ -13,7 +13,7 @@ import torch
 
 from taichi_nerf.priors.patch_sources import procedural_pictures, scene_pictures
 from taichi_nerf.priors.patches import PatchSet, RgbdPicture
-from taichi_nerf.priors.prior import PriorSettings
+from taichi_nerf.priors.prior import FILE, PriorSettings
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.procedural import FAMILIES
 from taichi_nerf.training.atomic import replacing
@@ -24,7 +24,7 @@ from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_
 
 N_PICTURES = 1000  # of a family, unless it says
 HELD_OUT = 20  # one picture of so many
-FILES = ("config.json", "checkpoint.safetensors", "metrics.jsonl", "prior.safetensors", "samples.png")
+FILES = ("config.json", "checkpoint.safetensors", "metrics.jsonl", FILE, "samples.png")
 FORMAT = "prior"
 Report = Callable[[float, str], None]
 

@@ -21,7 +21,7 @@ from taichi_nerf.export.prior_sheets import sheet
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.priors.denoiser import Denoiser
 from taichi_nerf.priors.patches import PatchSet
-from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
+from taichi_nerf.priors.prior import FILE, Prior, PriorSettings, prior_bytes
 from taichi_nerf.priors.sampling import sample
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.budget import Budget, Stopwatch
@@ -172,6 +172,6 @@ def _save(trainer: PriorTrainer, out: Path, made: dict[str, Any], half: bool) ->
     prior = trainer.prior
     trainer.averaged.eval()  # forgets the filters of former weights
     prior.made = {**made, "steps": trainer.n_steps, "seconds": round(trainer.stopwatch.seconds, 1)}
-    write_whole(out / "prior.safetensors", prior_bytes(prior, half))
+    write_whole(out / FILE, prior_bytes(prior, half))
     drawn = sample(prior, 24, torch.Generator().manual_seed(0), 25)
     write_png(out / "samples.png", sheet(drawn, prior.settings.variant, prior.settings.nearest))
