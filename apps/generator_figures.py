@@ -18,6 +18,9 @@ def table(found: dict[str, Any]) -> str:
     for name in ("yaw_correlation", "pose_correlation", "pose_preservation"):
         if found.get(name) is not None:
             lines.append(f"{name.replace('_', ' ')}: {found[name]:.3f}")
+    if found.get("kid_difference"):
+        change = "{value:+.4f} ± {deviation:.4f}".format(**found["kid_difference"])
+        lines.append(f"refining changes KID by {change} (without pairs of views of one subject)")
     lines += [f"{name}: missing {what}" for name, what in found["missing"].items()]
     if found["features"]:
         lines.append(f"features for FID and KID: {found['features']}")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from taichi_nerf.generator.evaluation.ablation import trained_with
-from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_distance
+from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_difference, kernel_distance
 from taichi_nerf.generator.evaluation.feature_files import load_features, save_features
 from taichi_nerf.generator.evaluation.features import FeatureNetwork, FeatureSettings, contrast, train_features
 from taichi_nerf.generator.evaluation.published_features import FeatureFileError, embedder
@@ -55,6 +55,35 @@ def test_kernel_distance_is_the_unbiased_estimate():
     assert kernel_distance(x, y, n_subsets=3) == pytest.approx(within - 2 * across, rel=1e-9)
     same = [kernel_distance(*random.normal(size=(2, 50, 3)), n_subsets=1) for _ in range(200)]
     assert abs(np.mean(same)) < 3 * np.std(same) / 200**0.5
+
+
+def test_kernel_difference_is_the_sum_over_pairs_of_different_subjects():
+    random = np.random.default_rng(3)
+    a, b, real = random.normal(size=(4, 2, 3)), random.normal(size=(4, 2, 3)) + 0.3, random.normal(size=(5, 3))
+    k = lambda x, y: (x @ y / 3 + 1) ** 3  # noqa: E731
+
+    def distance(views):  # but for what the real images have among themselves
+        pairs = [k(x, y) for i in range(4) for j in range(4) if i != j for x in views[i] for y in views[j]]
+        return np.mean(pairs) - 2 * np.mean([k(x, r) for views_of in views for x in views_of for r in real])
+
+    assert kernel_difference(a, b, real)[0] == pytest.approx(distance(b) - distance(a), rel=1e-9)
+
+
+def test_kernel_difference_does_not_mind_that_views_of_a_subject_agree_and_knows_its_own_chance():
+    """Two sets of one distribution, in one of which a subject's views are all the same: neither is farther from it."""
+    random = np.random.default_rng(4)
+    found, plain = [], []
+    for _ in range(40):
+        various, real = random.normal(size=(30, 6, 4)), random.normal(size=(100, 4))
+        alike = np.repeat(random.normal(size=(30, 1, 4)), 6, axis=1)
+        found.append(kernel_difference(various, alike, real))
+        plain.append(kernel_distance(alike.reshape(-1, 4), real, 3) - kernel_distance(various.reshape(-1, 4), real, 3))
+    values, deviations = np.array(found).T
+    assert abs(values.mean()) < 3 * values.std() / 40**0.5
+    assert 0.6 < np.median(deviations) / values.std() < 1.6
+    assert np.mean(plain) > 5 * np.std(plain) / 40**0.5
+    value, deviation = kernel_difference(various, various + 1, real)
+    assert value > 5 * deviation
 
 
 def test_contrast_is_cross_entropy_over_all_others():

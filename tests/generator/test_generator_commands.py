@@ -130,6 +130,8 @@ def test_evaluation_writes_its_figures_and_trains_features_of_the_set(place, mod
     assert set(found["ranges"]) == {"20", "40", "full"}
     assert found["features"] == "self-trained"
     assert "yaw correlation" in out
+    assert found["kid_difference"]["deviation"] > 0
+    assert f"changes KID by {found['kid_difference']['value']:+.4f} ± " in out
 
 
 def test_a_turn_is_a_picture_a_folder_and_a_scene(place, model):

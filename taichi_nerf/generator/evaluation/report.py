@@ -1,7 +1,8 @@
 """The figures of turned subjects: consistency with the source, distances to real images, and how far they turn.
 
     {"gan_space": {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"}, "refined": {…},
-     "yaw_correlation", "pose_correlation", "pose_preservation", "ranges": {"20", "40", "full"}, "features", "missing"}
+     "yaw_correlation", "pose_correlation", "pose_preservation", "kid_difference": {"value", "deviation"},
+     "ranges": {"20", "40", "full"}, "features", "missing"}
 
 What cannot be measured is null, and `missing` says which file would let it be. Angles are degrees from where the source looks.
 """
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_distance
+from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_difference, kernel_distance
 from taichi_nerf.generator.evaluation.turned import Both, Views
 from taichi_nerf.metrics import ssim
 
@@ -69,6 +70,7 @@ def figures(both: Both, tools: Instruments) -> dict[str, Any]:
     found["pose_correlation"] = None if tools.yaws is None else correlation(both.gan_space.turns, plain.yaws)
     if both.refined is not None:
         found["pose_preservation"] = slope(both.gan_space.turns, both.refined.turns)
+        found["kid_difference"] = difference(plain, measured["refined"], tools)
     found["ranges"] = {
         name: {method: each.within(limit, tools) for method, each in measured.items()} for name, limit in RANGES.items()
     }
@@ -114,6 +116,16 @@ class _Measured:
             "yaw_span": mean(angles.amax(1) - angles.amin(1)),
             "n_images": int(chosen.sum()),
         }
+
+
+def difference(plain: _Measured, refined: _Measured, tools: Instruments) -> dict[str, float] | None:
+    """By how much refining changes KID, of independent pairs alone, and how much of that chance explains."""
+    if plain.features is None or refined.features is None or tools.real is None or len(plain.features) < 3 or len(tools.real) < 2:
+        return None
+    turned = torch.arange(plain.features.shape[1]) != plain.views.middle
+    sets = (plain.features[:, turned], refined.features[:, turned], tools.real)
+    value, deviation = kernel_difference(*(each.double().numpy() for each in sets))
+    return {"value": value, "deviation": deviation}
 
 
 def mean(values: Tensor) -> float | None:
