@@ -124,7 +124,9 @@ class Pipeline:
             first = min(most, room_for(2 * self.n_samples))
             later, kept = first // LATER_SHARE, first
         else:
-            first, later, kept = (min(most, room_for(int(MARGIN * n_rays * x), 2**12)) for x in self._per_ray)
+            limits = (most, most, 2 * most)  # both marches may find as many as there are, and all of them be kept
+            wanted = (room_for(int(MARGIN * n_rays * x), 2**12) for x in self._per_ray)
+            first, later, kept = map(min, limits, wanted)
             later = max(later, first // LATER_SHARE)
         size = Size(room_for(n_rays), first, later, kept)
         free = self._free.get(size)

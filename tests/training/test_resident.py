@@ -129,6 +129,21 @@ def test_where_room_is_lacking_nothing_is_lost(scene_folder, gpu):
     torch.testing.assert_close(seen.color, expected.color, rtol=0, atol=0)
 
 
+def test_rays_that_end_early_twice_have_room_for_both_marches(scene_folder, gpu):
+    """In fog with few samples a ray both marches end by their number, and all that they find is kept."""
+    plain, resident = pair(scene_folder, gpu, "occupancy.max_samples_per_ray=8")
+    with torch.no_grad():
+        plain.field.table.zero_()
+        plain.sampler.thickness.fill_(1)
+        plain.sampler.pack()
+    resident.load_state_dict(plain.state_dict())
+    pixels, views, rays = some_rays(plain)
+    expected = render_rays(plain.field, plain.sampler, rays, None, plain.config.culling)
+    assert len(expected.samples.t_starts) > 4096  # more than rays times samples, rounded up
+    seen = resident.pipeline.render(resident.pipeline.rays(pixels, views), len(views), FIXED)
+    torch.testing.assert_close(seen.color, expected.rendered.color, atol=2e-5, rtol=1e-4)
+
+
 def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(scene_folder, gpu):
     plain, resident = pair(scene_folder, gpu)
     ours, theirs = resident.optimiser(), plain.optimiser()
