@@ -64,6 +64,8 @@ class Pipeline:
         self.field, self.grid, self.culling = field, grid, culling
         self.n_samples = n_samples  # that a rendering is expected to march through
         self.cameras = [DeviceArray(x) for x in (rig.camera_to_worlds, rig.intrinsics, rig.distortion, rig.models)]
+        center, radius = grid.sampler.ball()
+        self.ball = DeviceArray(torch.cat([center, radius[None]]))
         self._per_ray: tuple[float, float, float] | None = None  # samples of a ray: first march, second, kept
         self._free: dict[Size, list[Rendering]] = {}
         self._free_rays: dict[int, list[RayArrays]] = {}
@@ -147,7 +149,8 @@ class Pipeline:
         sampler, field, culling = self.grid.sampler, self.field, self.culling
         limits = (float(sampler.near), min(float(sampler.far), 1e30))
         out = (room.near.data, room.far.data, room.jitter.data)
-        launch(resident_rays.begin_rays, n_rays, *limits, int(chance.shift), chance.seed, *out)
+        roaming = (int(sampler.is_roaming), self.ball.data, rays.origins.data)
+        launch(resident_rays.begin_rays, n_rays, *limits, *roaming, int(chance.shift), chance.seed, *out)
         for march, near, further, is_first in (
             (room.march, room.near, room.further, True), (room.later, room.further, room.nowhere, False),
         ):  # fmt: skip

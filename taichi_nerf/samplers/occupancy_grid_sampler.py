@@ -97,22 +97,26 @@ class OccupancyGridSampler(nn.Module):
         )  # fmt: skip
 
     def _between(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training or not self.roams:
+        if not self.is_roaming:
             return ray_box.intersect_boxes(origins, directions, self.reach, near=self.near, far=self.far)
         t_near, t_far = ray_box.intersect_boxes(origins, directions, self.reach)
-        center, radius = self._ball()
+        center, radius = self.ball()
         distance = (origins - center).norm(dim=-1)
         near = (distance - radius).clamp(0, self.near)
         return torch.maximum(t_near, near), torch.minimum(t_far, (distance + radius).clamp_min(self.far))
 
-    def _ball(self) -> tuple[Tensor, Tensor]:
+    @property
+    def is_roaming(self) -> bool:
+        return self.roams and not self.training
+
+    def ball(self) -> tuple[Tensor, Tensor]:
         """Centre and radius of a ball as large as the outermost box; published bounds of objects leave out its corners."""
         low, high = self.box[0], self.box[1]
         return (low + high) / 2, 2 ** (self.settings.n_cascades - 1) * (high - low).max() / 2
 
     def sees_whole_box_from(self, centers: Tensor) -> bool:
         """Whether near and far cut nothing from that ball for eyes at [n, 3]."""
-        center, radius = self._ball()
+        center, radius = self.ball()
         distances = (centers - center).norm(dim=-1)
         return bool(self.near <= distances.min() - radius) and bool(self.far >= distances.max() + radius)
 

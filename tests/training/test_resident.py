@@ -116,6 +116,16 @@ def test_rays_made_by_torch_and_rays_made_on_the_device_look_alike(scene_folder,
     torch.testing.assert_close(own.color, taken.color)
 
 
+@pytest.mark.parametrize("nearer", [0.3, 3.0])
+def test_eyes_closer_and_farther_than_cameras_see_what_they_do_through_torch(scene_folder, gpu, nearer):
+    plain, resident = (model.eval() for model in pair(scene_folder, gpu))
+    rays = some_rays(plain, 256)[2]
+    moved = Rays(rays.origins.detach() * nearer, rays.directions.detach(), rays.radii.detach())
+    own, expected = (model.picture(moved, (16, 16)) for model in (resident, plain))
+    assert expected.opacity.mean() > 0.1
+    torch.testing.assert_close(own.color, expected.color, atol=2e-5, rtol=1e-4)
+
+
 def test_where_room_is_lacking_nothing_is_lost(scene_folder, gpu):
     _, resident = pair(scene_folder, gpu)
     pixels, views, _ = some_rays(resident)
