@@ -128,9 +128,8 @@ class OccupancyGridSampler(nn.Module):
         if n == n_cells:
             cells = torch.arange(n_cells, dtype=torch.int32)
         else:  # one of each run of neighbours, which spreads the visits evenly and keeps them in memory order
-            cells = (
-                ((torch.arange(n) + torch.rand(n, generator=generator)).double() * (n_cells / n)).int().clamp_(max=n_cells - 1)
-            )
+            runs = torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)
+            cells = (runs * (n_cells / n)).int().clamp_(max=n_cells - 1)
         jitter = torch.rand(n, 3, generator=generator)
         for part in torch.arange(n).split(2**18):
             chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
