@@ -226,6 +226,13 @@ def test_the_least_density_of_a_cell_rises_slowly_and_falls_at_once(cpu):
     assert known == [[0.5], [1.5], [3.5], [1.25], [3.0], [0.0]]
 
 
+def test_a_density_that_is_no_number_is_forgotten(cpu):
+    march, generator = sampler(rise=2.0), torch.Generator().manual_seed(0)
+    for density in (100.0, math.nan, 100.0):
+        march.update(lambda at, density=density: torch.full_like(at[:, 0], density), 1.0, generator)
+    assert march.least_density.unique().tolist() == [0.5]
+
+
 @pytest.mark.parametrize("n_cascades", [1, 2])
 def test_rays_are_cut_to_what_is_occupied_without_losing_a_sample(backend, n_cascades, generator):
     """Random cells in a corner of the grid, all of the box marched by hand; and a grid that was loaded, or is empty."""

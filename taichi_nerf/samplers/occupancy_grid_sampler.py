@@ -135,7 +135,7 @@ class OccupancyGridSampler(nn.Module):
             chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
             shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
             positions = self._positions(chosen, shift)
-            met = density(positions)
+            met = density(positions).nan_to_num(0.0)
             occupancy_grid.update_density_(self.thickness, chosen, met * self.step_length, decay=self.settings.decay)
             least = self.least_density.index_select(0, chosen)
             self.least_density.index_copy_(0, chosen.long(), torch.minimum(met, self.settings.rise * least + 0.5))
