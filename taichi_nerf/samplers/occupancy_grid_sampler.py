@@ -144,9 +144,11 @@ class OccupancyGridSampler(nn.Module):
     @torch.no_grad()
     def leave_out_unseen(self, poses: Tensor, intrinsics: Tensor, sizes: Tensor) -> None:
         """Cells that none of these cameras sees are empty for good: nothing would ever tell what is there."""
+        corners = torch.maximum(intrinsics[:, 2:], sizes - intrinsics[:, 2:]) / intrinsics[:, :2]
+        depth = self.near / float((1 + corners.square().sum(-1)).max().sqrt())  # of what is `near` away in a picture's corner
         self.thickness.copy_(
             occupancy_grid.mark_invisible_cells(
-                self.thickness, poses, intrinsics, sizes, self.box, near=self.near,
+                self.thickness, poses, intrinsics, sizes, self.box, near=depth,
                 resolution=self.settings.resolution, contraction=self.contraction,
             )
         )  # fmt: skip
