@@ -90,27 +90,27 @@ def composite_rays_adjoint(
         of_opacity = grad_opacity[ray]
         for channel in range(color.shape[1]):
             of_opacity -= grad_color[ray, channel] * background[ray, channel]
-        behind = real(density, 0)  # Σ_{j>=i} w_j g_j, peeled off from the front below
+        transmittance = real(density, 1)
         for i in range(first, end):
+            left = real(density, 0)  # T_{i+1}, or nothing behind the end of the ray
+            if transmittance >= early_stop:
+                transmittance *= 1 - one_minus_exp(density[i] * (t_ends[i] - t_starts[i]))
+                left = transmittance
+            out_t_ends[i] = left  # kept here until the walk back needs it
+        # Back to front: a sum from which terms are taken off again leaves a rounding error, which δ = 1e10 would magnify.
+        behind = real(density, 0)  # Σ_{j>i} w_j g_j
+        for k in range(spans[ray, 1]):
+            i = end - 1 - k
             of_weight = of_opacity + grad_weights[i] + grad_depth[ray] * (t_starts[i] + t_ends[i]) / 2
             for channel in range(color.shape[1]):
                 of_weight += grad_color[ray, channel] * color[i, channel]
-            out_density[i] = of_weight  # kept here until the second walk needs it
+                out_color[i, channel] = weights[i] * grad_color[ray, channel]
+            of_optical_depth = out_t_ends[i] * of_weight - behind
             behind += weights[i] * of_weight
-        transmittance = real(density, 1)
-        for i in range(first, end):
-            of_optical_depth = real(density, 0)
-            delta = t_ends[i] - t_starts[i]
-            if transmittance >= early_stop:
-                behind -= weights[i] * out_density[i]
-                transmittance *= 1 - one_minus_exp(density[i] * delta)
-                of_optical_depth = transmittance * out_density[i] - behind
             of_midpoint = weights[i] * grad_depth[ray] / 2
-            out_density[i] = of_optical_depth * delta
+            out_density[i] = of_optical_depth * (t_ends[i] - t_starts[i])
             out_t_starts[i] = of_midpoint - of_optical_depth * density[i]
             out_t_ends[i] = of_midpoint + of_optical_depth * density[i]
-            for channel in range(color.shape[1]):
-                out_color[i, channel] = weights[i] * grad_color[ray, channel]
         for channel in range(color.shape[1]):
             out_background[ray, channel] = transmittance * grad_color[ray, channel]
 

@@ -148,10 +148,10 @@ def learn_cells(
 ):
     for k in range(n):
         cell = cell_of_run(first + k, run_length, seed, thickness.shape[0])
-        met = resident_rays.density_of(geometry, k, log_density)
+        met = occupancy_grid.finite_or_zero(resident_rays.density_of(geometry, k, log_density))
         if not thickness[cell] < 0:
             decayed = occupancy_grid.finite_or_zero(thickness[cell]) * decay
-            thickness[cell] = ti.max(decayed, occupancy_grid.finite_or_zero(met * step))
+            thickness[cell] = ti.max(decayed, met * step)
         least_density[cell] = ti.min(met, rise * least_density[cell] + 0.5)
 
 

@@ -42,6 +42,9 @@ def begin_rays(
     n_rays: ti.i32,
     near: ti.f32,
     far: ti.f32,
+    roams: ti.i32,  # near and far give way to eyes that are closer to the ball or farther
+    ball: ti.types.ndarray(ndim=1),  # [4] centre and radius
+    origins: ti.types.ndarray(ndim=2),  # [room, 3]
     is_random: ti.i32,
     seed: ti.i32,
     out_near: ti.types.ndarray(ndim=1),  # [room]
@@ -50,8 +53,13 @@ def begin_rays(
 ):
     for ray in range(out_near.shape[0]):
         is_there = ray < n_rays
-        out_near[ray] = ti.select(is_there, near, NOWHERE)
-        out_far[ray] = ti.select(is_there, far, 0.0)
+        begin, end = near, far
+        if roams != 0:
+            distance = ti.Vector([origins[ray, axis] - ball[axis] for axis in ti.static(range(3))]).norm()
+            begin = ti.min(ti.max(distance - ball[3], 0), near)
+            end = ti.max(distance + ball[3], far)
+        out_near[ray] = ti.select(is_there, begin, NOWHERE)
+        out_far[ray] = ti.select(is_there, end, 0.0)
         out_jitter[ray] = ti.select(is_random != 0, uniform(seed, ray), 0.0)
 
 

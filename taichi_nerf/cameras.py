@@ -15,6 +15,7 @@ Array = NDArray[Any]
 MODELS = ("pinhole", "opencv", "fisheye", "equirectangular", "orthographic")
 PINHOLE, OPENCV, FISHEYE, EQUIRECTANGULAR, ORTHOGRAPHIC = range(5)
 N_DISTORTION = 8  # k1, k2, k3, k4, k5, k6, p1, p2
+LEAST_COSINE = 0.1  # to the axis, of what a pinhole is asked to show
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,36 @@ class Cameras:
             return offset @ rotation.T + position, np.broadcast_to(rotation[:, 2], offset.shape).copy()
         local = unproject_local(image_points, int(self.models[camera]), self.distortion[camera])
         return np.broadcast_to(position, local.shape).copy(), local @ rotation.T
+
+    def covering_pinholes(self) -> tuple[Array, Array] | None:
+        """Intrinsics [n, 4] and sizes [n, 2] of pinholes that see all that these cameras see through their lenses.
+
+        None where a camera has parallel rays, looks all around, or sees things 84° off its axis or more.
+        """
+        lenses = np.column_stack([self.models, self.sizes, self.intrinsics, self.distortion])
+        _, first, same = np.unique(lenses, axis=0, return_index=True, return_inverse=True)  # many cameras share one
+        intrinsics, sizes = self.intrinsics[first], self.sizes[first]
+        for lens, camera in enumerate(first):
+            if self.models[camera] == PINHOLE:
+                continue
+            if self.models[camera] in (EQUIRECTANGULAR, ORTHOGRAPHIC):
+                return None
+            focal, center = self.intrinsics[camera, :2], self.intrinsics[camera, 2:]
+            border = (_border(self.sizes[camera]) - center) / focal
+            local = unproject_local(border, int(self.models[camera]), self.distortion[camera])
+            if not local[:, 2].min() > LEAST_COSINE:  # nor where the lens has no direction for a pixel
+                return None
+            slopes, width = local[:, :2] / local[:, 2:], np.abs(focal)
+            intrinsics[lens] = [*width, *(-slopes.min(0) * width)]
+            sizes[lens] = np.ceil((slopes.max(0) - slopes.min(0)) * width)
+        return intrinsics[same.reshape(-1)], sizes[same.reshape(-1)]
+
+
+def _border(size: Array, n: int = 17) -> Array:
+    """Pixels [4 n, 2] along the edges of an image."""
+    along, ends = np.linspace(0, 1, n), np.repeat([0.0, 1.0], n)
+    edges = np.stack([np.tile(along, 2), ends], -1)
+    return np.concatenate([edges, edges[:, ::-1]]) * size
 
 
 def make_cameras(

@@ -73,6 +73,26 @@ def test_what_is_behind_a_camera_has_no_pixel(model):
     assert np.isnan(cameras.project(0, behind)[0]).all()
 
 
+@pytest.mark.parametrize(("model", "wider"), [("opencv", 1.0), ("opencv", 0.8), ("fisheye", 1.0), ("fisheye", 0.6)])
+def test_a_covering_pinhole_sees_what_the_lens_does(model, wider):
+    lens = camera(model)
+    lens.intrinsics[:, :2] *= wider
+    intrinsics, sizes = lens.covering_pinholes()
+    points = lens.centers + 3 * lens.rays(0, pixels())[1]
+    found, depth = make_cameras(lens.camera_to_worlds, intrinsics, sizes).project(0, points)
+    assert (depth > 0).all()
+    assert (found >= 0).all()
+    assert (found <= sizes).all()
+    assert (np.ptp(found, axis=0) > 0.75 * sizes).all()  # and not much more
+
+
+@pytest.mark.parametrize("model", ["fisheye", "equirectangular", "orthographic"])
+def test_no_pinhole_covers_what_looks_sideways_or_in_parallel(model):
+    lens = camera(model)
+    lens.intrinsics[:, :2] *= 0.3
+    assert lens.covering_pinholes() is None
+
+
 def test_a_resized_camera_sees_the_same_at_scaled_pixels():
     cameras = camera("opencv")
     half = cameras.resized([[320, 240]])

@@ -73,6 +73,15 @@ def test_s_is_even_in_distance_in_disparity_or_in_one_and_then_the_other():
     assert_close(distances(s, near, far, 4.0), torch.tensor([[2.0, 4, 6, 16]]))
 
 
+@pytest.mark.parametrize("even_until", [0.0, 0.7, 5.0])
+@pytest.mark.parametrize("far", [6.0, 1e4, 1e6, 1e10])
+def test_a_ray_ends_where_it_is_said_to_however_far_that_is(far, even_until):
+    s, near = torch.linspace(0, 1, 101)[None], torch.tensor([0.5])
+    t = distances(s, near, torch.tensor([far]), even_until)
+    assert_close(t[:, [0, -1]], torch.tensor([[0.5, far]]))
+    assert (t.diff() > 0).all()
+
+
 @pytest.mark.parametrize("even_until", [math.inf, 0.0, 2.0])
 def test_samples_gather_where_a_proposal_has_its_density(cpu, generator, even_until):
     """A wall at z = 3, three tenths thick: nearly all that the field sees is there."""

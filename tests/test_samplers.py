@@ -183,6 +183,14 @@ def test_a_share_of_cells_is_visited_evenly(cpu, share):
         assert abs(part.mean() - mean) < 6 * deviation / math.sqrt(len(part)) + 1e-3
 
 
+def test_of_every_run_of_neighbours_one_is_visited(cpu):
+    """In 32 bits a place along all cells has no digits left to tell neighbours apart: from 2^25 on half are never chosen."""
+    found = sampler(resolution=64)
+    found.thickness.fill_(8)
+    found.update(lambda at: torch.zeros(len(at)), 0.25, torch.Generator().manual_seed(0))
+    assert ((found.thickness < 8).view(-1, 4).sum(-1) == 1).all()
+
+
 @pytest.mark.parametrize("contraction", ["none", "sphere"])
 def test_every_cell_is_looked_at_inside_itself(backend, contraction):
     found = sampler(contraction)
@@ -216,6 +224,13 @@ def test_the_least_density_of_a_cell_rises_slowly_and_falls_at_once(cpu):
         march.update(lambda at, density=density: torch.full_like(at[:, 0], density), 1.0, generator)
         known.append(march.least_density.unique().tolist())
     assert known == [[0.5], [1.5], [3.5], [1.25], [3.0], [0.0]]
+
+
+def test_a_density_that_is_no_number_is_forgotten(cpu):
+    march, generator = sampler(rise=2.0), torch.Generator().manual_seed(0)
+    for density in (100.0, math.nan, 100.0):
+        march.update(lambda at, density=density: torch.full_like(at[:, 0], density), 1.0, generator)
+    assert march.least_density.unique().tolist() == [0.5]
 
 
 @pytest.mark.parametrize("n_cascades", [1, 2])

@@ -64,6 +64,8 @@ class Pipeline:
         self.field, self.grid, self.culling = field, grid, culling
         self.n_samples = n_samples  # that a rendering is expected to march through
         self.cameras = [DeviceArray(x) for x in (rig.camera_to_worlds, rig.intrinsics, rig.distortion, rig.models)]
+        center, radius = grid.sampler.ball()
+        self.ball = DeviceArray(torch.cat([center, radius[None]]))
         self._per_ray: tuple[float, float, float] | None = None  # samples of a ray: first march, second, kept
         self._free: dict[Size, list[Rendering]] = {}
         self._free_rays: dict[int, list[RayArrays]] = {}
@@ -124,7 +126,9 @@ class Pipeline:
             first = min(most, room_for(2 * self.n_samples))
             later, kept = first // LATER_SHARE, first
         else:
-            first, later, kept = (min(most, room_for(int(MARGIN * n_rays * x), 2**12)) for x in self._per_ray)
+            limits = (most, most, 2 * most)  # both marches may find as many as there are, and all of them be kept
+            wanted = (room_for(int(MARGIN * n_rays * x), 2**12) for x in self._per_ray)
+            first, later, kept = map(min, limits, wanted)
             later = max(later, first // LATER_SHARE)
         size = Size(room_for(n_rays), first, later, kept)
         free = self._free.get(size)
@@ -145,7 +149,8 @@ class Pipeline:
         sampler, field, culling = self.grid.sampler, self.field, self.culling
         limits = (float(sampler.near), min(float(sampler.far), 1e30))
         out = (room.near.data, room.far.data, room.jitter.data)
-        launch(resident_rays.begin_rays, n_rays, *limits, int(chance.shift), chance.seed, *out)
+        roaming = (int(sampler.is_roaming), self.ball.data, rays.origins.data)
+        launch(resident_rays.begin_rays, n_rays, *limits, *roaming, int(chance.shift), chance.seed, *out)
         for march, near, further, is_first in (
             (room.march, room.near, room.further, True), (room.later, room.further, room.nowhere, False),
         ):  # fmt: skip

@@ -97,22 +97,26 @@ class OccupancyGridSampler(nn.Module):
         )  # fmt: skip
 
     def _between(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training or not self.roams:
+        if not self.is_roaming:
             return ray_box.intersect_boxes(origins, directions, self.reach, near=self.near, far=self.far)
         t_near, t_far = ray_box.intersect_boxes(origins, directions, self.reach)
-        center, radius = self._ball()
+        center, radius = self.ball()
         distance = (origins - center).norm(dim=-1)
         near = (distance - radius).clamp(0, self.near)
         return torch.maximum(t_near, near), torch.minimum(t_far, (distance + radius).clamp_min(self.far))
 
-    def _ball(self) -> tuple[Tensor, Tensor]:
+    @property
+    def is_roaming(self) -> bool:
+        return self.roams and not self.training
+
+    def ball(self) -> tuple[Tensor, Tensor]:
         """Centre and radius of a ball as large as the outermost box; published bounds of objects leave out its corners."""
         low, high = self.box[0], self.box[1]
         return (low + high) / 2, 2 ** (self.settings.n_cascades - 1) * (high - low).max() / 2
 
     def sees_whole_box_from(self, centers: Tensor) -> bool:
         """Whether near and far cut nothing from that ball for eyes at [n, 3]."""
-        center, radius = self._ball()
+        center, radius = self.ball()
         distances = (centers - center).norm(dim=-1)
         return bool(self.near <= distances.min() - radius) and bool(self.far >= distances.max() + radius)
 
@@ -124,15 +128,14 @@ class OccupancyGridSampler(nn.Module):
         if n == n_cells:
             cells = torch.arange(n_cells, dtype=torch.int32)
         else:  # one of each run of neighbours, which spreads the visits evenly and keeps them in memory order
-            cells = (
-                ((torch.arange(n) + torch.rand(n, generator=generator)).double() * (n_cells / n)).int().clamp_(max=n_cells - 1)
-            )
+            runs = torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)
+            cells = (runs * (n_cells / n)).int().clamp_(max=n_cells - 1)
         jitter = torch.rand(n, 3, generator=generator)
         for part in torch.arange(n).split(2**18):
             chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
             shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
             positions = self._positions(chosen, shift)
-            met = density(positions)
+            met = density(positions).nan_to_num(0.0)
             occupancy_grid.update_density_(self.thickness, chosen, met * self.step_length, decay=self.settings.decay)
             least = self.least_density.index_select(0, chosen)
             self.least_density.index_copy_(0, chosen.long(), torch.minimum(met, self.settings.rise * least + 0.5))
@@ -141,9 +144,11 @@ class OccupancyGridSampler(nn.Module):
     @torch.no_grad()
     def leave_out_unseen(self, poses: Tensor, intrinsics: Tensor, sizes: Tensor) -> None:
         """Cells that none of these cameras sees are empty for good: nothing would ever tell what is there."""
+        corners = torch.maximum(intrinsics[:, 2:], sizes - intrinsics[:, 2:]) / intrinsics[:, :2]
+        depth = self.near / float((1 + corners.square().sum(-1)).max().sqrt())  # of what is `near` away in a picture's corner
         self.thickness.copy_(
             occupancy_grid.mark_invisible_cells(
-                self.thickness, poses, intrinsics, sizes, self.box, near=self.near,
+                self.thickness, poses, intrinsics, sizes, self.box, near=depth,
                 resolution=self.settings.resolution, contraction=self.contraction,
             )
         )  # fmt: skip

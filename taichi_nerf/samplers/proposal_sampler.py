@@ -128,7 +128,8 @@ def distances(s: Tensor, t_near: Tensor, t_far: Tensor, even_until: float) -> Te
         return torch.lerp(near, far, s)
     m = near.clamp_min(even_until)
     g = torch.lerp(near / m, torch.where(far < m, far / m, 2 - m / far), s)
-    return m * torch.where(g < 1, g, 1 / (2 - g))
+    rest = torch.lerp(2 - near / m, torch.where(far < m, 2 - far / m, m / far), s)  # 2 - g, with its digits where that is small
+    return m * torch.where(g < 1, g, 1 / rest.clamp_max(1))
 
 
 def in_rows(values: Tensor, samples: Samples) -> Tensor:  # [n_samples] → [n_rays, n_samples / n_rays]

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,9 +55,12 @@ class NgpModel(Model):
 
     def prepare(self, scene: SceneData, views: list[int]) -> None:
         """Take the space that none of these views shows for empty."""
-        chosen = torch.tensor(views, device=self.rig.models.device)
-        sizes = torch.tensor(np.asarray(scene.cameras.sizes), dtype=torch.int32, device=chosen.device)
-        self.sampler.leave_out_unseen(self.rig.camera_to_worlds[chosen], self.rig.intrinsics[chosen], sizes[chosen])
+        pinholes = scene.cameras[views].covering_pinholes()
+        if pinholes is None:
+            return
+        poses = self.rig.camera_to_worlds[torch.tensor(views, device=self.rig.models.device)]
+        intrinsics, sizes = (torch.tensor(each, dtype=poses.dtype, device=poses.device) for each in pinholes)
+        self.sampler.leave_out_unseen(poses, intrinsics, sizes.int())
 
     def before_step(self, n_steps: int, progress: float, generator: torch.Generator) -> None:
         """Look at the grid's cells again."""

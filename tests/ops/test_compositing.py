@@ -54,6 +54,15 @@ def test_an_opaque_sample_hides_all_behind_it_and_nothing_is_nan(backend):
     assert torch.isfinite(density.grad).all()
 
 
+def test_an_endless_opaque_last_sample_has_no_gradient(backend, generator):
+    """NeRF's last interval is 1e10 long, and a rounding error times that is no small thing: -2000 it once was."""
+    density = (0.1 + 3 * torch.rand(64, generator=generator)).requires_grad_()
+    t_edges = torch.cat([torch.linspace(2, 6, 64), torch.tensor([1e10])])
+    one_ray(density, t_edges, torch.rand(64, 3, generator=generator)).color.sum().backward()
+    assert density.grad[-1] == 0
+    assert (density.grad[:-1].abs() < 1).all()
+
+
 def test_weights_are_at_most_one_and_sum_to_opacity(backend, generator):
     density = 50 * torch.rand(1000, generator=generator)
     t = torch.rand(1000, generator=generator)

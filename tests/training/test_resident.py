@@ -116,6 +116,16 @@ def test_rays_made_by_torch_and_rays_made_on_the_device_look_alike(scene_folder,
     torch.testing.assert_close(own.color, taken.color)
 
 
+@pytest.mark.parametrize("nearer", [0.3, 3.0])
+def test_eyes_closer_and_farther_than_cameras_see_what_they_do_through_torch(scene_folder, gpu, nearer):
+    plain, resident = (model.eval() for model in pair(scene_folder, gpu))
+    rays = some_rays(plain, 256)[2]
+    moved = Rays(rays.origins.detach() * nearer, rays.directions.detach(), rays.radii.detach())
+    own, expected = (model.picture(moved, (16, 16)) for model in (resident, plain))
+    assert expected.opacity.mean() > 0.1
+    torch.testing.assert_close(own.color, expected.color, atol=2e-5, rtol=1e-4)
+
+
 def test_where_room_is_lacking_nothing_is_lost(scene_folder, gpu):
     _, resident = pair(scene_folder, gpu)
     pixels, views, _ = some_rays(resident)
@@ -127,6 +137,21 @@ def test_where_room_is_lacking_nothing_is_lost(scene_folder, gpu):
     assert expected.n_marched > 2**12  # more than the least room
     assert seen.n_marched == expected.n_marched
     torch.testing.assert_close(seen.color, expected.color, rtol=0, atol=0)
+
+
+def test_rays_that_end_early_twice_have_room_for_both_marches(scene_folder, gpu):
+    """In fog with few samples a ray both marches end by their number, and all that they find is kept."""
+    plain, resident = pair(scene_folder, gpu, "occupancy.max_samples_per_ray=8")
+    with torch.no_grad():
+        plain.field.table.zero_()
+        plain.sampler.thickness.fill_(1)
+        plain.sampler.pack()
+    resident.load_state_dict(plain.state_dict())
+    pixels, views, rays = some_rays(plain)
+    expected = render_rays(plain.field, plain.sampler, rays, None, plain.config.culling)
+    assert len(expected.samples.t_starts) > 4096  # more than rays times samples, rounded up
+    seen = resident.pipeline.render(resident.pipeline.rays(pixels, views), len(views), FIXED)
+    torch.testing.assert_close(seen.color, expected.rendered.color, atol=2e-5, rtol=1e-4)
 
 
 def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(scene_folder, gpu):

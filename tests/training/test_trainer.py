@@ -9,6 +9,7 @@ import torch
 from ball_scene import views_of_ball
 
 from taichi_nerf.benchmarks.poses import disturb, errors
+from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE, make_cameras
 from taichi_nerf.fields.hash_grid_field import OF_NO_IMAGE, HashGridSettings
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import render_picture
@@ -54,6 +55,25 @@ def flat(state, name=""):
     if isinstance(state, list | tuple):
         return {k: v for i, part in enumerate(state) for k, v in flat(part, f"{name}.{i}").items()}
     return {name: state}
+
+
+@pytest.mark.parametrize(
+    ("model", "focal"), [(PINHOLE, 0.3), (OPENCV, 0.7), (FISHEYE, 0.4), (FISHEYE, 0.25), (EQUIRECTANGULAR, 0.16)]
+)
+def test_nothing_that_a_view_shows_is_left_out(cpu, model, focal):
+    """From where it counts as in front of a camera, in all of the picture, through any lens."""
+    scene, _ = views_of_ball(1)
+    poses = scene.cameras.camera_to_worlds * np.array([1, 1, 1, 0.1])
+    lens = np.array([-0.2, 0.03, 0, 0, 0, 0, 0, 0]) if model == OPENCV else None
+    cameras = make_cameras(poses, 32 * np.array([focal, focal, 0.5, 0.5]), scene.cameras.sizes, model, lens)
+    made = trainer(scene=replace(scene, cameras=cameras, bounds=replace(scene.bounds, near=0.1)))
+    generator = torch.Generator().manual_seed(0)
+    rays = made.model.rig.rays(32 * torch.rand(20000, 2, generator=generator), torch.zeros(20000).int())
+    positions = rays.origins + rays.directions * (0.1 + torch.rand(20000, 1, generator=generator))
+    at = ((positions / 0.75 + 1) * 16)[(positions.abs() < 0.74).all(-1)].long()
+    thickness = made.model.sampler.thickness[at[:, 0] + 32 * (at[:, 1] + 32 * at[:, 2])]
+    assert len(thickness) > 1000
+    assert (thickness >= 0).all()
 
 
 def same(a, b):
