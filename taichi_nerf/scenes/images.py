@@ -85,7 +85,7 @@ def read_image(file: Path) -> Array:
     if found.dtype == np.bool_:
         found = found.astype(np.uint8) * 255
     found = found.astype(found.dtype.newbyteorder("="), copy=False)
-    if found.dtype == np.int32 and 0 <= found.min() and found.max() < 2**16:  # Pillow's type for 16-bit grey
+    if found.dtype == np.int32 and found.min() >= 0 and found.max() < 2**16:  # Pillow's type for 16-bit grey
         found = found.astype(np.uint16)
     if found.ndim != 3 or found.dtype not in (np.uint8, np.uint16, np.float32, np.float16):
         raise SceneError(file, f"has an unusual layout: {found.dtype} of shape {found.shape}")
