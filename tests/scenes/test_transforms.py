@@ -77,6 +77,20 @@ def test_bounds_follow_what_the_file_says(tmp_path, fields, channels, unbounded,
     assert (source.box is None) if box is None else np.allclose(source.box, box)
 
 
+def test_cameras_in_one_place_are_told(tmp_path):
+    """Poses of a ring written the wrong way round: the inverse of every one has the same center, but for rounding."""
+    sample_transforms.make(tmp_path, ply_file_path=None)
+
+    def invert(data):
+        for frame in data["frames"]:
+            frame["transform_matrix"] = np.linalg.inv(frame["transform_matrix"]).tolist()
+
+    change(tmp_path, invert)
+    scene = load_scene(tmp_path)
+    assert 0.1 < scene.scene_from_source.scale < 10
+    assert any("all cameras stand in one place" in note for note in scene.notes)
+
+
 def test_nerfstudios_own_splits_are_kept(tmp_path):
     names = [f"images/{i:03d}.png" for i in range(5)]
     sample_transforms.make(tmp_path, train_filenames=names[1:4], val_filenames=names[:1], test_filenames=[names[4], names[1]])
