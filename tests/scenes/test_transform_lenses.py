@@ -11,7 +11,7 @@ from PIL import Image
 from sample_transforms import LENS
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE
-from taichi_nerf.scenes import SceneError, transforms
+from taichi_nerf.scenes import SceneError, load_scene, transforms
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.scenes.write import write_transforms
 
@@ -135,6 +135,20 @@ def test_pictures_of_another_size_scale_the_intrinsics(tmp_path):
     source = transforms.read(tmp_path, False)
     assert_projects(source, poses, 7.5, 7.0, 3.15, 1.9, bend=opencv(0.05, -0.02, 0.001, -0.002))
     assert "intrinsics for 12 x 8 scaled to pictures of 6 x 4 (5 pictures)" in source.notes
+
+
+@pytest.mark.parametrize(("k1", "folds"), [(-0.1, False), (-0.6, True), (-1.5, True)])
+def test_a_lens_that_folds_back_inside_the_picture_is_warned_of(tmp_path, k1, folds):
+    """r (1 + k1 r²) is largest where r² = -1 / 3 k1: pixels farther out have no direction."""
+    sample_transforms.make(tmp_path, lens={"fl_x": 12, "fl_y": 12, "w": 12, "h": 8, "k1": k1})
+    x, y = np.meshgrid((np.arange(600) + 0.5) / 50 - 6, (np.arange(400) + 0.5) / 50 - 4)
+    reach = 12 * 2 / 3 / math.sqrt(-3 * k1)
+    truth = (np.hypot(x, y) > reach).mean()
+    told = [warning for warning in load_scene(tmp_path).warnings if "folds back" in warning]
+    assert len(told) == folds == bool(truth)
+    for warning in told:
+        assert "of 5 views" in warning
+        assert abs(int(warning.split("up to ")[1].split("%")[0]) / 100 - truth) < 0.02
 
 
 def turned_by_exif(folder, orientation):
