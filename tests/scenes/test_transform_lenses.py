@@ -203,6 +203,11 @@ def test_what_exif_mirrors_or_turns_without_its_mask_is_refused(tmp_path):
         transforms.read(tmp_path / "b", False)
 
 
+def test_intrinsics_that_cannot_be_of_the_pictures_size_are_warned_of(tmp_path):
+    sample_transforms.make(tmp_path, lens={**LENS, "w": None, "h": None}, size=(6, 4))
+    assert "the principal point (6.3, 3.8) lies outside of pictures of 6 x 4" in transforms.read(tmp_path, False).warnings[0]
+
+
 def test_pictures_that_are_turned_are_refused(tmp_path):
     sample_transforms.make(tmp_path, size=(8, 12))
     with pytest.raises(SceneError, match=r"states 12 x 8 for a picture of 8 x 12 .*EXIF"):
