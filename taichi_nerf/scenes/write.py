@@ -82,9 +82,10 @@ def _spell(fields: dict[str, Any], frames: list[dict[str, Any]]) -> str:
 
 
 def picture_names(source: Source) -> list[str]:
-    """File names for the views, whose natural order is the scene's order: it decides which views are held out."""
+    """File names for the views, whose natural order is the scene's order: it decides which views are held out. Masks and depth
+    maps have the same names with other endings."""
     names = [Path(name).name for name in source.names]
-    if len(set(map(str.lower, names))) == len(names) and names == sorted(names, key=natural_key):
+    if len({Path(name).stem.lower() for name in names}) == len(names) and names == sorted(names, key=natural_key):
         return names
     return [f"{i:05d}_{name}" for i, name in enumerate(names)]
 
