@@ -300,6 +300,8 @@ BROKEN = {
     ),
     "typo": ({**GOOD, "fov_y_degree": 40}, "did you mean fov_y_degrees"),
     "typo in a frame": ({**GOOD, "frames": [{"camera_to_worlds": POSE}]}, "did you mean camera_to_world"),
+    "of nerfstudio": ({"camera_type": "perspective", "camera_path": []}, "camera_path: is a path of nerfstudio"),
+    "of instant-ngp": ({"loop": False, "path": []}, "path: is a path of instant-ngp"),
     "no frames": ({**GOOD, "frames": []}, "frames: expected a list of frames"),
     "frames of numbers": ({**GOOD, "frames": [3]}, r"frames\[0\]: expected an object"),
     "no pose": ({**GOOD, "frames": [{}]}, "expected 4 x 4 numbers, got nothing"),
