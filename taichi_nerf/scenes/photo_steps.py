@@ -61,8 +61,9 @@ class Steps:
         return frames
 
     def _copy(self, file: Path) -> None:
-        """As it is; but a mirrored picture upright, for which no camera could stand, and a name without spaces."""
-        name = "_".join(file.name.split())
+        """As it is; but a mirrored picture upright, for which no camera could stand, and a name without spaces, which end it in
+        COLMAP's lists, and #, which begins a comment there."""
+        name = "_".join(file.name.split()).replace("#", "_")
         while name in self.names:
             name = f"again_{name}"
         try:

@@ -90,6 +90,17 @@ def test_without_pycolmap_the_error_says_what_to_install(tmp_path, monkeypatch):
         photos_to_scene(tmp_path, tmp_path / "out")
 
 
+def test_names_are_such_that_a_list_of_colmap_holds_them(tmp_path):
+    source, work = tmp_path / "photos", tmp_path / "work"
+    source.mkdir()
+    work.mkdir()
+    for name in ("#1 a.png", "_1_a.png", "ü.png"):
+        imageio.imwrite(source / name, texture(0))
+    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
+    steps.gather(source, 1)
+    assert sorted(steps.names) == sorted(file.name for file in steps.images.iterdir()) == ["_1_a.png", "again__1_a.png", "ü.png"]
+
+
 @pytest.mark.parametrize("n_read", [0, 2])
 def test_photos_that_are_not_taken_are_told(tmp_path, n_read):
     """Phones write HEIC, cameras raw files; some people sort photos into folders."""
