@@ -24,6 +24,7 @@ from taichi_nerf.scenes.shrink import shrink
 
 Array = NDArray[Any]
 LARGEST_IMAGE = 2**28  # pixels: beyond any camera, and what a decompression bomb would ask for
+Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE  # Pillow's own limit is below what phones take
 CACHE_BYTES = 2 * 2**30
 HDF5 = (".hdf5", ".h5")  # Hypersim's pictures and depth maps
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".exr", ".hdr", ".tif", ".tiff", ".webp", ".bmp", ".ppm")
