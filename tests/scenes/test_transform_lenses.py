@@ -119,9 +119,8 @@ def test_focal_lengths_are_read_in_every_spelling(tmp_path, name):
 def test_a_frames_own_lens_goes_before_the_files(tmp_path):
     poses = sample_transforms.make(tmp_path)
     write_picture(tmp_path / "images/002.png", 20, 10, 3)
-    change(
-        tmp_path, lambda data: data["frames"][2].update(camera_angle_x=0.8, cx=9.0, cy=5.5, w=20, h=10, k1=0.0, k2=0, p1=0, p2=0)
-    )
+    own = {"camera_angle_x": 0.8, "cx": 9.0, "cy": 5.5, "w": 20, "h": 10, "k1": 0.0, "k2": 0, "p1": 0, "p2": 0}
+    change(tmp_path, lambda data: data["frames"][2].update({**own, "mask_path": None, "depth_file_path": None}))
     cameras = transforms.read(tmp_path, False).cameras
     assert cameras.sizes.tolist() == [[12, 8], [12, 8], [20, 10], [12, 8], [12, 8]]
     focal = 10 / math.tan(0.4)
