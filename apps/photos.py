@@ -50,6 +50,8 @@ def photos(
     )
     if found.failed:
         click.echo(f"not registered: {', '.join(found.failed)}")
+    for what in found.passed_over:
+        click.echo(what)
     if found.n_models > 1:
         click.echo(f"the pictures fell apart into {found.n_models} groups without common points; this is the largest")
     click.echo(found.scene)

@@ -21,6 +21,7 @@ from taichi_nerf.cameras import PINHOLE, Array, Cameras, make_cameras
 
 FIELDS = ("fps", "width", "height", "fov_y_degrees", "frames", "comment")
 FRAME_FIELDS = ("camera_to_world", "fov_y_degrees", "comment")
+FOREIGN = {"camera_path": "nerfstudio", "path": "instant-ngp"}  # by a field that only theirs have
 LARGEST_FILE = 256 * 2**20  # bytes: half a million frames
 LARGEST_NUMBER = 1e9
 
@@ -33,6 +34,12 @@ def read_camera_path(file: Path | str) -> tuple[Cameras, float]:
     """The frames and their number a second."""
     file = Path(file)
     data = _json(file)
+    for field, program in FOREIGN.items():
+        if field in data:
+            raise CameraPathError(
+                f"{file}: {field}: is a path of {program}, in coordinates of its own; `taichi-nerf view` records paths, and "
+                "docs/camera_paths.md tells how to write one"
+            )
     _known(data, FIELDS, file, "")
     fps = _number(data.get("fps", 30), file, "fps", 1e-3, 1e4)
     width, height = (int(_number(data.get(side), file, side, 1, 65536, whole=True)) for side in ("width", "height"))

@@ -139,19 +139,22 @@ def evenly(path: Cameras, n_frames: int) -> Cameras:
 
 
 def framed(path: Cameras, width: int | None = None, height: int | None = None, fov_y_degrees: float | None = None) -> Cameras:
-    """The same path in frames of another size. The vertical field of view stays, unless another one is given.
+    """The same path in frames of another size. The vertical field of view stays, unless another one is given, and so does
+    the lens: a pixel as far from the middle, in heights of the frame, sees the same.
 
     With one side given, the other follows the shape of the frames.
     """
     old_width, old_height = (int(side) for side in path.sizes[0])
-    new_width = width or round(old_width * (height or old_height) / old_height)
-    new_height = height or round(old_height * (width or old_width) / old_width)
+    new_width = width or max(1, round(old_width * (height or old_height) / old_height))
+    new_height = height or max(1, round(old_height * (width or old_width) / old_width))
     if fov_y_degrees is None:
-        focal = path.intrinsics[:, 1] * new_height / path.sizes[:, 1]
+        ratio = new_height / path.sizes[:, 1:]
     else:
-        focal = np.full(len(path), new_height / 2 / np.tan(np.radians(fov_y_degrees) / 2))
-    intrinsics = np.stack([focal, focal, np.full(len(path), new_width / 2), np.full(len(path), new_height / 2)], -1)
-    return replace(path, intrinsics=intrinsics, sizes=np.broadcast_to([new_width, new_height], (len(path), 2)).copy())
+        ratio = new_height / 2 / np.tan(np.radians(fov_y_degrees) / 2) / path.intrinsics[:, 1:2]
+    size = np.array([new_width, new_height])
+    center = size / 2 + (path.intrinsics[:, 2:] - path.sizes / 2) * ratio
+    intrinsics = np.concatenate([path.intrinsics[:, :2] * ratio, center], -1)
+    return replace(path, intrinsics=intrinsics, sizes=np.broadcast_to(size, (len(path), 2)).copy())
 
 
 def look_at(positions: Array, targets: Array, up: Array) -> Array:

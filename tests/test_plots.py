@@ -47,6 +47,15 @@ def test_few_views_are_no_trouble(n, tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
+def test_names_of_any_letters_are_no_trouble(tmp_path):
+    folder = tmp_path / "写真 $1_$"
+    sample_transforms.make(folder, n=3)
+    (folder / "images/001.png").rename(folder / "images/$a_$ 二.png")
+    text = (folder / "transforms.json").read_text()
+    (folder / "transforms.json").write_text(text.replace("images/001.png", "images/$a_$ 二.png"))
+    plots.save_scene_preview(load_scene(folder), tmp_path / "x.png")
+
+
 def test_the_sheet_shows_every_split_and_no_view_twice(sample):
     views = scene_geometry.spread_views(sample)
     assert len(views) == len(set(views)) == 16

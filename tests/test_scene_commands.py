@@ -187,6 +187,18 @@ def made(tmp_path, cameras, **fields):
     return Source("made", tmp_path, [file.name for file in files], cameras, files, **fields)
 
 
+def test_pictures_that_differ_in_their_endings_keep_their_own_masks_and_depth_maps(sample, tmp_path):
+    text = (sample / "transforms.json").read_text()
+    imageio.imwrite(sample / "images/001.jpg", imageio.imread(sample / "images/000.png"))
+    (sample / "images/000.png").unlink()
+    (sample / "transforms.json").write_text(text.replace("images/000.png", "images/001.jpg"))
+    before = read_source(sample)
+    write_transforms(before, tmp_path / "out")
+    after = read_source(tmp_path / "out")
+    for old, new in zip((*before.mask_files, *before.depth.files), (*after.mask_files, *after.depth.files), strict=True):
+        assert old.read_bytes() == new.read_bytes()
+
+
 def test_every_lens_keeps_its_coefficients(tmp_path):
     k = np.array([0.1, -0.02, 0.003, 0, 0, 0, 0.001, -0.002])
     rational = np.array([0.1, -0.02, 0.003, 0.05, 0.01, -0.004, 0.001, -0.002])

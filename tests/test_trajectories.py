@@ -225,6 +225,15 @@ def test_framed_keeps_the_field_of_view_and_follows_the_shape():
     assert np.allclose(half.intrinsics, [50, 50, 20, 15])
     wide = trajectories.framed(path, 200, 60, fov_y_degrees=90)
     assert np.allclose(wide.intrinsics, [30, 30, 100, 30])
+    assert trajectories.framed(wide, width=1).sizes[0].tolist() == [1, 1]
+
+
+def test_framed_keeps_the_lens_of_the_views():
+    bent = ring(3, models=OPENCV, intrinsics=(120, 100, 35, 31))
+    bent.distortion[:] = [0.1, -0.02, 0, 0, 0, 0, 0.003, -0.004]
+    pixels = np.random.default_rng(0).uniform(0, 60, (20, 2))
+    for sized, moved in ((trajectories.framed(bent, width=40), 0), (trajectories.framed(bent, 60, 30), 10)):
+        assert np.allclose(sized.rays(1, pixels / 2 + [moved, 0])[1], bent.rays(1, pixels)[1])
 
 
 # --- quaternions --------------------------------------------------------------------------------------------------------
@@ -291,6 +300,8 @@ BROKEN = {
     ),
     "typo": ({**GOOD, "fov_y_degree": 40}, "did you mean fov_y_degrees"),
     "typo in a frame": ({**GOOD, "frames": [{"camera_to_worlds": POSE}]}, "did you mean camera_to_world"),
+    "of nerfstudio": ({"camera_type": "perspective", "camera_path": []}, "camera_path: is a path of nerfstudio"),
+    "of instant-ngp": ({"loop": False, "path": []}, "path: is a path of instant-ngp"),
     "no frames": ({**GOOD, "frames": []}, "frames: expected a list of frames"),
     "frames of numbers": ({**GOOD, "frames": [3]}, r"frames\[0\]: expected an object"),
     "no pose": ({**GOOD, "frames": [{}]}, "expected 4 x 4 numbers, got nothing"),

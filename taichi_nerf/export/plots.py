@@ -6,6 +6,7 @@ right all cameras in space with the box and the sparse points, up being up; belo
 """
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def save_figure(figure: Figure, file: Path) -> None:
     """A PNG, whole or not at all."""
     FigureCanvasAgg(figure)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks
+        figure.savefig(drawn, format="png", metadata={"Software": None})
     write_whole(file, drawn.getbuffer())
 
 
@@ -73,7 +76,7 @@ def _title(figure: Figure, scene: SceneData) -> None:
     sizes = np.unique(scene.cameras.sizes, axis=0)
     size = f"{sizes[0][0]} × {sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes"
     points = "" if scene.points is None else f", {len(scene.points.positions):,} points"
-    figure.text(0.02, 0.962, _short(name, 40), fontsize=19, fontweight="bold", color=INK, va="center")
+    figure.text(0.02, 0.962, _short(name, 40), fontsize=19, fontweight="bold", color=INK, va="center", parse_math=False)
     text = f"read as {scene.kind}  ·  {len(scene.names)} views of {size}{points}  ·  splits: {scene.split_rule}"
     figure.text(0.02, 0.927, text, fontsize=11, color=FAINT, va="center")
     handles = [
@@ -109,7 +112,7 @@ def _contact_sheet(figure: Figure, scene: SceneData, colors: list[str]) -> None:
         for side in axes.spines.values():
             side.set(edgecolor=colors[view], linewidth=3)
         text = f"{view}  {_short(scene.names[view], max(8, int(across * WIDTH * 11)))}"
-        figure.text(x + across / 2, y + 0.6 * LABEL, text, fontsize=8, color=INK, ha="center", va="center")
+        figure.text(x + across / 2, y + 0.6 * LABEL, text, fontsize=8, color=INK, ha="center", va="center", parse_math=False)
 
 
 def _best_columns(n: int, shape: float, width: float, height: float) -> int:

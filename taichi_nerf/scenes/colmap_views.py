@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from taichi_nerf.cameras import EQUIRECTANGULAR, Cameras, make_cameras
+from taichi_nerf.cameras import Cameras, make_cameras
 from taichi_nerf.scenes.colmap_lenses import Lens
 from taichi_nerf.scenes.colmap_model import Array, ColmapImage
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import LARGEST_NUMBER, matrix
-from taichi_nerf.scenes.images import stored_size
+from taichi_nerf.scenes.shown import as_its_camera_saw, turned
 
 LARGEST_STRETCH = 0.02  # by which a picture's width and height may be scaled differently from the camera's
-QUARTER_TURNS = {1: 0, 6: 1, 3: 2, 8: 3}  # clockwise, by EXIF orientation; the others are mirror images
-TURN = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # of camera coordinates when the picture is turned clockwise
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,17 @@ def view_of(image: ColmapImage, file: Path, lens: Lens, named_in: Path) -> View:
 
 
 def on_picture(view: View, named_in: Path) -> View:
-    """The view in the pixels of its file: resized, and turned where the file asks to be shown turned.
-
-    COLMAP (but for one early release) and LLFF work on the pixels as stored and ignore EXIF orientation; `Images` heeds it.
-    """
-    (width, height), orientation = stored_size(view.file)
-    if orientation not in QUARTER_TURNS:
-        raise SceneError(view.file, f"has the mirrored EXIF orientation {orientation}; save it upright and run COLMAP again")
-    lens, pose, turns = view.lens, view.pose, QUARTER_TURNS[orientation]
-    shape = lens.size[0] / lens.size[1]
-    if turns % 2 and abs(np.log(shape * width / height)) < abs(np.log(shape * height / width)):
-        turns, width, height = 0, height, width  # the file's camera is of the picture as it is shown
+    """The view in the pixels of its file: resized, and turned where the file asks to be shown turned."""
+    lens, pose = view.lens, view.pose
+    (width, height), turns = as_its_camera_saw(view.file, lens.size[0] / lens.size[1])
     scale = (width / lens.size[0], height / lens.size[1])
     if abs(np.log(scale[0] / scale[1])) > LARGEST_STRETCH + 1 / min(width, height):
         was = f"{lens.size[0]} x {lens.size[1]}"
         raise SceneError(view.file, f"is {width} x {height} pixels, but its camera in {named_in.name} is {was}: another shape")
-    if turns and lens.model == EQUIRECTANGULAR:
-        raise SceneError(view.file, "is a panorama with an EXIF orientation; save it upright")
     lens, seen_at = lens.scaled(width, height), view.seen_at * np.array(scale)
     for _ in range(turns):
         seen_at = np.stack([lens.size[1] - seen_at[:, 1], seen_at[:, 0]], -1)
-        lens = lens.turned()
-        pose = np.concatenate([pose[:, :3] @ TURN.T, pose[:, 3:]], -1)
+        pose, lens = turned(pose, lens, view.file)
     return replace(view, pose=pose, lens=lens, seen_at=seen_at, scale=scale, turns=turns)
 
 

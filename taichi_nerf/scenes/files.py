@@ -117,10 +117,13 @@ def pose(value: Any, file: Path | str, field: str) -> NDArray[np.float64]:
     A uniform scale of the rotation part, as some exporters leave, is divided out; the rest is made exactly orthonormal.
     """
     rows = len(value) if isinstance(value, list | tuple | np.ndarray) and len(value) == 3 else 4
-    found = matrix(value, (rows, 4), file, field)[:3]
+    whole = matrix(value, (rows, 4), file, field)
+    found = whole[:3]
     turned, stretch, back = np.linalg.svd(found[:, :3])
     if stretch[2] < 1e-9 or stretch[0] > 1.01 * stretch[2]:
         raise SceneError(file, "its rotation part is not orthonormal", field)
+    if rows == 4 and np.abs(whole[3] - [0, 0, 0, 1]).max() > 1e-3:
+        raise SceneError(file, "expected 0, 0, 0, 1 as its last row (is it transposed?)", field)
     rotation = turned @ back
     if np.linalg.det(rotation) < 0:
         raise SceneError(file, "its rotation part is a mirror image (determinant -1)", field)

@@ -24,6 +24,7 @@ from taichi_nerf.scenes.shrink import shrink
 
 Array = NDArray[Any]
 LARGEST_IMAGE = 2**28  # pixels: beyond any camera, and what a decompression bomb would ask for
+Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE  # Pillow's own limit is below what phones take
 CACHE_BYTES = 2 * 2**30
 HDF5 = (".hdf5", ".h5")  # Hypersim's pictures and depth maps
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".exr", ".hdr", ".tif", ".tiff", ".webp", ".bmp", ".ppm")
@@ -78,13 +79,14 @@ def read_image(file: Path) -> Array:
     else:
         image_size(file)  # refuses what would not fit before it is decoded
         with _complaints_about(file):
-            options: dict[str, Any] = {"rotate": True} if _is_pillow(file) else {}
+            options: dict[str, Any] = {"rotate": True, "mode": _mode(file)} if _is_pillow(file) else {}
             found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
     if found.ndim == 2:
         found = found[..., None]
     if found.dtype == np.bool_:
         found = found.astype(np.uint8) * 255
-    if found.dtype == np.int32:  # Pillow's type for 16-bit grey
+    found = found.astype(found.dtype.newbyteorder("="), copy=False)
+    if found.dtype == np.int32 and found.min() >= 0 and found.max() < 2**16:  # Pillow's type for 16-bit grey
         found = found.astype(np.uint16)
     if found.ndim != 3 or found.dtype not in (np.uint8, np.uint16, np.float32, np.float16):
         raise SceneError(file, f"has an unusual layout: {found.dtype} of shape {found.shape}")
@@ -93,13 +95,21 @@ def read_image(file: Path) -> Array:
     return found
 
 
+def _mode(file: Path) -> str | None:
+    """What Pillow is to convert a picture into: inks are no colors and alpha, and a palette may hide alpha. None: nothing."""
+    with Image.open(file) as opened:
+        if opened.mode in ("CMYK", "YCbCr", "LAB"):
+            return "RGB"
+        return "RGBA" if "transparency" in opened.info and opened.mode in ("P", "L", "RGB") else None
+
+
 def read_small_jpeg(file: Path, side: int) -> Array:
     """As `read_image`, of a half, a quarter or an eighth of the rows: a JPEG decoder leaves out most of its work for that."""
     image_size(file)
     with _complaints_about(file), Image.open(file) as opened:
         longest = max(opened.size)
         opened.draft(None, (opened.width * side // longest, opened.height * side // longest))
-        found = np.asarray(ImageOps.exif_transpose(opened))
+        found = np.asarray(ImageOps.exif_transpose(opened).convert(_mode(file)))
     return found[..., None] if found.ndim == 2 else found
 
 

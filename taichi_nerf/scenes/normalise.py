@@ -95,6 +95,8 @@ def _place(source: Source, unbounded: bool, rotation: Array) -> tuple[Array, flo
         return source.box.mean(0), float(sides.max()) / 2, "the file's own bounds"
     middle, forward = cameras.centers.mean(0), cameras.forwards.mean(0)
     spread = float(np.linalg.norm(cameras.centers - middle, axis=-1).max(initial=0))
+    if spread < 1e-9 * np.linalg.norm(middle):  # rounding
+        spread = 0.0
     if source.forward_facing and np.linalg.norm(forward) > 0.1:
         near, far = _depths_seen(source) or (max(spread, 1e-3), 10 * max(spread, 1e-3))
         distance = 2 / (1 / near + 1 / far)
@@ -118,6 +120,8 @@ def _place(source: Source, unbounded: bool, rotation: Array) -> tuple[Array, flo
         )
     depths = _depths_seen(source)
     reach = depths[1] if depths else 3 * spread or 1.0
+    if not spread and len(cameras) > 1:
+        return middle, float(reach), "all cameras stand in one place, which tells no distances; are their poses world to camera?"
     return middle, float(reach), "the middle of the cameras, which do not look at one place"
 
 

@@ -10,12 +10,13 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
 
+from taichi_nerf.scenes.colmap_find import folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import list_images, read_image, stored_size
 from taichi_nerf.scenes.video_frames import Frames, extract_frames, is_video
@@ -24,6 +25,7 @@ Report = Callable[[float, str], None]
 MATCHINGS = ("auto", "exhaustive", "sequential")
 MOST_FOR_EXHAUSTIVE = 150  # pictures: pairs grow with the square
 NEIGHBOURS = (*range(1, 11), 16, 32, 64, 128, 256)  # distances in a sequence at which pictures are matched
+NOT_READ = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
 MIRRORED = (2, 4, 5, 7)  # EXIF orientations
 SHARES = {"frames": (0.0, 0.1), "features": (0.1, 0.5), "matching": (0.5, 0.8), "mapping": (0.8, 0.98)}  # of the time, about
 N_PORTIONS = 40  # of features and matches, between which progress is reported
@@ -36,6 +38,7 @@ class Steps:
         self.device = pycolmap.Device.cpu  # the packages that pip installs are built without CUDA
         self.names: list[str] = []
         self.unreadable: list[str] = []
+        self.passed_over: list[str] = []  # sentences
 
     def gather(self, source: Path, n_frames: int) -> Frames | None:
         """The pictures, copied; of a video, its sharp frames."""
@@ -47,17 +50,20 @@ class Steps:
         elif source.is_dir():
             for file in list_images(source):
                 self._copy(file)
+            self.passed_over = passed_over(source)
         else:
             raise SceneError(
                 source, "is neither a folder of pictures nor a video" if source.exists() else "no such file or folder"
             )
         if len(self.names) < 2:
-            raise SceneError(source, f"holds {len(self.names)} readable pictures; two are the least, twenty a good number")
+            least = f"holds {len(self.names)} readable pictures; two are the least, twenty a good number"
+            raise SceneError(source, "; ".join([least, *self.passed_over]))
         return frames
 
     def _copy(self, file: Path) -> None:
-        """As it is; but a mirrored picture upright, for which no camera could stand, and a name without spaces."""
-        name = "_".join(file.name.split())
+        """As it is; but a mirrored picture upright, for which no camera could stand, and a name without spaces, which end it in
+        COLMAP's lists, and #, which begins a comment there."""
+        name = "_".join(file.name.split()).replace("#", "_")
         while name in self.names:
             name = f"again_{name}"
         try:
@@ -216,6 +222,21 @@ class Steps:
                 said = " ".join(str(error).replace(f"{self.work}{os.sep}", "").split())[:200]
                 raise SceneError("COLMAP", f"failed: {said}") from None
             raise error
+
+
+def passed_over(folder: Path) -> list[str]:
+    """What of a folder are photos and not taken."""
+    told = []
+    strange = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in NOT_READ and not file.name.startswith("."))
+    if strange:
+        told.append(f"{len(strange)} photos are of forms that are not read, save them as JPEG (the first is {strange[0]})")
+    below = []
+    for inner in folders_in(folder):
+        with suppress(OSError):
+            below += [f"{inner.name} ({n})"] if (n := len(list_images(inner))) else []
+    if below:
+        told.append(f"pictures in folders inside it are not taken: {', '.join(below)}")
+    return told
 
 
 def _portions(items: list[Any], n_in_all: int) -> Iterator[list[Any]]:

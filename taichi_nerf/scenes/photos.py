@@ -24,6 +24,7 @@ class PhotosReport:
     n_photos: int
     n_registered: int
     failed: list[str]  # the names of those that were not registered
+    passed_over: list[str]  # sentences about photos in the folder that were not taken
     n_points: int
     reprojection_error: float  # pixels, mean over points
     n_cameras: int
@@ -86,6 +87,7 @@ def photos_to_scene(
         n_photos=len(steps.names) + len(steps.unreadable),
         n_registered=len(placed),
         failed=failed,
+        passed_over=steps.passed_over,
         n_points=best.num_points3D(),
         reprojection_error=float(best.compute_mean_reprojection_error()),
         n_cameras=len({image.camera_id for image in placed}),

@@ -26,14 +26,7 @@ def choose_splits(
     """
     n = len(source.names)
     notes: list[str] = []
-    splits = {name: np.asarray(index, np.int64) for name, index in source.splits.items()}
-    own = bool(splits.get("test", np.zeros(0)).size and splits.get("train", np.zeros(0)).size)
-    if own:
-        rule = "the scene's own"
-    else:
-        held_out = np.arange(0, n, HELD_OUT) if n > 1 else np.zeros(0, np.int64)
-        splits = {"train": np.setdiff1d(np.arange(n), held_out), "test": held_out}
-        rule = f"every {HELD_OUT}th view held out"
+    splits, rule, own = _given(source)
     if views is not None and n_views is not None:
         raise SceneError(source.folder, "give the number of views or the list of them, not both", "views")
     _check_protocol(source, protocol, n_views, own)
@@ -61,6 +54,24 @@ def choose_splits(
         if len(moved):
             notes.append(f"{len(moved)} of the views trained on left the test split")
     return splits, rule, notes
+
+
+def _given(source: Source) -> tuple[dict[str, Array], str, bool]:
+    """The scene's own splits, whose rule they follow, and whether it has test views of its own. What a file says is kept: without
+    a test split the validation views are tested on, without a training split all others are trained on."""
+    every = np.arange(len(source.names))
+    given = {name: np.asarray(index, np.int64) for name, index in source.splits.items() if len(index)}
+    rule = "the scene's own"
+    if "test" not in given and "val" in given:
+        given["test"] = given.pop("val")
+        rule += "; its validation views are the test, as it has no others"
+    among = given.get("train", np.setdiff1d(every, [*given.get("test", []), *given.get("val", [])]))
+    if "test" in given and len(among):
+        return {**given, "train": among}, rule, True
+    among = among if len(among) else every  # nothing but views to test on
+    held_out = among[::HELD_OUT] if len(among) > 1 else among[:0]
+    rule = f"every {HELD_OUT}th view held out" + (" of those that the scene trains on" if len(among) < len(every) else "")
+    return {"train": np.setdiff1d(among, held_out), "test": held_out}, rule, False
 
 
 def _check_protocol(source: Source, protocol: Protocol, n_views: int | None, own: bool) -> None:

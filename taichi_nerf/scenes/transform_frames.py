@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from taichi_nerf.cameras import Cameras, make_cameras, opengl_to_opencv
+from taichi_nerf.scenes import colmap_lenses
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, number, pose, read_json
-from taichi_nerf.scenes.images import EXTENSIONS, image_size, natural_key
+from taichi_nerf.scenes.images import EXTENSIONS, image_size, natural_key, stored_size
+from taichi_nerf.scenes.shown import as_its_camera_saw, turned
 from taichi_nerf.scenes.source import Array
-from taichi_nerf.scenes.transform_lenses import Fields, Lens, read_lens
+from taichi_nerf.scenes.transform_lenses import LARGEST_SIDE, Fields, Lens, read_lens
 
 DEPTH_FIELDS = ("depth_file_path", "depth_path")
 FEW = 3  # messages of one sort that are spelt out
@@ -48,6 +50,7 @@ class Views:
     repeated: list[str] = field(default_factory=list)
     trained_on: set[int] = field(default_factory=set)
     also_trained_on: list[str] = field(default_factory=list)  # views that a test or validation split names too
+    turned: list[str] = field(default_factory=list)  # views whose pictures EXIF turns
     passes: list[str] = field(default_factory=list)  # depth and normal renderings listed as frames
     number_of: dict[Path, int] = field(default_factory=dict)  # view of a picture
 
@@ -98,6 +101,11 @@ class Views:
         return [
             *tell([note for view in self.found for note in view.lens.notes]),
             *([f"times {min(times):g} to {max(times):g} are mapped to 0 to 1"] if outside else []),
+            *(
+                [f"{len(self.turned)} pictures have an EXIF orientation, which others ignore: their cameras are turned with them"]
+                if self.turned
+                else []
+            ),
             *([f"{len(self.passes)} depth and normal renderings listed as frames are left out"] if self.passes else []),
         ]
 
@@ -197,19 +205,40 @@ def _entry(frame: Any, file: Path, where: str) -> tuple[dict[str, Any], str]:
 
 
 def _view(views: Views, fields: Fields, image: Path) -> View:
-    size = image_size(image)
     matrix = fields.frame.get("transform_matrix", fields.frame.get("transform_matrix_start"))
     time = fields.frame.get("time")
-    return View(
+    width, height = (fields.number(side, 0, 1, LARGEST_SIDE) for side in "wh")
+    size, turns = as_its_camera_saw(image, width / height if width and height else None)
+    lens = read_lens(fields, size)
+    found = opengl_to_opencv(pose(matrix, fields.file, f"{fields.place}.transform_matrix")[None])[0]
+    shown = colmap_lenses.Lens(size, lens.intrinsics, lens.model, lens.distortion)
+    for _ in range(turns):
+        found, shown = turned(found, shown, image)
+    view = View(
         name=name_of(image, views.folder),
         image=image,
-        size=size,
-        pose=opengl_to_opencv(pose(matrix, fields.file, f"{fields.place}.transform_matrix")[None])[0],
-        lens=read_lens(fields, size),
+        size=shown.size,
+        pose=found,
+        lens=lens._replace(intrinsics=shown.intrinsics, distortion=shown.distortion),
         time=None if time is None else number(time, fields.file, f"{fields.place}.time"),
         mask=_companion(views, fields, ("mask_path",)),
         depth=_companion(views, fields, DEPTH_FIELDS),
     )
+    for name, companion in (("mask", view.mask), ("depth map", view.depth)):
+        if companion and not alike(image_size(companion), view.size):
+            told = [f"{wide} x {high}" for wide, high in (image_size(companion), view.size)]
+            raise SceneError(companion, f"is a {name} of {told[0]} pixels for a picture of {told[1]}: another shape")
+    if turns:
+        views.turned.append(view.name)
+        for companion in (view.mask, view.depth):
+            if companion and stored_size(companion)[1] != stored_size(image)[1]:
+                raise SceneError(image, f"is turned by its EXIF orientation, and {companion.name} is not; remove the entry")
+    return view
+
+
+def alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two pictures have one shape, but for the rounding of a smaller one."""
+    return abs(size[0] * other[1] / size[1] / other[0] - 1) <= max(0.01, 1.5 / min(*size, *other))
 
 
 def name_of(image: Path, folder: Path) -> str:

@@ -77,6 +77,11 @@ def read_lens(fields: Fields, size: tuple[int, int]) -> Lens:
             model, np.array([width / (2 * math.pi), height / math.pi, width / 2, height / 2]), np.zeros(8), notes, warnings
         )
     intrinsics = _intrinsics(fields, size, notes)
+    if not (0 < intrinsics[2] < size[0] and 0 < intrinsics[3] < size[1]):
+        warnings.append(
+            f"the principal point ({intrinsics[2]:.5g}, {intrinsics[3]:.5g}) lies outside of pictures of {size[0]} x {size[1]}: "
+            "say by w and h for which size the intrinsics are"
+        )
     distortion = _distortion(fields, model, intrinsics, size, notes, warnings)
     if model == OPENCV and not distortion.any():
         model = PINHOLE

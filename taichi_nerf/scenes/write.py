@@ -1,7 +1,8 @@
 """Any scene to a folder with a transforms.json, as instant-ngp and nerfstudio read it, and this package too.
 
     OUT/transforms.json     lenses, poses (x right, y up, z backward), splits, place; written last
-    OUT/images/…            the pictures: copied, or hard links to them; decoded only where a form has no files for them
+    OUT/images/…            the pictures: copied, or hard links to them; decoded only where a form has no files for them, or EXIF
+                            turns them
     OUT/masks/… depths/…    the same, where there are some
     OUT/points.ply          sparse points, in the coordinates of the poses
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, MODELS, OPENCV, ORTHOGRAPHIC, Array, Cameras, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
-from taichi_nerf.scenes.images import EXTENSIONS, natural_key, read_image
+from taichi_nerf.scenes.images import EXTENSIONS, natural_key, read_image, stored_size
 from taichi_nerf.scenes.normalise import CUBE, Overrides, normalise
 from taichi_nerf.scenes.own_fields import own_fields
 from taichi_nerf.scenes.ply import ply_bytes
@@ -81,9 +82,10 @@ def _spell(fields: dict[str, Any], frames: list[dict[str, Any]]) -> str:
 
 
 def picture_names(source: Source) -> list[str]:
-    """File names for the views, whose natural order is the scene's order: it decides which views are held out."""
+    """File names for the views, whose natural order is the scene's order: it decides which views are held out. Masks and depth
+    maps have the same names with other endings."""
     names = [Path(name).name for name in source.names]
-    if len(set(map(str.lower, names))) == len(names) and names == sorted(names, key=natural_key):
+    if len({Path(name).stem.lower() for name in names}) == len(names) and names == sorted(names, key=natural_key):
         return names
     return [f"{i:05d}_{name}" for i, name in enumerate(names)]
 
@@ -137,18 +139,21 @@ def _bounds(source: Source, overrides: Overrides) -> dict[str, Any]:
 def _picture(source: Source, i: int, folder: Path, name: str, link: bool) -> str:
     """The name under which a view's picture was written."""
     folder.mkdir(exist_ok=True)
-    if source.arrays is None:
-        file = source.image_files[i]
+    file = source.image_files[i]
+    if source.arrays is not None:
+        pixels = np.asarray(source.arrays[i])
+        target = folder / f"{Path(name).stem if Path(name).suffix.lower() in EXTENSIONS else name}.png"
+    elif stored_size(file)[1] != 1:  # other programs ignore how EXIF has it shown
+        pixels, target = read_image(file), folder / f"{name}.png"
+    else:
         if file.suffix.lower() not in EXTENSIONS:
             raise SceneError(file, f"{file.suffix or 'such'} pictures are not what other programs read beside a transforms.json")
         target = folder / (name if Path(name).suffix.lower() == file.suffix.lower() else name + file.suffix)
         _copy(file, target, link)
         return target.name
-    pixels = np.asarray(source.arrays[i])
     if pixels.dtype != np.uint8:
         pixels = pixels / 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
         pixels = np.rint(pixels).astype(np.uint8)
-    target = folder / f"{Path(name).stem if Path(name).suffix.lower() in EXTENSIONS else name}.png"
     imageio.imwrite(target, pixels if pixels.ndim == 2 or pixels.shape[2] > 1 else pixels[..., 0])
     return target.name
 

@@ -43,13 +43,15 @@ def pack_pictures(
     views: Sequence[int] | NDArray[Any],
     device: torch.device | str = "cpu",
     n_threads: int = 2,
+    width: int | None = None,  # 1 or 4 numbers a pixel; None: as the first picture needs, or any of the others
 ) -> PixelTable:
-    """Read the pictures of some views into one table. Beside it only the pictures being read are in memory."""
+    """Read the pictures of some views into one table, in the type of the first, grey ones in color if any is. Beside it only the
+    pictures being read are in memory."""
     chosen = np.asarray(views, np.int64)
     if not len(chosen):
         raise ValueError("no views to draw pixels from")
     first = np.asarray(pictures[int(chosen[0])])
-    width = 1 if first.shape[2] == 1 else 4
+    width = width or (1 if first.shape[2] == 1 else 4)
     counts = np.asarray(sizes)[chosen].astype(np.int64).prod(-1)
     starts = np.concatenate([[0], counts.cumsum()])
     table = np.empty((starts[-1], width), first.dtype)
@@ -57,19 +59,20 @@ def pack_pictures(
     def fill(place: int) -> int:
         picture = np.asarray(pictures[int(chosen[place])])
         columns, rows = sizes[chosen[place]]
-        if picture.shape[:2] != (rows, columns) or picture.dtype != first.dtype or (picture.shape[2] == 1) != (width == 1):
-            raise ValueError(
-                f"view {chosen[place]} is a picture of {picture.dtype} and shape {picture.shape}; "
-                f"expected {first.dtype} of {rows} x {columns} pixels, {'grey' if width == 1 else 'in color'} as the first"
-            )
-        rows_of_table = table[starts[place] : starts[place + 1]].reshape(rows, columns, width)
-        rows_of_table[..., : picture.shape[2]] = picture
-        if picture.shape[2] == 3:
-            rows_of_table[..., 3] = FULL.get(torch.from_numpy(table[:0]).dtype, 1)
-        return int(picture.shape[2])
+        if picture.shape[:2] != (rows, columns):
+            raise ValueError(f"view {chosen[place]} is a picture of shape {picture.shape}; expected {rows} x {columns} pixels")
+        n_channels = int(picture.shape[2])
+        if n_channels <= width:
+            rows_of_table = table[starts[place] : starts[place + 1]].reshape(rows, columns, width)
+            rows_of_table[..., : max(n_channels, min(width, 3))] = _in_type(picture, first.dtype)
+            if n_channels < 4 == width:
+                rows_of_table[..., 3] = _full(first.dtype)
+        return n_channels
 
     with ThreadPoolExecutor(n_threads) as pool:
         n_channels = max(pool.map(fill, range(len(chosen))))
+    if n_channels > width:
+        return pack_pictures(pictures, sizes, views, device, n_threads, 4)
     index = torch.int32 if starts[-1] < 2**31 else torch.int64
     widths = np.asarray(sizes)[chosen, 0]
     return PixelTable(
@@ -80,6 +83,18 @@ def pack_pictures(
         torch.from_numpy(chosen).to(device, torch.int32),
         bool((np.asarray(sizes)[chosen] == np.asarray(sizes)[chosen[0]]).all()),
     )
+
+
+def _full(dtype: Any) -> int:
+    return int(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1
+
+
+def _in_type(picture: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """The same brightness in another type."""
+    if picture.dtype == dtype:
+        return picture
+    values = picture.astype(np.float32) * (_full(dtype) / _full(picture.dtype))
+    return (np.rint(values).clip(0, _full(dtype)) if np.issubdtype(dtype, np.integer) else values).astype(dtype)
 
 
 def draw_pixels(table: PixelTable, n: int, generator: torch.Generator | None = None) -> Pixels:

@@ -55,6 +55,13 @@ def cameras_of_path(
         found = trajectories.evenly(found, n_frames)
     if width is not None or height is not None:
         found = trajectories.framed(found, width, height)
+    sizes = np.unique(found.sizes, axis=0)
+    if len(sizes) > 1:
+        named = ", ".join(f"{wide} x {high}" for wide, high in sizes[:8]) + (", …" if len(sizes) > 8 else "")
+        raise ValueError(
+            f"{scene.folder}: its test views are of {len(sizes)} sizes ({named}), and frames are of one: give --width, --height "
+            "or both; `taichi-nerf evaluate --save-images` keeps their sizes"
+        )
     return found, fps
 
 

@@ -170,6 +170,10 @@ WRONG = {
         lambda data: data["frames"][1]["transform_matrix"][0].__setitem__(3, 10**400),
         "expected 4 x 4 numbers",
     ),
+    "pose transposed": (
+        lambda data: data["frames"][1].update(transform_matrix=np.transpose(data["frames"][1]["transform_matrix"]).tolist()),
+        "expected 0, 0, 0, 1 as its last row",
+    ),
     "pose sheared": (lambda data: data["frames"][1]["transform_matrix"][0].__setitem__(0, 5.0), "not orthonormal"),
     "pose mirrored": (lambda data: [row.__setitem__(0, -row[0]) for row in data["frames"][1]["transform_matrix"][:3]], "mirror"),
     "pose short": (lambda data: data["frames"][1].update(transform_matrix=[[1, 2], [3, 4]]), "expected 4 x 4 numbers"),

@@ -1,5 +1,8 @@
 """Sizes of pictures come from their headers, as they are meant to be seen."""
 
+import struct
+import zlib
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -36,3 +39,13 @@ def test_numpy_files_are_depth_maps(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((8, 12)))
     assert image_size(tmp_path / "a.npy") == (12, 8)
     assert read_image(tmp_path / "a.npy").dtype == np.float32
+
+
+def test_the_largest_photos_of_phones_are_opened(tmp_path):
+    """200 megapixels, more than Pillow opens by itself; the header is all that is looked at."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 16320, 12240, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, b"IDAT", b"IEND")
+    ]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert image_size(tmp_path / "a.png") == (16320, 12240)

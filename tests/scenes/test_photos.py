@@ -1,11 +1,13 @@
 """Photos and videos to scenes: sharp frames are chosen, real photos register, nothing is left behind by a failure."""
 
 import sys
+from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+from taichi_nerf.scenes import photo_steps
 from taichi_nerf.scenes.check import check_scene
 from taichi_nerf.scenes.colmap import read
 from taichi_nerf.scenes.errors import SceneError
@@ -86,6 +88,41 @@ def test_without_pycolmap_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     with pytest.raises(SceneError, match=r"pip install 'pycolmap>=4'"):
         photos_to_scene(tmp_path, tmp_path / "out")
+
+
+def test_names_are_such_that_a_list_of_colmap_holds_them(tmp_path):
+    source, work = tmp_path / "photos", tmp_path / "work"
+    source.mkdir()
+    work.mkdir()
+    for name in ("#1 a.png", "_1_a.png", "ü.png"):
+        imageio.imwrite(source / name, texture(0))
+    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
+    steps.gather(source, 1)
+    assert sorted(steps.names) == sorted(file.name for file in steps.images.iterdir()) == ["_1_a.png", "again__1_a.png", "ü.png"]
+
+
+@pytest.mark.parametrize("n_read", [0, 2])
+def test_photos_that_are_not_taken_are_told(tmp_path, n_read):
+    """Phones write HEIC, cameras raw files; some people sort photos into folders."""
+    source, work = tmp_path / "photos", tmp_path / "work"
+    for folder in (source / "left", source / "empty", work):
+        folder.mkdir(parents=True)
+    for file in [*(source / f"{i}.png" for i in range(n_read)), source / "left/a.png"]:
+        imageio.imwrite(file, texture(0))
+    for name in ("IMG_2.HEIC", "IMG_1.heic", "IMG_3.dng", ".hidden.heic", "notes.txt"):
+        (source / name).write_bytes(b"what is in it does not matter")
+    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
+    told = [
+        "3 photos are of forms that are not read, save them as JPEG (the first is IMG_1.heic)",
+        "pictures in folders inside it are not taken: left (1)",
+    ]
+    if n_read:
+        steps.gather(source, 1)
+        assert steps.passed_over == told
+    else:
+        with pytest.raises(SceneError) as caught:
+            steps.gather(source, 1)
+        assert all(sentence in str(caught.value) for sentence in told)
 
 
 @pytest.fixture

@@ -25,6 +25,27 @@ def test_even_views_are_those_of_few_view_papers(k, expected):
     assert any("spread evenly" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("given", "train", "test", "rule"),
+    [
+        ({"train": [1, 2, 5], "test": [7]}, [1, 2, 5], [7], "the scene's own"),
+        ({"test": [7, 9]}, [0, 1, 2, 3, 4, 5, 6, 8], [7, 9], "the scene's own"),
+        ({"train": [1, 2, 5], "val": [3]}, [1, 2, 5], [3], "its validation views are the test"),
+        ({"val": [3, 4]}, [0, 1, 2, 5, 6, 7, 8, 9], [3, 4], "its validation views are the test"),
+        ({"train": [1, 2, 3, 4, 5, 6, 7, 8, 9]}, [2, 3, 4, 5, 6, 7, 8], [1, 9], "of those that the scene trains on"),
+        ({"train": list(range(10))}, [1, 2, 3, 4, 5, 6, 7, 9], [0, 8], "every 8th view held out"),
+        ({"test": list(range(10))}, [1, 2, 3, 4, 5, 6, 7, 9], [0, 8], "every 8th view held out"),
+    ],
+)
+def test_whatever_splits_a_scene_has_are_kept(given, train, test, rule):
+    """Views that a file holds out are never trained on, and views that it leaves out of its training neither."""
+    scene = source(10)
+    scene.splits = {name: np.array(index) for name, index in given.items()}
+    splits, said, _ = choose_splits(scene)
+    assert {name: index.tolist() for name, index in splits.items()} == {"train": train, "test": test}
+    assert rule in said
+
+
 def test_dtus_protocol_is_that_of_pixelnerf_and_regnerf():
     splits, rule, _ = choose_splits(source(49), n_views=6, protocol="dtu")
     assert splits["train"].tolist() == [25, 22, 28, 40, 44, 48]

@@ -3,13 +3,17 @@
 import json
 import math
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import sample_transforms
+from PIL import Image
 from sample_transforms import LENS
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE
-from taichi_nerf.scenes import SceneError, transforms
+from taichi_nerf.scenes import SceneError, load_scene, transforms
+from taichi_nerf.scenes.images import read_image
+from taichi_nerf.scenes.write import write_transforms
 
 from opengl_views import POINTS, project, to_camera, write_picture
 
@@ -115,9 +119,8 @@ def test_focal_lengths_are_read_in_every_spelling(tmp_path, name):
 def test_a_frames_own_lens_goes_before_the_files(tmp_path):
     poses = sample_transforms.make(tmp_path)
     write_picture(tmp_path / "images/002.png", 20, 10, 3)
-    change(
-        tmp_path, lambda data: data["frames"][2].update(camera_angle_x=0.8, cx=9.0, cy=5.5, w=20, h=10, k1=0.0, k2=0, p1=0, p2=0)
-    )
+    own = {"camera_angle_x": 0.8, "cx": 9.0, "cy": 5.5, "w": 20, "h": 10, "k1": 0.0, "k2": 0, "p1": 0, "p2": 0}
+    change(tmp_path, lambda data: data["frames"][2].update({**own, "mask_path": None, "depth_file_path": None}))
     cameras = transforms.read(tmp_path, False).cameras
     assert cameras.sizes.tolist() == [[12, 8], [12, 8], [20, 10], [12, 8], [12, 8]]
     focal = 10 / math.tan(0.4)
@@ -131,6 +134,77 @@ def test_pictures_of_another_size_scale_the_intrinsics(tmp_path):
     source = transforms.read(tmp_path, False)
     assert_projects(source, poses, 7.5, 7.0, 3.15, 1.9, bend=opencv(0.05, -0.02, 0.001, -0.002))
     assert "intrinsics for 12 x 8 scaled to pictures of 6 x 4 (5 pictures)" in source.notes
+
+
+@pytest.mark.parametrize(("k1", "folds"), [(-0.1, False), (-0.6, True), (-1.5, True)])
+def test_a_lens_that_folds_back_inside_the_picture_is_warned_of(tmp_path, k1, folds):
+    """r (1 + k1 r²) is largest where r² = -1 / 3 k1: pixels farther out have no direction."""
+    sample_transforms.make(tmp_path, lens={"fl_x": 12, "fl_y": 12, "w": 12, "h": 8, "k1": k1})
+    x, y = np.meshgrid((np.arange(600) + 0.5) / 50 - 6, (np.arange(400) + 0.5) / 50 - 4)
+    reach = 12 * 2 / 3 / math.sqrt(-3 * k1)
+    truth = (np.hypot(x, y) > reach).mean()
+    told = [warning for warning in load_scene(tmp_path).warnings if "folds back" in warning]
+    assert len(told) == folds == bool(truth)
+    for warning in told:
+        assert "of 5 views" in warning
+        assert abs(int(warning.split("up to ")[1].split("%")[0]) / 100 - truth) < 0.02
+
+
+def turned_by_exif(folder, orientation):
+    """The same scene with JPEGs that are to be shown turned; its points and pixels, as the pixels are stored, [n_views, n, 2]."""
+    poses = sample_transforms.make(folder, size=(12, 8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for file in sorted((folder / "images").iterdir()):
+        Image.open(file).save(file.with_suffix(".jpg"), exif=exif)
+        file.unlink()
+
+    def edit(data):
+        for frame in data["frames"]:
+            frame.update(file_path=frame["file_path"].replace(".png", ".jpg"), mask_path=None, depth_file_path=None)
+
+    change(folder, edit)
+    return np.stack([project(pose, 15, 14, 6.3, 3.8, bend=opencv(0.05, -0.02, 0.001, -0.002)) for pose in poses])
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_pictures_that_exif_turns_turn_their_cameras(tmp_path, orientation, turns):
+    """COLMAP, instant-ngp and nerfstudio look at pixels as they are stored; converted, nothing is left to turn."""
+    stored = turned_by_exif(tmp_path / "in", orientation)
+    u, v = stored[..., 0], stored[..., 1]
+    for height in (8, 12, 8)[:turns]:
+        u, v = height - v, u
+    source = transforms.read(tmp_path / "in", False)
+    assert any("5 pictures have an EXIF orientation" in note for note in source.notes) == bool(turns)
+    write_transforms(source, tmp_path / "out")
+    for found in (source, transforms.read(tmp_path / "out", False)):
+        assert found.cameras.sizes[0].tolist() == ([8, 12] if turns % 2 else [12, 8])
+        for i in range(5):
+            np.testing.assert_allclose(found.cameras.project(i, POINTS)[0], np.stack([u[i], v[i]], -1), atol=1e-9)
+    pictures = [imageio.imread(file) for file in sorted((tmp_path / "out/images").iterdir())]
+    assert all(np.array_equal(picture, read_image(file)) for picture, file in zip(pictures, source.image_files, strict=True))
+
+
+def test_cameras_of_pictures_as_they_are_shown_are_not_turned(tmp_path):
+    turned_by_exif(tmp_path, 6)
+    change(tmp_path, lambda data: data.update(w=8, h=12, cx=3.8, cy=6.3))
+    cameras = transforms.read(tmp_path, False).cameras
+    assert cameras.intrinsics[0].tolist() == [15, 14, 3.8, 6.3]
+
+
+def test_what_exif_mirrors_or_turns_without_its_mask_is_refused(tmp_path):
+    turned_by_exif(tmp_path / "a", 2)
+    with pytest.raises(SceneError, match="mirrored EXIF orientation 2"):
+        transforms.read(tmp_path / "a", False)
+    turned_by_exif(tmp_path / "b", 3)
+    change(tmp_path / "b", lambda data: data["frames"][1].update(mask_path="masks/001.png"))
+    with pytest.raises(SceneError, match=r"001\.jpg: is turned by its EXIF orientation, and 001\.png is not"):
+        transforms.read(tmp_path / "b", False)
+
+
+def test_intrinsics_that_cannot_be_of_the_pictures_size_are_warned_of(tmp_path):
+    sample_transforms.make(tmp_path, lens={**LENS, "w": None, "h": None}, size=(6, 4))
+    assert "the principal point (6.3, 3.8) lies outside of pictures of 6 x 4" in transforms.read(tmp_path, False).warnings[0]
 
 
 def test_pictures_that_are_turned_are_refused(tmp_path):

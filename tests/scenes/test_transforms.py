@@ -37,6 +37,19 @@ def test_masks_depths_and_points_come_with_the_views(tmp_path):
     assert scene.masks[0].shape == (8, 12, 1)
 
 
+@pytest.mark.parametrize("field", ["mask_path", "depth_file_path"])
+def test_masks_and_depth_maps_of_another_shape_are_refused(tmp_path, field):
+    sample_transforms.make(tmp_path)
+    for size, fits in (((24, 16), True), ((8, 12), False)):
+        write_picture(tmp_path / "other.png", *size, 1)
+        change(tmp_path, lambda data: data["frames"][1].update({field: "other.png"}))
+        if fits:
+            transforms.read(tmp_path, False)
+        else:
+            with pytest.raises(SceneError, match=r"other.png: is a (mask|depth map) of 8 x 12 pixels for a picture of 12 x 8"):
+                transforms.read(tmp_path, False)
+
+
 def test_depths_may_be_numpy_files_and_have_a_unit_of_their_own(tmp_path):
     sample_transforms.make(tmp_path, depth_unit_scale_factor=1.0)
     np.save(tmp_path / "depths/000.npy", np.full((8, 12), 2.5))
@@ -75,6 +88,20 @@ def test_bounds_follow_what_the_file_says(tmp_path, fields, channels, unbounded,
     source = transforms.read(tmp_path, False)
     assert source.unbounded is unbounded
     assert (source.box is None) if box is None else np.allclose(source.box, box)
+
+
+def test_cameras_in_one_place_are_told(tmp_path):
+    """Poses of a ring written the wrong way round: the inverse of every one has the same center, but for rounding."""
+    sample_transforms.make(tmp_path, ply_file_path=None)
+
+    def invert(data):
+        for frame in data["frames"]:
+            frame["transform_matrix"] = np.linalg.inv(frame["transform_matrix"]).tolist()
+
+    change(tmp_path, invert)
+    scene = load_scene(tmp_path)
+    assert 0.1 < scene.scene_from_source.scale < 10
+    assert any("all cameras stand in one place" in note for note in scene.notes)
 
 
 def test_nerfstudios_own_splits_are_kept(tmp_path):

@@ -67,11 +67,22 @@ def test_alpha_is_1_where_some_pictures_have_none():
     assert (pixels_at(table, torch.arange(35, 70, dtype=torch.int32)).colors[:, 3] == 1).all()
 
 
-def test_pictures_that_do_not_fit_together_are_named():
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
+def test_pictures_of_all_kinds_go_together(order):
+    """Grey of 8 bits, grey of 16 and a color: each keeps its brightness, whichever comes first."""
     grey, color = pictures([(7, 5)], 1, np.uint8)[0], pictures([(7, 5)], 3, np.uint8)[0]
-    for shown, sizes in (([grey, color], [(7, 5)] * 2), ([color, color], [(7, 5), (7, 6)])):
-        with pytest.raises(ValueError, match="view 1 is a picture of uint8"):
-            pack_pictures(shown, np.array(sizes), [0, 1])
+    deep = pictures([(7, 5)], 1, np.uint16)[0]
+    shown, truth = [grey, deep, color], [grey / 255, deep / 65535, color / 255]
+    table = pack_pictures([shown[i] for i in order], np.array([(7, 5)] * 3), range(3))
+    found = pixels_at(table, torch.arange(105, dtype=torch.int32)).colors.view(3, 5, 7, 3).numpy()
+    for colors, i in zip(found, order, strict=True):
+        assert np.allclose(colors, np.broadcast_to(truth[i], (5, 7, 3)), atol=0.5 / 255 + 1e-6)
+
+
+def test_a_picture_of_another_size_is_named():
+    color = pictures([(7, 5)], 3, np.uint8)[0]
+    with pytest.raises(ValueError, match="view 1 is a picture of shape"):
+        pack_pictures([color, color], np.array([(7, 5), (7, 6)]), [0, 1])
     with pytest.raises(ValueError, match="no views"):
         pack_pictures([color], np.array([(7, 5)]), [])
 

@@ -1,0 +1,31 @@
+"""Pixels that a lens has no direction for: beyond where its distortion folds back they would be learnt in wrong places."""
+
+import numpy as np
+
+from taichi_nerf.cameras import FISHEYE, OPENCV, Cameras
+
+MOST_LENSES = 64  # that are looked at
+GRID = 32  # pixels across and down
+
+
+def out_of_reach(names: list[str], cameras: Cameras) -> list[str]:
+    """Warnings."""
+    table = np.concatenate([cameras.models[:, None], cameras.intrinsics, cameras.distortion, cameras.sizes], -1)
+    bent = np.flatnonzero(np.isin(cameras.models, (OPENCV, FISHEYE)))
+    _, first, counts = np.unique(table[bent], axis=0, return_index=True, return_counts=True)
+    at = (np.arange(GRID) + 0.5) / GRID
+    grid = np.stack(np.meshgrid(at, at), -1).reshape(-1, 2)
+    lost = {}
+    for lens, view in list(enumerate(bent[first]))[:MOST_LENSES]:
+        with np.errstate(all="ignore"):
+            share = float(np.isnan(cameras.rays(int(view), grid * cameras.sizes[view])[1]).any(-1).mean())
+        if share:
+            lost[lens] = share
+    if not lost:
+        return []
+    n_views, first_view = sum(int(counts[lens]) for lens in lost), names[min(int(bent[first[lens]]) for lens in lost)]
+    return [
+        f"the distortion of {n_views} views (the first is {first_view}) folds back inside their pictures: up to "
+        f"{max(lost.values()):.0%} of the pixels have no direction and will be learnt in wrong places; calibrate with fewer "
+        "coefficients, or mask them"
+    ]
