@@ -51,6 +51,6 @@ def turn_seed(
 def turn_plainly(turns: Turns, seed: int, n_frames: int, share: float = 1.0) -> NDArray[np.uint8]:
     """[k, size, size, 3] what `turn_seed` calls "gan": that takes the directions, but neither depth, pose nor refiner."""
     near = Turns(turns.generator, turns.directions, turns.reach * share)
-    steps = near.positions(n_frames + 1 - n_frames % 2)
+    steps = near.positions(n_frames)
     codes = near.codes([seed]).expand(len(steps), -1, -1)
     return as_bytes(near.images(near.turned(codes, steps.to(codes)))).cpu().numpy()

@@ -53,9 +53,9 @@ class Pairs(NamedTuple):
 @torch.no_grad()
 def make_pairs(turns: Turns, model: DepthPose, seeds: list[int], n_turned: int,
                report: Callable[[float, str], None] = lambda done, text: None) -> Pairs:  # fmt: skip
-    """`n_turned` images of each seed over the reach of the turn; odd, so that the source is among them."""
-    n_turned += 1 - n_turned % 2
-    steps, middle = turns.positions(n_turned), n_turned // 2
+    """`n_turned` images of each seed over the reach of the turn, or one more: the source is among them."""
+    steps = turns.positions(n_turned)
+    n_turned, middle = len(steps), len(steps) // 2
     codes = turns.codes(seeds)
     found: list[list[Tensor]] = [[], [], [], []]
     for i, seed in enumerate(seeds):
