@@ -136,12 +136,3 @@ def cameras_for(item: Any, sources: list[int], n_frames: int | None, width: int 
     if n_frames is not None:
         found = evenly(found, n_frames)
     return found if width is None else framed(found, width), fps
-
-
-def kinds(text: str) -> list[str]:
-    known = ("color", "depth", "opacity")
-    found = [part.strip() for part in text.split(",")]
-    for kind in found:
-        if kind not in known:
-            raise click.BadParameter(f"expected some of {', '.join(known)}, got {kind!r}", param_hint="--what")
-    return found

@@ -15,13 +15,11 @@ from taichi_nerf.generator.stages import depth_pictures
 from taichi_nerf.generator.stylegan2.generator import as_bytes
 from taichi_nerf.generator.turns import Turns
 
-WHAT = ("refined", "gan", "depth")
-
 
 class Turn(NamedTuple):
     """k images in the order of the turn."""
 
-    pictures: dict[str, NDArray[np.uint8]]  # of WHAT → [k, size, size, 3]
+    pictures: dict[str, NDArray[np.uint8]]  # refined, gan, depth → [k, size, size, 3]
     motions: Tensor  # [k, 3, 4] from the source's camera to each image's
     focal: float  # in units of the images' width
 

@@ -21,8 +21,6 @@ from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.pixelnerf_trainer import draw_pixels
 from taichi_nerf.training.run import Report
 
-WHAT = ("color", "depth", "opacity")
-
 
 def cameras_like(item: ViewedObject, poses: Array, width: int | None = None) -> Cameras:
     """Cameras with the lens of the object's first, in pictures of another width where one is given."""

@@ -24,7 +24,6 @@ from taichi_nerf.training.content_hash import content_hash
 from taichi_nerf.training.pictures import over, picture_by
 from taichi_nerf.training.run import Run
 
-WHAT = ("color", "depth", "opacity", "normals")
 PATHS = ("orbit", "spiral", "interpolate", "test")
 FPS, N_FRAMES = 30.0, 120
 N_PROBES, PROBE_HEIGHT = 8, 48  # frames, and their pixels, that tell the range of depths
