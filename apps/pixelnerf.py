@@ -147,12 +147,14 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
            width: int | None, what: list[str], **options: Any) -> None:  # fmt: skip
     """A video around a thing, from one or a few PICTURES of it: files with --turntable, or a folder with poses and --views.
 
+    A folder of frames goes on only with the same render.
+
     \b
     Examples:
       taichi-nerf pixelnerf render chair.png --turntable --out chair.mp4
       taichi-nerf pixelnerf render set/chairs_val/09000 --views 0,1 --out chair.gif --distil chair
     """
-    from taichi_nerf.apps.pixelnerf_steps import cameras_for, refined, viewed
+    from taichi_nerf.apps.pixelnerf_steps import about, cameras_for, refined, viewed
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.video import open_frames
     from taichi_nerf.runtime import start
@@ -165,14 +167,15 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     prior = load_prior(options["model"], device)
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
-        prior = refined(prior, item, sources, options, device, report)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])
-        with open_frames(out, fps or usual_fps) as target:
+        with open_frames(out, fps or usual_fps, about(prior, item, sources, cameras, what, options)) as target:
+            prior = refined(prior, item, sources, options, device, report)
             missing = target.missing(len(cameras))
             for done, (number, frame) in enumerate(frames(prior, item, sources, cameras, missing, device, what), 1):
                 target.add(frame, number)
                 report(done / len(missing), f"frame {done} of {len(missing)}")
-        click.echo(f"{len(cameras)} frames: {out}")
+        kept = len(cameras) - len(missing)
+        click.echo(f"{len(cameras)} frames" + (f", {kept} of them were there already" if kept else "") + f": {out}")
         if options["distil"] is not None:
             folder, seconds = options["distil"], options["distil_seconds"]
             distil(prior, item, sources, folder, device, seconds=seconds, width=width, seed=options["seed"], report=report)

@@ -66,6 +66,27 @@ def test_train_evaluate_and_render_a_set(cpu, balls, trained, tmp_path):
     assert [imageio.imread(frame).shape for frame in frames] == [(20, 40, 3)] * 2
 
 
+def test_a_folder_of_frames_goes_on_only_with_the_same_render(cpu, balls, trained, tmp_path):
+    out = tmp_path / "frames"
+    command = ("render", balls / "balls_test/100", "--out", out, "--arch", "cpu", "--n-frames", 2, "--width", 8, "--refine", 1)
+    assert invoke(*command, "--model", trained)[0] == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    for options, told in (
+        (("--model", "builtin"), "model: "),
+        (("--views", 1), "sources: "),
+        (("--what", "depth"), "what: color there, depth now"),
+        (("--refine", 2), "refined: 1 steps from seed 0 there, 2 steps from seed 0 now"),
+        (("--seed", 1), "refined: "),
+    ):
+        status, _, err = invoke(*command, *(options if "--model" in options else ("--model", trained, *options)))
+        assert (status, told in err, err.count("\n")) == (1, True, 1), err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    (out / "00001.png").unlink()
+    status, said, err = invoke(*command, "--model", trained)
+    assert (status, said) == (0, f"2 frames, 1 of them were there already: {out}\n"), err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+
+
 def test_a_training_begins_with_the_weights_of_a_model(cpu, balls, trained, tmp_path):
     """Without learning it ends with them; a model of other sizes is refused."""
     arguments = ("train", balls, "--preset", "small", "--steps", 1, "--arch", "cpu", "--seed", 5, *TINY)
