@@ -116,7 +116,7 @@ def test_a_number_of_pictures_that_is_none_is_one_line(data, tmp_path):
         status, _, err = invoke(*arguments, "--arch", "cpu")
         assert (status, err) == (
             1,
-            f"error: {data}: expected FAMILY[:N] with a number N of pictures of at least 1, as in rooms:1000\n",
+            f"error: {data}: expected rooms:N with a number N of at least 1, as in rooms:1000\n",
         )
     assert not (tmp_path / "prior").exists()
 

@@ -15,7 +15,7 @@ from taichi_nerf.priors.patch_sources import procedural_pictures, scene_pictures
 from taichi_nerf.priors.patches import PatchSet, RgbdPicture
 from taichi_nerf.priors.prior import FILE, PriorSettings
 from taichi_nerf.scenes import load_scene
-from taichi_nerf.scenes.procedural import FAMILIES
+from taichi_nerf.scenes.procedural import FAMILIES, family_and_number
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import PATCHES, require_kind
@@ -90,25 +90,16 @@ def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPictu
     """To learn from, and to hold out."""
     pictures: list[RgbdPicture] = []
     held_out: list[RgbdPicture] = []
-    for family, n in [family_of(source) for source in settings.sources]:  # all are read before the first is rendered
-        if n:
-            found = procedural_pictures(family, n, settings.seed, report)
+    families = [family_and_number(source, FAMILIES, N_PICTURES) for source in settings.sources]  # before the first is rendered
+    for source, family in zip(settings.sources, families, strict=True):
+        if family is None:
+            found = scene_pictures(load_scene(Path(source)), settings.metric_scale, report)
         else:
-            found = scene_pictures(load_scene(Path(family)), settings.metric_scale, report)
+            found = procedural_pictures(*family, settings.seed, report)
         n_held_out = max(1, len(found) // HELD_OUT)
         pictures += found[:-n_held_out] or found
         held_out += found[-n_held_out:]
     return pictures, held_out
-
-
-def family_of(source: str) -> tuple[str, int]:
-    """FAMILY[:N] as a family of procedural scenes and how many pictures; all else is the path of a scene, and 0."""
-    family, colon, n = source.partition(":")
-    if family not in FAMILIES:
-        return source, 0
-    if colon and not (n.isdecimal() and int(n) > 0):
-        raise ValueError(f"{source}: expected FAMILY[:N] with a number N of pictures of at least 1, as in {family}:{N_PICTURES}")
-    return family, int(n or N_PICTURES)
 
 
 def patch_set(config: PriorConfig, pictures: list[RgbdPicture]) -> PatchSet:
