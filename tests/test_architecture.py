@@ -59,7 +59,7 @@ RULES = {
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
     "losses": ({"ops", "rays"}, {"torch"}),
     "few_view_losses": ({"ops", "rays"}, {"torch"}),
-    "metrics": (set(), {"torch", "safetensors"}),
+    "metrics": ({"weight_files"}, {"torch", "safetensors"}),
     "export": (
         {"export", "scenes", "cameras", "trajectories"},
         {"torch", "numpy", "matplotlib", "imageio", "imageio_ffmpeg", "skimage", "trimesh"},
