@@ -16,6 +16,7 @@ from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_
 from taichi_nerf.generator.refiner.natural import NaturalMean
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.training.interrupt import ends
 
 N_FOR_SPREAD = 4096  # codes whose standard deviation normalises all
 
@@ -106,7 +107,7 @@ def train_refiner(
     means: dict[str, float] = {}
     done = 0
     for step in range(training.steps):
-        if stop():
+        if ends(stop, step):
             break
         for group in optimiser.param_groups:  # a ramp down over the last half
             group["lr"] = training.learning_rate * min(1.0, 2 * (1 - step / training.steps))
