@@ -31,6 +31,7 @@ RULES = {
     "priors": ({"priors", "weight_files", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
     "generator": (
         {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
+        | {"fields.image_encoder"}
         | {"weight_files"},
         {"torch", "numpy", "imageio"},
     ),
