@@ -88,6 +88,9 @@ class RunFolder:
         """A run that exists. It is not locked: `open(path).locked()` is for who goes on training."""
         run = cls(path)
         if not run.config.is_file():
+            for inside in sorted(path.glob(f"*/{CONFIG}")):
+                if _config_of(inside) is not None:
+                    raise RunError(path, f"holds no run itself (no config.json); {inside.parent} is one")
             why = "holds no run (no config.json)" if path.is_dir() else "no such run"
             raise RunError(path, f"{why}; `taichi-nerf train SCENE --out {path}` makes one")
         run.read_config()

@@ -163,6 +163,8 @@ def test_a_run_that_is_missing_is_told(tmp_path):
     gone = tmp_path / "gone"
     assert complaint(RunFolder.open, gone) == f"{gone}: no such run; `taichi-nerf train SCENE --out {gone}` makes one"
     assert "holds no run (no config.json)" in complaint(RunFolder.open, tmp_path)
+    made(tmp_path / "run")
+    assert complaint(RunFolder.open, tmp_path) == f"{tmp_path}: holds no run itself (no config.json); {tmp_path / 'run'} is one"
     (tmp_path / "config.json").write_text("[1")
     assert complaint(RunFolder.open, tmp_path) == f"{tmp_path / 'config.json'}: is no config.json of taichi_nerf"
 
