@@ -102,6 +102,11 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
+        from taichi_nerf.training.interrupt import Stopped
+
+        if isinstance(error, Stopped):
+            click.echo("stopped before there was anything to save; nothing is changed", err=True)
+            sys.exit(error.exit_status)
         if debug:
             traceback.print_exc()
         else:

@@ -38,7 +38,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
       taichi-nerf train head --out runs/head --time-budget 60
     """
     from taichi_nerf.export.colors import side_by_side
-    from taichi_nerf.export.video import open_frames
+    from taichi_nerf.export.video import frames_in, open_frames, remove_frames
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.render import turn_plainly, turn_seed
@@ -47,7 +47,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
 
     if out is None and to_scene is None:
         raise click.UsageError("where to? give --out, --to-scene, or both")
-    if out is not None and out.is_file() and not overwrite:
+    if out is not None and (out.is_file() or frames_in(out)) and not overwrite:
         raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
@@ -63,6 +63,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         save_rows(out, [pictures[kind] for kind in what])
         click.echo(out)
     elif out is not None:
+        remove_frames(out)  # of a former turn, which may have had more
         with open_frames(out, fps) as frames:
             for i in range(len(pictures[what[0]])):
                 frames.add(side_by_side([pictures[kind][i] for kind in what]), i)

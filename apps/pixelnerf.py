@@ -7,8 +7,11 @@ from typing import Any
 import click
 
 from taichi_nerf.apps.command import Group, arch_option
+from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.scene_options import Views
+
+WHAT = ("color", "depth", "opacity")
 
 
 @click.group(cls=Group)
@@ -134,22 +137,24 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.  [default: 20, or the file's]")
 @click.option("--width", type=click.IntRange(8, 4096), help="Of the frames.  [default: that of the pictures, or the file's]")
 @click.option("--path", "path", type=click.Path(path_type=Path), metavar="FILE.json", help="Camera path.  [default: an orbit]")
-@click.option("--what", default="color", show_default=True, help="color,depth,opacity: several side by side.")
+@click.option("--what", type=Kinds(WHAT), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
 @click.option("--refine", type=click.IntRange(min=1), metavar="STEPS", help="Fine-tune to the given pictures first.")
 @click.option("--distil", type=click.Path(path_type=Path), metavar="FOLDER", help="Also make a hash grid of it: FOLDER/run.")
 @click.option("--distil-seconds", type=click.FloatRange(min=1), default=30, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.pass_context
 def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int | None, fps: float | None,
-           width: int | None, **options: Any) -> None:  # fmt: skip
+           width: int | None, what: list[str], **options: Any) -> None:  # fmt: skip
     """A video around a thing, from one or a few PICTURES of it: files with --turntable, or a folder with poses and --views.
+
+    A folder of frames goes on only with the same render.
 
     \b
     Examples:
       taichi-nerf pixelnerf render chair.png --turntable --out chair.mp4
       taichi-nerf pixelnerf render set/chairs_val/09000 --views 0,1 --out chair.gif --distil chair
     """
-    from taichi_nerf.apps.pixelnerf_steps import cameras_for, kinds, refined, viewed
+    from taichi_nerf.apps.pixelnerf_steps import about, cameras_for, refined, viewed
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.video import open_frames
     from taichi_nerf.runtime import start
@@ -158,18 +163,19 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     from taichi_nerf.training.pixelnerf_render import frames
 
     refuse_idle(context)
-    what, device = kinds(options["what"]), start(arch).torch_device
+    device = start(arch).torch_device
     prior = load_prior(options["model"], device)
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
-        prior = refined(prior, item, sources, options, device, report)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])
-        with open_frames(out, fps or usual_fps) as target:
+        with open_frames(out, fps or usual_fps, about(prior, item, sources, cameras, what, options)) as target:
+            prior = refined(prior, item, sources, options, device, report)
             missing = target.missing(len(cameras))
             for done, (number, frame) in enumerate(frames(prior, item, sources, cameras, missing, device, what), 1):
                 target.add(frame, number)
                 report(done / len(missing), f"frame {done} of {len(missing)}")
-        click.echo(f"{len(cameras)} frames: {out}")
+        kept = len(cameras) - len(missing)
+        click.echo(f"{len(cameras)} frames" + (f", {kept} of them were there already" if kept else "") + f": {out}")
         if options["distil"] is not None:
             folder, seconds = options["distil"], options["distil_seconds"]
             distil(prior, item, sources, folder, device, seconds=seconds, width=width, seed=options["seed"], report=report)

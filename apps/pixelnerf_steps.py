@@ -123,6 +123,15 @@ def refined(prior: Any, item: Any, sources: list[int], options: dict[str, Any], 
     return prior if steps is None else refine(prior, item, sources, steps, device, seed=options["seed"], report=report)
 
 
+def about(prior: Any, item: Any, sources: list[int], cameras: Any, what: list[str], options: dict[str, Any]) -> Any:
+    """What the frames are of."""
+    from taichi_nerf.training.pixelnerf_render import about_frames
+
+    steps = options["refine"]
+    how = "no" if steps is None else f"{steps} steps from seed {options['seed']}"
+    return about_frames(prior, item, sources, cameras, what, how)
+
+
 def cameras_for(item: Any, sources: list[int], n_frames: int | None, width: int | None, path: Path | None) -> Any:
     """The cameras of the frames, a file's or an orbit at the height of the first source view, and how many a second are usual."""
     from taichi_nerf.camera_path import read_camera_path
@@ -136,12 +145,3 @@ def cameras_for(item: Any, sources: list[int], n_frames: int | None, width: int 
     if n_frames is not None:
         found = evenly(found, n_frames)
     return found if width is None else framed(found, width), fps
-
-
-def kinds(text: str) -> list[str]:
-    known = ("color", "depth", "opacity")
-    found = [part.strip() for part in text.split(",")]
-    for kind in found:
-        if kind not in known:
-            raise click.BadParameter(f"expected some of {', '.join(known)}, got {kind!r}", param_hint="--what")
-    return found

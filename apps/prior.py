@@ -49,7 +49,7 @@ def prior() -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to use; all if not given.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; only the budget may change.")
-@click.option("--overwrite", is_flag=True, help="Replace the training in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the training in --out, once the new one can begin.")
 @arch_option
 @click.pass_context
 def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch: str, threads: int | None,
@@ -77,12 +77,8 @@ def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch
         prior_run.require_free(out, overwrite)
     backend = runtime.start(arch, threads)
     with progress() as report, StopSignals() as stop:
-        try:
-            stopped, trainer = prior_run.run(config, out, backend.torch_device, resume=resume, threads=threads, report=report,
-                                             stop=lambda: stop.requested)  # fmt: skip
-        except prior_run.Stopped:
-            click.echo("stopped before there was anything to save", err=True)
-            sys.exit(stop.exit_status)
+        stopped, trainer = prior_run.run(config, out, backend.torch_device, resume=resume, threads=threads, report=report,
+                                         stop=lambda: stop.requested)  # fmt: skip
     click.echo(f"{trainer.n_steps} steps in {trainer.stopwatch.seconds:.0f} s of training: {out / 'prior.safetensors'}")
     if stopped:
         click.echo(f"stopped and saved; go on with: taichi-nerf prior train --out {out} --resume", err=True)

@@ -42,15 +42,20 @@ def run(
     seed: int = 0,
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> Outcome:
-    """Everything goes to `out`; what an earlier demo left there is replaced."""
+    """Everything goes to `out`; what an earlier demo left there is replaced, each part when the new one is there."""
     folder = out / "scene"
-    if (folder / FILE).is_file():
-        shutil.rmtree(folder)
+    former = (folder / FILE).is_file()
+    made = out / ".scene" if former else folder
 
     def pictures(done: int, of: int) -> None:
         report(done / of, f"picture {done} of {of}")
 
-    make_scene("objects", folder, seed=seed, n_views=N_TRAINING_VIEWS, n_val=0, n_test=N_TEST_VIEWS, size=SIZE, report=pictures)
+    if former:
+        shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
+    make_scene("objects", made, seed=seed, n_views=N_TRAINING_VIEWS, n_val=0, n_test=N_TEST_VIEWS, size=SIZE, report=pictures)
+    if former:
+        shutil.rmtree(folder)
+        made.rename(folder)
     settings = SceneSettings(str(folder.resolve()))
     scene = open_scene(settings)
     config, _ = presets.choose(scene, settings, RunSettings(seed=seed, steps=steps, time_budget=seconds), device)

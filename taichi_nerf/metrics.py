@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-
-class WeightsError(ValueError):
-    """Weights that are missing or are not what they should be, in one line."""
+from taichi_nerf.weight_files import WeightsError, read_weights
 
 
 def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:  # [h, w, c], [h, w, c], [h, w] bool
@@ -127,6 +127,7 @@ TRUNKS = {
 }
 TRUNK_FILES = {"alex": "alexnet", "vgg": "vgg16"}  # how torchvision's files begin
 SUFFIXES = (".pth", ".pt", ".safetensors")
+EXPECTED = "weights of LPIPS or of its trunk, tensors by name"
 SMALLEST = 32  # pixels a side: AlexNet's last layers see nothing of less
 WHERE = (
     "LPIPS needs two files in one folder: the ImageNet trunk (alexnet-owt-7be5be79.pth or vgg16-397923af.pth from "
@@ -154,9 +155,9 @@ class Lpips:
             needed[f"features.{layer.number}.bias"] = (layer.n_out,)
         for name, shape in needed.items():
             if name not in tensors:
-                raise WeightsError(f"{weights}: {name} is missing; {WHERE}")
+                raise WeightsError(weights, f"{name} is missing; {WHERE}")
             if tuple(tensors[name].shape) != shape:
-                raise WeightsError(f"{weights}: {name}: expected shape {shape}, got {tuple(tensors[name].shape)}")
+                raise WeightsError(weights, f"{name}: expected shape {shape}, got {tuple(tensors[name].shape)}")
         self.tensors = {name: tensors[name].to(device, torch.float32) for name in needed}
         self.shift = torch.tensor([-0.030, -0.088, -0.188], device=device).view(1, 3, 1, 1)
         self.scale = torch.tensor([0.458, 0.448, 0.450], device=device).view(1, 3, 1, 1)
@@ -194,32 +195,29 @@ def _load(place: Path, network: str | None) -> tuple[str, dict[str, Tensor]]:
         second = tensors.get("lin1.model.1.weight")
         found = "vgg" if second is not None and second.shape[1:2] == (128,) else "alex"
         if network not in (None, found):
-            raise WeightsError(f"{place}: holds LPIPS weights of {found}, not of {network}")
+            raise WeightsError(place, f"holds LPIPS weights of {found}, not of {network}")
         return found, tensors
     if not place.is_dir():
-        raise WeightsError(f"{place}: no such file or folder; {WHERE}")
+        raise WeightsError(place, f"no such file or folder; {WHERE}")
     for name in TRUNKS if network is None else (network,):
         trunk = sorted(file for file in place.glob(f"{TRUNK_FILES[name]}*") if file.suffix in SUFFIXES)
         linear = [place / f"{name}{suffix}" for suffix in SUFFIXES if (place / f"{name}{suffix}").is_file()]
         if trunk and linear:
             return name, _read(trunk[0]) | _read(linear[0])
-    raise WeightsError(f"{place}: lacks weights of {network or 'alex and vgg'}; {WHERE}")
+    raise WeightsError(place, f"lacks weights of {network or 'alex and vgg'}; {WHERE}")
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict; nothing in the file is run. A whole LPIPS model's names become those of its parts."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
+    """The tensors of a state dict. A whole LPIPS model's names become those of its parts."""
+    if file.suffix == ".safetensors":
+        try:
             tensors = load_file(file)
-        else:
-            tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle, zipfile and safetensors have errors of their own for broken files
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{file}: is no readable file of weights: {reason}") from None
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(file, f"is no readable .safetensors ({error}); expected {EXPECTED}") from None
+    else:
+        tensors = read_weights(file, EXPECTED)
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise WeightsError(f"{file}: expected tensors by name, as torch.save(model.state_dict()) writes them")
+        raise WeightsError(file, f"holds something else; expected {EXPECTED}")
     return {re.sub(r"^net\.slice\d+\.", "features.", name): value for name, value in tensors.items()}
 
 

@@ -1,6 +1,6 @@
 """Files that torch.save wrote, which may come from anywhere: tensors, numbers and names are read, and nothing is executed.
 
-data = read_weights(file, "a checkpoint of nerf-pytorch", WeightsError)     # or WeightsError(file, "… expected …")
+data = read_weights(file, "a checkpoint of nerf-pytorch")     # or WeightsError(file, "… expected …")
 """
 
 import re
@@ -14,7 +14,14 @@ import torch
 BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a ZIP archive, or a pickle by old versions
 
 
-def read_weights(file: Path, expected: str, error: Callable[[Path, str], Exception]) -> Any:
+class WeightsError(ValueError):
+    """A file of weights that cannot be used. The message is one line and names the file."""
+
+    def __init__(self, file: Path | str, message: str):
+        super().__init__(f"{file}: {message}")
+
+
+def read_weights(file: Path, expected: str, error: Callable[[Path, str], Exception] = WeightsError) -> Any:
     """What the file holds; `expected` is said where that cannot be read."""
     if not file.is_file():
         raise error(file, "no such file")

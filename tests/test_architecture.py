@@ -31,6 +31,7 @@ RULES = {
     "priors": ({"priors", "weight_files", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
     "generator": (
         {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
+        | {"fields.image_encoder"}
         | {"weight_files"},
         {"torch", "numpy", "imageio"},
     ),
@@ -59,7 +60,7 @@ RULES = {
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
     "losses": ({"ops", "rays"}, {"torch"}),
     "few_view_losses": ({"ops", "rays"}, {"torch"}),
-    "metrics": (set(), {"torch", "safetensors"}),
+    "metrics": ({"weight_files"}, {"torch", "safetensors"}),
     "export": (
         {"export", "scenes", "cameras", "trajectories"},
         {"torch", "numpy", "matplotlib", "imageio", "imageio_ffmpeg", "skimage", "trimesh"},

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import trimesh
 from click.testing import CliRunner
+from failing_starts import contents
 
 from taichi_nerf.apps.main import main
+from taichi_nerf.procedural import make as procedural_make
 from taichi_nerf.procedural import open_made
 from taichi_nerf.scenes.procedural import signed_distance
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio-ffmpeg leaves its pipes open
-def test_a_few_steps_make_all_files(cpu, tmp_path):
+def test_a_few_steps_make_all_files_which_a_start_that_fails_leaves(cpu, tmp_path, monkeypatch):
     out = tmp_path / "out"
     result = CliRunner().invoke(main, ["demo", "--arch", "cpu", "--steps", "100", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -33,3 +35,7 @@ def test_a_few_steps_make_all_files(cpu, tmp_path):
     again = CliRunner().invoke(main, ["demo", "--out", str(out)])
     assert again.exit_code == 1
     assert "already has files in it" in again.stderr
+    before = contents(out)
+    monkeypatch.setattr(procedural_make, "_write_split", lambda *_: 1 / 0)
+    assert CliRunner().invoke(main, ["demo", "--arch", "cpu", "--out", str(out), "--overwrite"]).exit_code == 1
+    assert contents(out) == before

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ball_objects import ball_views, write_set
 from click.testing import CliRunner
+from failing_starts import FAILING_STARTS, contents
 
 from taichi_nerf.apps.main import main
 from taichi_nerf.apps.pixelnerf_steps import cameras_for, viewed
@@ -17,6 +18,7 @@ from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, load_prior
 from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
 from taichi_nerf.training.pixelnerf_render import cameras_like
+from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer
 from taichi_nerf.training.tensor_file import read_tensors
 
 CPU = torch.device("cpu")
@@ -66,6 +68,27 @@ def test_train_evaluate_and_render_a_set(cpu, balls, trained, tmp_path):
     assert [imageio.imread(frame).shape for frame in frames] == [(20, 40, 3)] * 2
 
 
+def test_a_folder_of_frames_goes_on_only_with_the_same_render(cpu, balls, trained, tmp_path):
+    out = tmp_path / "frames"
+    command = ("render", balls / "balls_test/100", "--out", out, "--arch", "cpu", "--n-frames", 2, "--width", 8, "--refine", 1)
+    assert invoke(*command, "--model", trained)[0] == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    for options, told in (
+        (("--model", "builtin"), "model: "),
+        (("--views", 1), "sources: "),
+        (("--what", "depth"), "what: color there, depth now"),
+        (("--refine", 2), "refined: 1 steps from seed 0 there, 2 steps from seed 0 now"),
+        (("--seed", 1), "refined: "),
+    ):
+        status, _, err = invoke(*command, *(options if "--model" in options else ("--model", trained, *options)))
+        assert (status, told in err, err.count("\n")) == (1, True, 1), err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    (out / "00001.png").unlink()
+    status, said, err = invoke(*command, "--model", trained)
+    assert (status, said) == (0, f"2 frames, 1 of them were there already: {out}\n"), err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+
+
 def test_a_training_begins_with_the_weights_of_a_model(cpu, balls, trained, tmp_path):
     """Without learning it ends with them; a model of other sizes is refused."""
     arguments = ("train", balls, "--preset", "small", "--steps", 1, "--arch", "cpu", "--seed", 5, *TINY)
@@ -91,6 +114,18 @@ def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(
     assert status == 0, err
     assert "2 frames" in out
     assert imageio.imread(tmp_path / "x.gif", index=None).shape[0] == 2
+
+
+def test_overwriting_waits_until_the_new_run_can_begin(cpu, balls, trained, tmp_path, monkeypatch):
+    copy = shutil.copytree(trained, tmp_path / "run")
+    before = contents(copy)
+    command = ("train", balls, "--preset", "small", "--steps", 1, "--arch", "cpu", "--overwrite", *TINY)
+    for fails, status in FAILING_STARTS:
+        monkeypatch.setattr(PixelNerfTrainer, "warm_up", fails)
+        for out in (copy, tmp_path / "new"):
+            assert invoke(*command, "--out", out)[0] == status
+    assert contents(copy) == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_settings_of_a_run_cannot_change_on_resuming_but_its_budget_can(cpu, balls, trained, tmp_path):

@@ -1,10 +1,12 @@
 """prior train, score and sample, and train --prior, as a user meets them."""
 
 import json
+import shutil
 
 import imageio.v3 as imageio
 import pytest
 from click.testing import CliRunner
+from failing_starts import FAILING_STARTS, contents
 
 from taichi_nerf import runtime
 from taichi_nerf.apps import progress as apps_progress
@@ -14,6 +16,7 @@ from taichi_nerf.priors import patch_sources
 from taichi_nerf.priors.prior import load_prior
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.train_prior import PriorTrainer
 
 SMALL = ("--data", "objects:8", "--size", 8, "--batch", 4, "--arch", "cpu")
 
@@ -116,9 +119,24 @@ def test_a_number_of_pictures_that_is_none_is_one_line(data, tmp_path):
         status, _, err = invoke(*arguments, "--arch", "cpu")
         assert (status, err) == (
             1,
-            f"error: {data}: expected FAMILY[:N] with a number N of pictures of at least 1, as in rooms:1000\n",
+            f"error: {data}: expected rooms:N with a number N of at least 1, as in rooms:1000\n",
         )
     assert not (tmp_path / "prior").exists()
+
+
+def test_overwriting_waits_until_the_new_training_can_begin(trained, tmp_path, monkeypatch):
+    copy = shutil.copytree(trained, tmp_path / "prior")
+    before = contents(copy)
+    command = ("prior", "train", *SMALL, "--steps", 1, "--overwrite", "--out")
+    for fails, status in FAILING_STARTS:
+        monkeypatch.setattr(PriorTrainer, "warm_up", fails)
+        for out in (copy, tmp_path / "new"):
+            assert invoke(*command, out)[0] == status
+    monkeypatch.undo()
+    assert contents(copy) == before
+    assert not (tmp_path / "new").exists()
+    assert invoke(*command, copy)[0] == 0
+    assert load_prior(copy / "prior.safetensors").made["steps"] == 1
 
 
 def test_folders_are_not_overwritten_unasked(trained, tmp_path):

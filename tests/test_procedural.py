@@ -20,7 +20,7 @@ from taichi_nerf.procedural.make import cameras_of
 from taichi_nerf.procedural.pictures import solids_of
 from taichi_nerf.scenes import SceneError, load_scene, read_source
 from taichi_nerf.scenes.check import check_scene
-from taichi_nerf.scenes.procedural import FAMILIES, Builder, describe, sample_surface, signed_distance
+from taichi_nerf.scenes.procedural import FAMILIES, Builder, describe, family_and_number, sample_surface, signed_distance
 from taichi_nerf.scenes.procedural.cameras import look_at
 from taichi_nerf.scenes.procedural.description import (
     box,
@@ -367,3 +367,11 @@ def test_wrong_tensors_are_refused_before_a_kernel_runs(backend):
         ops.trace_rays(solids._replace(kinds=solids.kinds.float()), origins, directions)
     none = ops.see(solids, origins[:0], directions[:0], origins[:0, 0])
     assert none.color.shape == (0, 3)
+
+
+def test_a_family_and_a_number_are_no_path_unless_something_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [family_and_number(text, FAMILIES, 7) for text in ("rooms", "heads:20", "C:2")] == [("rooms", 7), ("heads", 20), None]
+    (tmp_path / "rooms").mkdir()
+    assert family_and_number("rooms", FAMILIES, 7) is None
+    assert family_and_number("rooms:3", FAMILIES, 7) == ("rooms", 3)

@@ -15,6 +15,7 @@ import small_run
 import torch
 import trimesh
 from click.testing import CliRunner
+from failing_starts import FAILING_STARTS, contents
 from skimage.metrics import structural_similarity
 
 from taichi_nerf import runtime
@@ -85,13 +86,14 @@ def test_an_existing_run_is_never_overwritten_unasked(run, scene):
 
 def test_overwriting_waits_until_the_new_run_can_begin(run, scene, tmp_path, monkeypatch):
     copy = shutil.copytree(run, tmp_path / "run")
-    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and file.name != ".lock"}
+    before = contents(copy)
     command = ("train", scene, "--arch", "cpu", "--steps", 1, *small_run.SETTINGS)
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "warm_up", lambda trainer: 1 / 0)
+    for fails, status in FAILING_STARTS:
+        monkeypatch.setattr(Trainer, "warm_up", fails)
         for out in (copy, tmp_path / "new"):
-            assert invoke(*command, "--out", out, "--overwrite")[0] == 1
-    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and file.name != ".lock"} == before
+            assert invoke(*command, "--out", out, "--overwrite")[0] == status
+    monkeypatch.undo()
+    assert contents(copy) == before
     assert not (tmp_path / "new").exists()
     assert invoke(*command, "--out", copy, "--overwrite")[0] == 0
     assert [row["step"] for row in RunFolder.open(copy).read_metrics()] == [1]

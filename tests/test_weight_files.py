@@ -10,10 +10,10 @@ import torch
 from taichi_nerf.fields.image_encoder import EncoderSettings, ImageEncoder
 from taichi_nerf.generator.depth_pose.files import load_part
 from taichi_nerf.generator.stylegan2.published import read_generator
+from taichi_nerf.metrics import Lpips
 from taichi_nerf.priors.prior import load_prior
-from taichi_nerf.weight_files import read_weights
+from taichi_nerf.weight_files import WeightsError, read_weights
 from taichi_nerf.weights import nerf, pixelnerf
-from taichi_nerf.weights.errors import WeightsError
 
 ENCODER = ImageEncoder(EncoderSettings("resnet18", 4), torch.Generator())
 READERS = {
@@ -23,6 +23,7 @@ READERS = {
     "torchvision's weights of resnet18": lambda file: pixelnerf.load_resnet(ENCODER, file),
     "rosinality's checkpoint": read_generator,
     "x.pt of Monodepth2": load_part,
+    "weights of LPIPS": Lpips,
 }
 
 
@@ -85,6 +86,6 @@ def test_a_file_of_something_else_is_told_in_one_line_with_what_was_expected(kin
 def test_weights_are_read_in_both_forms_of_torch(tmp_path):
     for name, zipped in (("new.pt", True), ("old.pt", False)):
         torch.save({"a": torch.arange(3)}, tmp_path / name, _use_new_zipfile_serialization=zipped)
-        assert read_weights(tmp_path / name, "any", WeightsError)["a"].tolist() == [0, 1, 2]
+        assert read_weights(tmp_path / name, "any")["a"].tolist() == [0, 1, 2]
     with pytest.raises(WeightsError, match="no such file"):
-        read_weights(tmp_path / "none.pt", "any", WeightsError)
+        read_weights(tmp_path / "none.pt", "any")

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.pictures import picture_of_view
+from taichi_nerf.weight_files import WeightsError
 from taichi_nerf.weights import nerf
-from taichi_nerf.weights.errors import WeightsError
 from taichi_nerf.weights.object_arrays import read_arrays
 
 WIDTHS = {"n_layers": 8, "n_hidden": 32, "skip": 4, "n_view": 16}

@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all: written under a hidden name beside their place and moved when complete."""
+"""Files that are there whole or not at all: written under a hidden name beside their place and moved when complete.
+
+They can be made again, so there may be thousands a minute: what `training.atomic` does against power cuts would slow them down.
+"""
 
 import os
 from collections.abc import Iterator

@@ -87,6 +87,16 @@ def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | 
         raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")
 
 
+def frames_in(folder: Path) -> list[Path]:
+    """The numbered PNGs of a folder, in order."""
+    return sorted(folder.glob("[0-9]" * 5 + ".png"))
+
+
+def remove_frames(folder: Path) -> None:
+    for file in (*frames_in(folder), folder / ABOUT):
+        file.unlink(missing_ok=True)
+
+
 class FrameFolder(Frames):
     """Files 00000.png, 00001.png, … What is there already counts as added."""
 
@@ -95,7 +105,7 @@ class FrameFolder(Frames):
         self._about = about
         if path.exists() and not path.is_dir():
             raise ExportError(path, "is a file, and a folder was to be written")
-        there = sorted(path.glob("[0-9]" * 5 + ".png"))
+        there = frames_in(path)
         if there:
             try:
                 self._size = imageio.improps(there[0], plugin="pillow").shape[:2]

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
+
 N_BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 
 
@@ -22,8 +24,7 @@ class EncoderSettings:
     first_pool: bool = True  # halve once more before the first stage; not for pictures of 64 pixels, says the published code
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.n_stages not in (3, 4):
-            raise ValueError(f"width has to be at least 1 and n_stages 3 or 4, got {self.width} and {self.n_stages}")
+        check_ranges(self, width=AT_LEAST_ONE, n_stages=(3, 4))
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from taichi_nerf.fields.contracted_encoding import ContractedEncoding
 from taichi_nerf.fields.mip_nerf_field import COLOR_PADDING, density_of
 from taichi_nerf.fields.mlp import Mlp, Precision
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
 from taichi_nerf.fields.view_mlp import ViewMlp
 from taichi_nerf.rays import Rays, Samples
 
@@ -26,8 +27,7 @@ class WideNetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if min(self.n_layers, self.n_hidden, self.n_feature, self.n_view_hidden) < 1:
-            raise ValueError("numbers of layers and units have to be at least 1")
+        check_ranges(self, **dict.fromkeys(("n_layers", "n_hidden", "n_feature", "n_view_hidden"), AT_LEAST_ONE))
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class ProposalNetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if min(self.n_layers, self.n_hidden) < 1:
-            raise ValueError("numbers of layers and units have to be at least 1")
+        check_ranges(self, n_layers=AT_LEAST_ONE, n_hidden=AT_LEAST_ONE)
 
 
 class MipNerf360Field(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.mlp import Precision
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
 from taichi_nerf.fields.view_mlp import ViewMlp
 from taichi_nerf.ops import frequency_encoding, integrated_encoding
 
@@ -28,8 +29,8 @@ class MipNetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if min(self.n_frequencies, self.n_view_frequencies, self.n_layers, self.n_hidden, self.n_view_hidden) < 1:
-            raise ValueError("numbers of frequencies, layers and units have to be at least 1")
+        names = ("n_frequencies", "n_view_frequencies", "n_layers", "n_hidden", "n_view_hidden")
+        check_ranges(self, **dict.fromkeys(names, AT_LEAST_ONE))
 
 
 class MipNerfField(Field):

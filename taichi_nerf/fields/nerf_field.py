@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.mlp import Precision
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
 from taichi_nerf.fields.view_mlp import ViewMlp
 from taichi_nerf.ops import frequency_encoding
 
@@ -28,6 +29,7 @@ class EncodingSettings:
     order: Literal["per_frequency", "per_function"] = "per_frequency"
 
     def __post_init__(self) -> None:
+        check_ranges(self, n_frequencies=AT_LEAST_ZERO, n_view_frequencies=AT_LEAST_ZERO)
         if not (self.identity or (self.n_frequencies and self.n_view_frequencies)):
             raise ValueError("without identity, n_frequencies and n_view_frequencies have to be more than 0")
 
@@ -42,8 +44,7 @@ class NetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if min(self.n_layers, self.n_hidden, self.n_view_hidden) < 1:
-            raise ValueError("n_layers, n_hidden and n_view_hidden have to be at least 1")
+        check_ranges(self, n_layers=AT_LEAST_ONE, n_hidden=AT_LEAST_ONE, n_view_hidden=AT_LEAST_ONE)
 
     def network(self, n_position: int, n_view: int, generator: torch.Generator) -> ViewMlp:
         widths = {"n_layers": self.n_layers, "n_hidden": self.n_hidden, "n_view_hidden": self.n_view_hidden}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.image_encoder import EncoderSettings, ImageEncoder
 from taichi_nerf.fields.mlp import Precision
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
 from taichi_nerf.fields.resnet_mlp import ResnetMlp
 from taichi_nerf.ops import frequency_encoding, image_warp
 
@@ -41,8 +42,7 @@ class PixelAlignedSettings:
     precision: Precision = "float32"  # of the networks that are asked about points
 
     def __post_init__(self) -> None:
-        if min(self.n_hidden, self.n_blocks, self.n_inject, self.n_frequencies) < 1 or self.n_inject > self.n_blocks:
-            raise ValueError("n_hidden, n_blocks, n_inject and n_frequencies have to be at least 1, and n_inject <= n_blocks")
+        check_ranges(self, n_hidden=AT_LEAST_ONE, n_blocks=AT_LEAST_ONE, n_inject=(1, self.n_blocks), n_frequencies=AT_LEAST_ONE)
 
 
 class Sources(NamedTuple):

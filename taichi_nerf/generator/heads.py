@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taichi_nerf.generator.image_set import ImageSet, ImageSetError, open_image_set, save_image_set
+from taichi_nerf.generator.image_set import ImageSet, open_image_set, save_image_set
 from taichi_nerf.ops.procedural import see
 from taichi_nerf.procedural.pictures import solids_of
 from taichi_nerf.runtime import current
-from taichi_nerf.scenes.procedural import describe
+from taichi_nerf.scenes.procedural import describe, family_and_number
 from taichi_nerf.scenes.procedural.cameras import look_at
 
 DISTANCE = 4.5
@@ -74,12 +74,10 @@ def pictures_of(
 
     `keep`: what was rendered becomes that file.
     """
-    name, _, number = source.partition(":")
-    if name != NAME or Path(source).exists():
+    family = family_and_number(source, (NAME,), PERSONS)
+    if family is None:
         return open_image_set(source, size)
-    if number and (not number.isdecimal() or int(number) < 1):
-        raise ImageSetError(source, "expected heads or heads:PERSONS")
-    n_persons, size = int(number or PERSONS), size or SIZE
+    n_persons, size = family[1], size or SIZE
     if cached.exists():
         found = open_image_set(cached)
         if found.groups is not None and found.size == size and np.array_equal(found.groups, groups_of(range(n_persons), VIEWS)):

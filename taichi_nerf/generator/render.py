@@ -15,13 +15,11 @@ from taichi_nerf.generator.stages import depth_pictures
 from taichi_nerf.generator.stylegan2.generator import as_bytes
 from taichi_nerf.generator.turns import Turns
 
-WHAT = ("refined", "gan", "depth")
-
 
 class Turn(NamedTuple):
     """k images in the order of the turn."""
 
-    pictures: dict[str, NDArray[np.uint8]]  # of WHAT → [k, size, size, 3]
+    pictures: dict[str, NDArray[np.uint8]]  # refined, gan, depth → [k, size, size, 3]
     motions: Tensor  # [k, 3, 4] from the source's camera to each image's
     focal: float  # in units of the images' width
 
@@ -51,6 +49,6 @@ def turn_seed(
 def turn_plainly(turns: Turns, seed: int, n_frames: int, share: float = 1.0) -> NDArray[np.uint8]:
     """[k, size, size, 3] what `turn_seed` calls "gan": that takes the directions, but neither depth, pose nor refiner."""
     near = Turns(turns.generator, turns.directions, turns.reach * share)
-    steps = near.positions(n_frames + 1 - n_frames % 2)
+    steps = near.positions(n_frames)
     codes = near.codes([seed]).expand(len(steps), -1, -1)
     return as_bytes(near.images(near.turned(codes, steps.to(codes)))).cpu().numpy()

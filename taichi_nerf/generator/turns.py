@@ -46,5 +46,5 @@ class Turns:
         return self.generator.synthesis(codes).clamp(-1, 1)
 
     def positions(self, n: int) -> Tensor:
-        """[n] steps evenly over the reach."""
-        return torch.linspace(-self.reach, self.reach, n)
+        """[n] steps evenly over the reach, or one more: an odd number, so that the middle one faces the camera."""
+        return torch.linspace(-self.reach, self.reach, n + 1 - n % 2)

@@ -7,14 +7,13 @@
 The pictures stay in memory in the type they have (64-bit floats become 32-bit ones); the principal point is in the middle.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from taichi_nerf.cameras import make_cameras, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
-from taichi_nerf.scenes.files import number, pose, read_npz
+from taichi_nerf.scenes.files import array_names, number, pose, read_npz
 from taichi_nerf.scenes.source import Array, Source
 
 NEEDED = ("images", "poses", "focal")
@@ -29,16 +28,7 @@ def fits(folder: Path) -> str:
 
 def _file(path: Path) -> Path | None:
     candidates = sorted(path.glob("*.npz"))[:32] if path.is_dir() else [path] if path.suffix.lower() == ".npz" else []
-    return next((file for file in candidates if file.is_file() and _names(file) >= set(NEEDED)), None)
-
-
-def _names(file: Path) -> set[str]:
-    """The arrays of an .npz by its table of contents."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except Exception:  # zipfile has many ways to complain of a file that is none
-        return set()
+    return next((file for file in candidates if file.is_file() and array_names(file) >= set(NEEDED)), None)
 
 
 def read(folder: Path, allow_outside: bool) -> Source:

@@ -13,7 +13,6 @@ scaled when pictures have another size than they are for.
 """
 
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from taichi_nerf.cameras import make_cameras
 from taichi_nerf.scenes.camera_matrices import Fitted, decompose, fit_to_pictures, match_by_number, pinhole
 from taichi_nerf.scenes.errors import SceneError
-from taichi_nerf.scenes.files import inside, matrix, number, read_npz
+from taichi_nerf.scenes.files import array_names, inside, matrix, number, read_npz
 from taichi_nerf.scenes.images import has_alpha, image_size, list_images
 from taichi_nerf.scenes.source import Array, Source
 from taichi_nerf.scenes.transform_lenses import ratio_to_stated
@@ -49,15 +48,6 @@ def camera_file(folder: Path) -> Path | None:
 
 def first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((found for name in names if (found := folder / name).is_dir()), None)
-
-
-def array_names(file: Path) -> set[str]:
-    """The arrays of an .npz by its table of contents; none if it is no .npz."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except Exception:  # zipfile has many ways to complain of a file that is none
-        return set()
 
 
 def has_rigid_cameras(file: Path, name: str) -> bool:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SceneError(file, f"has to hold a JSON object, holds a {type(data).__name__}")
     return data
+
+
+def array_names(file: Path) -> set[str]:
+    """The arrays of an .npz by its table of contents; none if it is no .npz."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except Exception:  # zipfile has many ways to complain of a file that is none
+        return set()
 
 
 def read_npz(file: Path) -> dict[str, NDArray[Any]]:

@@ -19,9 +19,9 @@ import numpy as np
 
 from taichi_nerf.cameras import Cameras, invert_poses, make_cameras
 from taichi_nerf.scenes import nsvf, object_frames
-from taichi_nerf.scenes.dtu import array_names, has_rigid_cameras, numbered, pictures, world_matrix
+from taichi_nerf.scenes.dtu import has_rigid_cameras, numbered, pictures, world_matrix
 from taichi_nerf.scenes.errors import SceneError
-from taichi_nerf.scenes.files import inside, matrix, number, pose, read_npz, read_text
+from taichi_nerf.scenes.files import array_names, inside, matrix, number, pose, read_npz, read_text
 from taichi_nerf.scenes.images import image_size, list_images
 from taichi_nerf.scenes.object_lists import ObjectEntry, list_objects
 from taichi_nerf.scenes.source import Array, Source

@@ -7,6 +7,8 @@
     if stop.requested:
         sys.exit(stop.exit_status)          # 130 or 143, as shells report these signals
 
+Who is asked to stop before the first step raises `Stopped`: nothing was learned, and what was there before stays.
+
 An exception thrown into the middle of a step would leave parameters and moments that do not belong together; a flag does not.
 """
 
@@ -19,6 +21,21 @@ from typing import Any
 
 # Ctrl-C in a terminal goes to every process, and a launcher may pass it on to its workers once more: only a later one counts.
 SECOND_AFTER = 1.0  # seconds
+
+
+class Stopped(Exception):
+    """The wish to stop, before there was anything to save."""
+
+    exit_status = 128 + signal.SIGINT  # `StopSignals` tells which signal it was
+
+
+def ends(stop: Callable[[], bool], n_steps: int) -> bool:
+    """Whether a training stops after so many steps; `Stopped` if these are none."""
+    if stop():
+        if not n_steps:
+            raise Stopped
+        return True
+    return False
 
 
 class StopSignals:
@@ -56,6 +73,8 @@ class StopSignals:
         for number, former in self._former.items():
             signal.signal(number, former)
         self._former.clear()
+        if isinstance(error, Stopped) and self.requested:
+            error.exit_status = self.exit_status
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = self._clock()

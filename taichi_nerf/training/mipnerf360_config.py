@@ -13,6 +13,7 @@ import torch
 from taichi_nerf.fields.contracted_encoding import GaussianEncodingSettings
 from taichi_nerf.fields.mip_nerf_360_field import ProposalNetworkSettings, WideNetworkSettings
 from taichi_nerf.fields.mlp import best_precision
+from taichi_nerf.fields.ranges import AT_LEAST_ZERO, check_ranges
 from taichi_nerf.losses import Photometric
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 from taichi_nerf.scenes import SceneData
@@ -24,6 +25,9 @@ from taichi_nerf.training.nerf_config import DEFAULT, LogLinearSettings, RayBatc
 class MipNerf360Settings:
     photometric: Photometric = "charbonnier"
     distortion: float = 0.01  # how much weights that lie apart cost
+
+    def __post_init__(self) -> None:
+        check_ranges(self, distortion=AT_LEAST_ZERO)
 
 
 @dataclass(frozen=True)

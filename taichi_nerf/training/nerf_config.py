@@ -9,6 +9,7 @@
 Near and far are the scene's, which are 2 and 6 where the published protocol holds.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,8 +63,7 @@ class NerfSettings:
     noise: float = 0.0  # on raw densities, in training
 
     def __post_init__(self) -> None:
-        if self.n_samples < 3 or self.n_samples_fine < 0:
-            raise ValueError("expected n_samples of at least 3 and n_samples_fine of at least 0")
+        check_ranges(self, n_samples=(3, math.inf), n_samples_fine=AT_LEAST_ZERO, noise=AT_LEAST_ZERO)
         if self.ndc and (self.disparity or self.within_box):
             raise ValueError("ndc are even in 1 / t already and have no box: not with disparity or within_box")
 

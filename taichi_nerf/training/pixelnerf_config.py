@@ -1,10 +1,12 @@
 """How a pixelNeRF is trained: `published` as its authors did, `small` for pictures of 64 pixels on a CPU."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from taichi_nerf.fields.image_encoder import EncoderSettings
 from taichi_nerf.fields.pixel_aligned_field import PixelAlignedSettings
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,7 @@ class SamplingSettings:
     hull: bool = False  # nothing is where some source picture shows nothing: for objects on nothing
 
     def __post_init__(self) -> None:
-        if self.n_coarse < 2 or min(self.n_importance, self.n_depth) < 0:
-            raise ValueError("n_coarse has to be at least 2, n_importance and n_depth at least 0")
+        check_ranges(self, n_coarse=(2, math.inf), n_importance=AT_LEAST_ZERO, n_depth=AT_LEAST_ZERO, depth_std=AT_LEAST_ZERO)
 
     @property
     def n_fine(self) -> int:
@@ -38,6 +39,11 @@ class ObjectSettings:
     far: float | None = None
     most_views: int | None = None  # of an object, the first so many
 
+    def __post_init__(self) -> None:
+        check_ranges(self, near=POSITIVE, far=POSITIVE, most_views=AT_LEAST_ONE)
+        if self.near is not None and self.far is not None and self.near >= self.far:
+            raise ValueError(f"far: expected more than near, {self.near:g}, got {self.far:g}")
+
 
 @dataclass(frozen=True)
 class ObjectBatchSettings:
@@ -49,10 +55,9 @@ class ObjectBatchSettings:
     color_jitter: float = 0.0  # brightness, contrast and saturation of an object's pictures, times 1 ± this
 
     def __post_init__(self) -> None:
-        if min(self.n_objects, self.n_rays, *self.views, len(self.views)) < 1:
-            raise ValueError("n_objects, n_rays and views have to be at least 1")
-        if not (0 <= self.box_share <= 1 and 0 <= self.color_jitter < 1):
-            raise ValueError("box_share has to be from 0 to 1, and color_jitter from 0 to less than 1")
+        check_ranges(self, n_objects=AT_LEAST_ONE, n_rays=AT_LEAST_ONE, box_share=SHARE, color_jitter=SHARE_BELOW_ONE)
+        if min(self.views, default=0) < 1:
+            raise ValueError(f"views: expected one or more numbers of at least 1, got {self.views}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,9 @@ class CosineSettings:
     learning_rate: float = 1e-4
     final_share: float = 1.0  # of it that is left at the end, down half a cosine; 1: constant, as published
     warm_up: float = 0.0  # share of the training
+
+    def __post_init__(self) -> None:
+        check_ranges(self, learning_rate=AT_LEAST_ZERO, final_share=SHARE, warm_up=SHARE_BELOW_ONE)
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,9 @@ class PixelNerfRun:
     time_budget: float | None = None  # seconds of training
     save_every: float = 60.0  # seconds between checkpoints
     validate_every: float = 300.0  # seconds between pictures of objects that are not trained on
+
+    def __post_init__(self) -> None:
+        check_ranges(self, steps=AT_LEAST_ONE, time_budget=POSITIVE, save_every=AT_LEAST_ZERO, validate_every=AT_LEAST_ZERO)
 
 
 @dataclass(frozen=True)

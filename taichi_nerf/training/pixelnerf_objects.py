@@ -50,6 +50,15 @@ class ViewedObject(NamedTuple):
         """Width, height."""
         return self.pictures.shape[2], self.pictures.shape[1]
 
+    def only(self, views: list[int]) -> "ViewedObject":
+        """The same object with fewer views of it."""
+        return self._replace(
+            pictures=self.pictures[views],
+            filled=None if self.filled is None else self.filled[views],
+            camera_to_worlds=self.camera_to_worlds[views],
+            intrinsics=self.intrinsics[views],
+        )
+
     def sources(self, views: Tensor | list[int], device: torch.device) -> Sources:
         """Some views, to tell of the object by."""
         pictures = self.pictures[views].permute(0, 3, 1, 2).float() / 255

@@ -1,5 +1,6 @@
 """What a prior makes of an object, seen by any camera: frames of a video, and what refining it on its own views gives."""
 
+import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -19,9 +20,9 @@ from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.pixelnerf_trainer import draw_pixels
+from taichi_nerf.training.render_path import about_path, digest_of
 from taichi_nerf.training.run import Report
-
-WHAT = ("color", "depth", "opacity")
+from taichi_nerf.training.settings import to_json_dict
 
 
 def cameras_like(item: ViewedObject, poses: Array, width: int | None = None) -> Cameras:
@@ -64,6 +65,20 @@ def frames(
         yield number, side_by_side([shown(picture, kind, item) for kind in what])
 
 
+def about_frames(
+    prior: Prior, item: ViewedObject, sources: list[int], cameras: Cameras, what: Sequence[str], refined: str
+) -> dict[str, str | int]:
+    """What tells the frames of one render from those of another; `refined`: how the prior will be refined before."""
+    seen = item.only(sources)
+    settings = json.dumps(to_json_dict(prior.config))
+    return {
+        **about_path(cameras, what),
+        "sources": digest_of([seen.pictures, seen.filled, seen.camera_to_worlds, seen.intrinsics, [seen.near, seen.far]]),
+        "model": digest_of([settings, *(tensor.cpu() for tensor in prior.field.state_dict().values())]),
+        "refined": refined,
+    }
+
+
 def shown(picture: Picture, kind: str, item: ViewedObject) -> Array:
     opacity = picture.opacity.cpu()
     if kind == "depth":
@@ -90,12 +105,7 @@ def refine(
     field = deepcopy(prior.field).eval()
     optimiser = torch.optim.Adam(field.parameters(), learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    only = item._replace(
-        pictures=item.pictures[sources],
-        filled=None if item.filled is None else item.filled[sources],
-        camera_to_worlds=item.camera_to_worlds[sources],
-        intrinsics=item.intrinsics[sources],
-    )
+    only = item.only(sources)
     n_views = only.n_views
     for step in range(n_steps):
         shown = int(torch.randint(n_views, (1,), generator=generator))
@@ -113,12 +123,7 @@ def refine(
 def _error(
     prior: Prior, item: ViewedObject, encoded: Encoded, view: int, n_rays: int, generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    one = item._replace(
-        pictures=item.pictures[[view]],
-        filled=None if item.filled is None else item.filled[[view]],
-        camera_to_worlds=item.camera_to_worlds[[view]],
-        intrinsics=item.intrinsics[[view]],
-    )
+    one = item.only([view])
     views, columns, rows = draw_pixels(one, n_rays, generator, whole=False)
     truth = one.pictures[views, rows, columns].float().to(device) / 255
     shift = 0.0 if prior.config.field.compat == "repo" else 0.5

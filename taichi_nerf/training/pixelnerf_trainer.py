@@ -5,6 +5,7 @@ other, each with a backward pass of its own up to the features; the encoder's fo
 """
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -108,6 +109,12 @@ class PixelNerfTrainer:
         loss = torch.stack([(one.color - truth).square().mean() for one in looks]).sum()
         squared = float((looks[-1].color.detach() - truth).square().mean())
         return loss, squared, sum(one.n_samples for one in looks)
+
+    def warm_up(self) -> None:
+        """A step on a copy of the state that is thrown away: what cannot be done fails before anything is written."""
+        before = deepcopy(self.state_dict())
+        self.step()
+        self.load_state_dict(before)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -15,8 +15,9 @@ from taichi_nerf.priors.patch_sources import procedural_pictures, scene_pictures
 from taichi_nerf.priors.patches import PatchSet, RgbdPicture
 from taichi_nerf.priors.prior import FILE, PriorSettings
 from taichi_nerf.scenes import load_scene
-from taichi_nerf.scenes.procedural import FAMILIES
+from taichi_nerf.scenes.procedural import FAMILIES, family_and_number
 from taichi_nerf.training.atomic import replacing
+from taichi_nerf.training.interrupt import Stopped
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import PATCHES, require_kind
 from taichi_nerf.training.settings import from_json_dict, to_json_dict
@@ -24,13 +25,9 @@ from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_
 
 N_PICTURES = 1000  # of a family, unless it says
 HELD_OUT = 20  # one picture of so many
-FILES = ("config.json", "checkpoint.safetensors", "metrics.jsonl", FILE, "samples.png")
+FILES = ("checkpoint.safetensors", "metrics.jsonl", FILE, "samples.png")  # beside config.json
 FORMAT = "prior"
 Report = Callable[[float, str], None]
-
-
-class Stopped(Exception):
-    """The wish to stop, while patches were being made."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,10 @@ def run(
     report: Report = lambda done, text: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[bool, PriorTrainer]:
-    """Make the patches, train, and write. True if `stop` ended it; `Stopped` if that was before there was anything to save."""
+    """Make the patches, train, and write. True if `stop` ended it; `Stopped` if that was before the first step.
 
+    Until a step was tried the folder is as it was.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -75,12 +74,15 @@ def run(
     pictures, held_out = pictures_of(config.patches, told)
     sets = patch_set(config, pictures), patch_set(config, held_out)
     trainer = PriorTrainer(config.prior, config.training, *sets, device)
-    if not resume:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
+    trainer.warm_up()
+    if stop():
+        raise Stopped
+    out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "config.json") as stream:
         stream.write(json.dumps({"kind": FORMAT, "settings": to_json_dict(config)}, indent=1).encode() + b"\n")
+        stream.flush()  # the new settings are on the disk before the former training goes
+        for name in () if resume else FILES:
+            (out / name).unlink(missing_ok=True)
     made = {"data": list(config.patches.sources), "n_pictures": len(pictures), "seed": config.training.seed}
     stopped = train_prior(trainer, out, made, resume=resume, half=config.half, report=report, stop=stop)
     return stopped, trainer
@@ -90,25 +92,16 @@ def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPictu
     """To learn from, and to hold out."""
     pictures: list[RgbdPicture] = []
     held_out: list[RgbdPicture] = []
-    for family, n in [family_of(source) for source in settings.sources]:  # all are read before the first is rendered
-        if n:
-            found = procedural_pictures(family, n, settings.seed, report)
+    families = [family_and_number(source, FAMILIES, N_PICTURES) for source in settings.sources]  # before the first is rendered
+    for source, family in zip(settings.sources, families, strict=True):
+        if family is None:
+            found = scene_pictures(load_scene(Path(source)), settings.metric_scale, report)
         else:
-            found = scene_pictures(load_scene(Path(family)), settings.metric_scale, report)
+            found = procedural_pictures(*family, settings.seed, report)
         n_held_out = max(1, len(found) // HELD_OUT)
         pictures += found[:-n_held_out] or found
         held_out += found[-n_held_out:]
     return pictures, held_out
-
-
-def family_of(source: str) -> tuple[str, int]:
-    """FAMILY[:N] as a family of procedural scenes and how many pictures; all else is the path of a scene, and 0."""
-    family, colon, n = source.partition(":")
-    if family not in FAMILIES:
-        return source, 0
-    if colon and not (n.isdecimal() and int(n) > 0):
-        raise ValueError(f"{source}: expected FAMILY[:N] with a number N of pictures of at least 1, as in {family}:{N_PICTURES}")
-    return family, int(n or N_PICTURES)
 
 
 def patch_set(config: PriorConfig, pictures: list[RgbdPicture]) -> PatchSet:

@@ -4,7 +4,7 @@ Every frame's depths are colored over one range, which a few small frames spread
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from taichi_nerf.training.content_hash import content_hash
 from taichi_nerf.training.pictures import over, picture_by
 from taichi_nerf.training.run import Run
 
-WHAT = ("color", "depth", "opacity", "normals")
 PATHS = ("orbit", "spiral", "interpolate", "test")
 FPS, N_FRAMES = 30.0, 120
 N_PROBES, PROBE_HEIGHT = 8, 48  # frames, and their pixels, that tell the range of depths
@@ -88,19 +87,27 @@ def frames(
         yield number, side_by_side([shown(picture, kind, run, limits) for kind in what])
 
 
-def about_frames(run: Run, cameras: Cameras, what: Sequence[str]) -> dict[str, Any]:
+def about_frames(run: Run, cameras: Cameras, what: Sequence[str]) -> dict[str, str | int]:
     """What tells the frames of one render from those of another."""
-    digest = hashlib.blake2b(digest_size=8)
-    for array in astuple(cameras):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    return {"step": run.n_steps, **about_path(cameras, what), "checkpoint": content_hash([run.folder.checkpoint])}
+
+
+def about_path(cameras: Cameras, what: Sequence[str]) -> dict[str, str | int]:
+    """The part of it that is not of the model."""
     return {
-        "step": run.n_steps,
         "what": ",".join(what),
         "n_frames": len(cameras),
         "size": " ".join(f"{width}x{height}" for width, height in np.unique(cameras.sizes, axis=0)),
-        "cameras": digest.hexdigest(),
-        "checkpoint": content_hash([run.folder.checkpoint]),
+        "cameras": digest_of(astuple(cameras)),
     }
+
+
+def digest_of(parts: Iterable[Any]) -> str:
+    """16 hexadecimal digits that tell arrays, texts or None from others."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(str(part).encode() if part is None or isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def shown(picture: Picture, kind: str, run: Run, limits: tuple[float, float]) -> NDArray[Any]:

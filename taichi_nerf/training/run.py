@@ -20,6 +20,7 @@ from taichi_nerf.training.budget import Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.config import Config
 from taichi_nerf.training.distributed import World
+from taichi_nerf.training.interrupt import Stopped
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.methods import config_class, make_model
@@ -74,6 +75,8 @@ def train(
 ) -> Outcome:
     """Train until the budget is spent or `stop()`, which is asked between steps. The main process alone writes.
 
+    Asked to stop before the first step, it raises `Stopped`, and the folder is as it was.
+
     `resume` goes on from the folder's checkpoint as if it had never been interrupted; without one yet, from the beginning.
     """
     report(0.0, "compiling")
@@ -84,6 +87,8 @@ def train(
     if resume and folder.checkpoint.exists():
         go_on(trainer, folder)
     about = describe_run(config, scene)
+    if _agree(trainer, stop()):
+        raise Stopped
     if world.is_main:
         folder.write_config(about)  # first: here a run that is replaced goes
         folder.truncate_metrics(trainer.n_steps)
@@ -104,7 +109,7 @@ def _train(
     """The loop. True if `stop` ended it."""
     meter = Meter(trainer.world.size)
     saved_at = trainer.stopwatch.seconds
-    stopped = _agree(trainer, stop())
+    stopped = False
     while not (stopped or trainer.is_done):
         step = trainer.step()
         meter.add(step)

@@ -88,6 +88,9 @@ class RunFolder:
         """A run that exists. It is not locked: `open(path).locked()` is for who goes on training."""
         run = cls(path)
         if not run.config.is_file():
+            for inside in sorted(path.glob(f"*/{CONFIG}")):
+                if _config_of(inside) is not None:
+                    raise RunError(path, f"holds no run itself (no config.json); {inside.parent} is one")
             why = "holds no run (no config.json)" if path.is_dir() else "no such run"
             raise RunError(path, f"{why}; `taichi-nerf train SCENE --out {path}` makes one")
         run.read_config()
@@ -138,11 +141,12 @@ class RunFolder:
         versions = {"taichi_nerf": __version__, "python": platform.python_version()}
         versions |= {name: metadata.version(name) for name in PACKAGES}
         text = json.dumps({**config, "format": FORMAT, "versions": versions}, indent=2, allow_nan=False)
-        if self._starts_anew:
-            self._clear()
-            self._starts_anew = False
         with replacing(self.config) as stream:
             stream.write(text.encode() + b"\n")
+            stream.flush()  # on a full disk this fails, before the former run goes
+            if self._starts_anew:
+                self._clear()
+        self._starts_anew = False
 
     def read_config(self) -> dict[str, Any]:
         """What `write_config` wrote, in this or another version of the same format."""
@@ -173,7 +177,7 @@ class RunFolder:
     def _files(self) -> list[Path]:
         """Every file of ours that exists, found without following links of folders."""
         files = [file for pattern in OURS for file in self.path.glob(pattern) if file.is_file()]
-        files += [file for name in (self.config, self.checkpoint, self.metrics) for file in partials(name)]
+        files += [file for name in (self.checkpoint, self.metrics) for file in partials(name)]
         return [file for file in files if not any(folder.is_symlink() for folder in file.parents if self.path in folder.parents)]
 
     def _clear(self) -> None:

@@ -21,6 +21,7 @@ from taichi_nerf.runtime import current
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.training.checkpoint import save_checkpoint
 from taichi_nerf.training.distributed import World
+from taichi_nerf.training.interrupt import Stopped
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.pictures import pixel_centers
@@ -50,7 +51,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     world: World = World(),
 ) -> Outcome:
-    """Until the budget is spent or `stop()`. The main process alone writes."""
+    """Until the budget is spent or `stop()`; `Stopped` before the first step. The main process alone writes."""
     keep_freed_memory()
     torch.manual_seed(config.run.seed)
     objects, validation = ObjectSet(config.objects, "train"), None
@@ -61,10 +62,13 @@ def train(
         load_resnet(trainer.field.encoder, encoder)
     if start is not None:
         begin_with(trainer, load_prior(start, device), start)
+    trainer.warm_up()
     if resume and folder.checkpoint.exists():
         go_on(trainer, folder)
     world.broadcast(trainer.field)
     about = describe_run(config, objects)
+    if world.any_rank(stop()):
+        raise Stopped
     if world.is_main:
         folder.write_config(about)  # first: here a run that is replaced goes
         folder.truncate_metrics(trainer.n_steps)
@@ -99,7 +103,7 @@ def _train(
     """The loop. True if `stop` ended it."""
     run, world, meter = trainer.config.run, trainer.world, Meter(trainer.world.size)
     saved_at = shown_at = trainer.stopwatch.seconds
-    stopped = world.any_rank(stop())
+    stopped = False
     while not (stopped or trainer.is_done):
         meter.add(trainer.step())
         trainer.agree()

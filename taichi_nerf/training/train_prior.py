@@ -113,6 +113,12 @@ class PriorTrainer:
             found[f"held_out_{t}"] = float(self._loss(self.averaged, self.held_out, noise, times))
         return found
 
+    def warm_up(self) -> None:
+        """A step on a copy of the state that is thrown away: what cannot be done fails before anything is written."""
+        before = deepcopy(self.state_dict())
+        self.step()
+        self.load_state_dict(before)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "denoiser": self.denoiser.state_dict(),
@@ -151,7 +157,7 @@ def train_prior(
         metrics_file.truncate(metrics, trainer.n_steps)
     written = saved = trainer.stopwatch.seconds
     losses: list[float] = []
-    stopped = stop()
+    stopped = False
     while not stopped and trainer.progress < 1:
         losses.append(trainer.step())
         stopped, seconds = stop(), trainer.stopwatch.seconds

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.fields.nerf_field import EncodingSettings, NerfField, NetworkSettings
-from taichi_nerf.weight_files import read_weights
-from taichi_nerf.weights.errors import WeightsError
+from taichi_nerf.weight_files import WeightsError, read_weights
 from taichi_nerf.weights.object_arrays import read_arrays, write_arrays
 
 State = dict[str, Tensor]  # of `fields.view_mlp.ViewMlp`
@@ -29,7 +28,7 @@ COARSE, FINE = "network_fn_state_dict", "network_fine_state_dict"
 
 def read_torch(file: Path) -> tuple[State, State | None]:
     """Coarse and fine network of a nerf-pytorch checkpoint; nothing in it is executed."""
-    data = read_weights(file, "a checkpoint of nerf-pytorch", WeightsError)
+    data = read_weights(file, "a checkpoint of nerf-pytorch")
     if not isinstance(data, Mapping) or not isinstance(data.get(COARSE), Mapping):
         raise WeightsError(file, f"expected an entry {COARSE}, as nerf-pytorch writes it")
     fine = data.get(FINE)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from taichi_nerf.weights.errors import WeightsError
+from taichi_nerf.weight_files import WeightsError
 
 LARGEST = 2**31  # bytes of a file
 ADMITTED = {

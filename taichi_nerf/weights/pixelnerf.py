@@ -10,8 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from taichi_nerf.fields.image_encoder import ImageEncoder
-from taichi_nerf.weight_files import read_weights
-from taichi_nerf.weights.errors import WeightsError
+from taichi_nerf.weight_files import WeightsError, read_weights
 
 N_TENSORS = 278
 PARTS = ("encoder.", "code.", "mlp_coarse.", "mlp_fine.")
@@ -47,7 +46,7 @@ def load_resnet(encoder: ImageEncoder, file: Path) -> None:
 
 
 def _read(file: Path, expected: str) -> dict[str, Tensor]:
-    data = read_weights(file, expected, WeightsError)
+    data = read_weights(file, expected)
     if not isinstance(data, Mapping) or not all(isinstance(value, Tensor) for value in data.values()):
         raise WeightsError(file, "expected tensors by name, as torch.save(model.state_dict()) writes them")
     return {str(name): value for name, value in data.items()}

@@ -12,7 +12,6 @@ from taichi_nerf.apps.main import main
 from taichi_nerf.generator.evaluation.feature_files import load_features
 from taichi_nerf.generator.evaluation.instruments import instruments
 from taichi_nerf.generator.heads import HELD_OUT, VIEWS, heads, pictures_of
-from taichi_nerf.generator.image_set import ImageSetError
 from taichi_nerf.generator.model_folder import BUILTIN, ModelError, ModelFolder
 
 MOST_BYTES = 10e6
@@ -94,5 +93,5 @@ def test_heads_that_were_kept_serve_only_those_who_want_as_many_of_that_size(cpu
     assert cached.read_bytes() == before
     assert np.array_equal(pictures_of("heads:3", 8, cached, True).images[: 2 * VIEWS], made.images)
     assert len(pictures_of(str(cached), 8, cached, False)) == 3 * VIEWS
-    with pytest.raises(ImageSetError, match="heads:PERSONS"):
+    with pytest.raises(ValueError, match="heads:0: expected heads:N with a number N of at least 1, as in heads:1000"):
         pictures_of("heads:0", 8, cached, True)

@@ -178,18 +178,24 @@ def test_a_missing_stage_names_the_command_that_makes_it(place):
 
 
 def test_a_plain_turn_needs_directions_alone_and_is_the_one_beside_the_refined(place, model):
+    """Of an odd number of frames, so that one of them faces the camera."""
     import shutil
 
     bare = place / "turning"
     bare.mkdir()
     for name in ("generator.safetensors", "directions.npz"):
         shutil.copy(model / name, bare)
-    shown = ("--seed", 3, "--n-frames", 5, "--share", 0.5, "--arch", "cpu")
+    shown = ("--seed", 3, "--n-frames", 4, "--share", 0.5, "--arch", "cpu")
     status, out, err = invoke("render", "--model", bare, "--out", place / "plain", "--what", "gan", *shown)
     assert status == 0, err
     assert out.startswith("5 frames")
-    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 5, share=0.5)
-    assert np.array_equal(turn_plainly(open_turns(ModelFolder(bare)), 3, 5, 0.5), turn.pictures["gan"])
+    again = ("render", "--model", bare, "--out", place / "plain", "--what", "gan", *shown, "--n-frames", 3)
+    assert "is there already; choose another --out, or add --overwrite" in invoke(*again)[2]
+    assert len(list((place / "plain").iterdir())) == 5
+    assert invoke(*again, "--overwrite")[0] == 0
+    assert len(list((place / "plain").iterdir())) == 3
+    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 4, share=0.5)
+    assert np.array_equal(turn_plainly(open_turns(ModelFolder(bare)), 3, 4, 0.5), turn.pictures["gan"])
     status, _, err = invoke("render", "--model", bare, "--out", place / "plain.png", "--what", "gan,depth", *shown)
     assert status == 1
     assert "generator depth-pose" in err

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from taichi_nerf.training.interrupt import SECOND_AFTER, StopSignals
+from taichi_nerf.training.interrupt import SECOND_AFTER, Stopped, StopSignals, ends
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -83,6 +83,18 @@ def test_in_another_thread_nothing_happens():
     thread.start()
     thread.join()
     assert seen == [*(signal.getsignal(number) for number in SIGNALS), False]
+
+
+def test_a_wish_to_stop_before_the_first_step_is_none_to_save():
+    assert (ends(lambda: False, 0), ends(lambda: True, 1)) == (False, True)
+
+    def asked_to_stop():
+        signal.raise_signal(signal.SIGTERM)
+        return True
+
+    with pytest.raises(Stopped) as stopped, StopSignals():
+        ends(asked_to_stop, 0)
+    assert stopped.value.exit_status == 143
 
 
 TRAIN = """

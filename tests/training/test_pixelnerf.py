@@ -23,6 +23,7 @@ from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.pixelnerf_render import refine
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, draw_pixels, jittered, make_field
 from taichi_nerf.training.run_folder import RunError, RunFolder
+from taichi_nerf.training.setting_values import SettingsError
 from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.train_pixelnerf import train
 
@@ -274,11 +275,32 @@ def test_refining_brings_the_given_views_nearer(cpu, balls):
     assert len(errors) == 60
 
 
-def test_settings_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="at least 1"):
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["batch.n_rays=0"], "batch: n_rays: expected at least 1, got 0"),
+        (["batch.views=0,1"], "batch: views: expected one or more numbers of at least 1, got (0, 1)"),
+        (["batch.color_jitter=1"], "batch: color_jitter: expected at least 0 and less than 1, got 1"),
+        (["sampling.n_coarse=1"], "sampling: n_coarse: expected at least 2, got 1"),
+        (["sampling.depth_std=-1"], "sampling: depth_std: expected at least 0, got -1"),
+        (["field.n_inject=6"], "field: n_inject: expected 1 to 5, got 6"),
+        (["encoder.n_stages=5"], "encoder: n_stages: expected 3 to 4, got 5"),
+        (["objects.most_views=0"], "objects: most_views: expected at least 1, got 0"),
+        (["objects.near=2", "objects.far=1"], "objects: far: expected more than near, 2, got 1"),
+        (["optimiser.learning_rate=-1"], "optimiser: learning_rate: expected at least 0, got -1"),
+        (["optimiser.warm_up=1"], "optimiser: warm_up: expected at least 0 and less than 1, got 1"),
+        (["run.validate_every=-1"], "run: validate_every: expected at least 0, got -1"),
+    ],
+)
+def test_a_value_out_of_range_is_told_by_the_settings_name(settings, told):
+    with pytest.raises(SettingsError) as caught:
+        apply_settings(published(ObjectSettings(""), PixelNerfRun()), settings)
+    assert str(caught.value) == told
+
+
+def test_a_batch_has_source_views():
+    with pytest.raises(ValueError, match="views: expected one or more"):
         ObjectBatchSettings(views=())
-    with pytest.raises(ValueError, match="n_coarse"):
-        SamplingSettings(n_coarse=1)
 
 
 def test_dtu_trains_and_evaluates_end_to_end(cpu, tmp_path):

@@ -9,6 +9,9 @@ import torch
 from ball_scene import views_of_ball
 
 from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.mipnerf360_config import MipNerf360Config
+from taichi_nerf.training.mipnerf_config import MipNerfConfig
+from taichi_nerf.training.nerf_config import NerfConfig
 from taichi_nerf.training.presets import STEPS, choose, pixel_angle, pixel_footprint
 from taichi_nerf.training.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
 
@@ -113,6 +116,25 @@ def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
 def test_a_value_out_of_range_is_told_by_the_settings_name(setting, told):
     with pytest.raises(SettingsError) as caught:
         apply_settings(NgpConfig(SceneSettings("ball")), [setting])
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "told"),
+    [
+        (NerfConfig, "nerf.n_samples=2", "nerf: n_samples: expected at least 3, got 2"),
+        (NerfConfig, "field.n_hidden=0", "field: n_hidden: expected at least 1, got 0"),
+        (NerfConfig, "encoding.n_frequencies=-1", "encoding: n_frequencies: expected at least 0, got -1"),
+        (MipNerfConfig, "mipnerf.padding=-1", "mipnerf: padding: expected at least 0, got -1"),
+        (MipNerfConfig, "field.n_view_frequencies=0", "field: n_view_frequencies: expected at least 1, got 0"),
+        (MipNerf360Config, "mipnerf360.distortion=-1", "mipnerf360: distortion: expected at least 0, got -1"),
+        (MipNerf360Config, "field.n_feature=0", "field: n_feature: expected at least 1, got 0"),
+        (MipNerf360Config, "density.n_layers=0", "density: n_layers: expected at least 1, got 0"),
+    ],
+)
+def test_so_it_is_for_every_method(method, setting, told):
+    with pytest.raises(SettingsError) as caught:
+        apply_settings(method(SceneSettings("ball")), [setting])
     assert str(caught.value) == told
 
 

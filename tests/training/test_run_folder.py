@@ -1,5 +1,8 @@
 """A run's folder: never lost, never shared, never half-written."""
 
+import contextlib
+import errno
+import io
 import json
 import math
 import os
@@ -92,6 +95,20 @@ def test_a_run_is_replaced_only_when_the_new_one_begins(tmp_path):
     assert {file: (run.path / file).read_bytes() for file in files(run.path) if file != ".lock"} == before
 
 
+def test_a_run_is_not_replaced_on_a_disk_that_has_no_room_for_the_new_ones_settings(tmp_path, monkeypatch):
+    run = made(tmp_path / "run")
+    before = {file: (run.path / file).read_bytes() for file in files(run.path) if file != ".lock"}
+
+    class Full(io.BytesIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "replacing", lambda file: contextlib.nullcontext(Full()))
+    with pytest.raises(OSError, match="No space left"), RunFolder.create(run.path, overwrite=True) as new:
+        new.write_config(CONFIG)
+    assert {file: (run.path / file).read_bytes() for file in files(run.path) if file != ".lock"} == before
+
+
 def test_a_replacement_that_is_killed_leaves_no_checkpoint_beside_settings_of_another_run(tmp_path, monkeypatch):
     run = made(tmp_path / "run")
     before, removed = run.config.read_bytes(), []
@@ -106,7 +123,7 @@ def test_a_replacement_that_is_killed_leaves_no_checkpoint_beside_settings_of_an
         with pytest.raises(KeyboardInterrupt):
             new.write_config({**CONFIG, "arch": "cuda"})
         monkeypatch.undo()
-    assert removed == [run.checkpoint]
+    assert removed[0] == run.checkpoint
     assert run.config.read_bytes() == before
 
 
@@ -146,6 +163,8 @@ def test_a_run_that_is_missing_is_told(tmp_path):
     gone = tmp_path / "gone"
     assert complaint(RunFolder.open, gone) == f"{gone}: no such run; `taichi-nerf train SCENE --out {gone}` makes one"
     assert "holds no run (no config.json)" in complaint(RunFolder.open, tmp_path)
+    made(tmp_path / "run")
+    assert complaint(RunFolder.open, tmp_path) == f"{tmp_path}: holds no run itself (no config.json); {tmp_path / 'run'} is one"
     (tmp_path / "config.json").write_text("[1")
     assert complaint(RunFolder.open, tmp_path) == f"{tmp_path / 'config.json'}: is no config.json of taichi_nerf"
 

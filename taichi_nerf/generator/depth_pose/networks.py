@@ -10,28 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from taichi_nerf.fields.image_encoder import Block
+
 SCALES = 4
 MEAN, SPREAD = 0.45, 0.225  # of ImageNet's pictures, about
 POSE_SCALE = 0.01  # so that poses begin near the identity
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions past which the input goes (He et al. 2016)."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(n_out)
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(n_out)
-        self.downsample = None
-        if stride != 1 or n_in != n_out:
-            self.downsample = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
-
-    def forward(self, values: Tensor) -> Tensor:
-        past = values if self.downsample is None else self.downsample(values)
-        values = self.bn1(self.conv1(values)).relu()
-        return cast(Tensor, (self.bn2(self.conv2(values)) + past).relu())
 
 
 class ResNet(nn.Module):
@@ -44,7 +27,7 @@ class ResNet(nn.Module):
         before = width
         for i in range(4):
             after = width << i
-            setattr(self, f"layer{i + 1}", nn.Sequential(Residual(before, after, 1 if i == 0 else 2), Residual(after, after, 1)))
+            setattr(self, f"layer{i + 1}", nn.Sequential(Block(before, after, 1 if i == 0 else 2), Block(after, after, 1)))
             before = after
 
 

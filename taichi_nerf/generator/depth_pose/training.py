@@ -15,6 +15,7 @@ from torch.nn import functional
 from taichi_nerf.generator.depth_pose.loss import reprojection_loss, smoothness, warped
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.training.interrupt import ends
 
 BALL_RADIUS = 0.7  # of half the image
 BALL_SHARE = 0.75  # of what lies between the pivot and the nearest depth
@@ -54,7 +55,7 @@ def train_depth_pose(
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, max(1, training.steps * 3 // 4), 0.1)
         total, share, done = 0.0, 0.0, 0
         for step in range(training.steps):
-            if stop():
+            if ends(stop, step):
                 break
             target, sources, firsts = draw(turns, codes, training, random)
             as_ball = step < training.ball_first * training.steps and settings.pivot > settings.nearest

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from taichi_nerf.generator.image_set import ImageSet
 from taichi_nerf.generator.stylegan2.generator import smaller
+from taichi_nerf.training.interrupt import ends
 
 TEMPERATURE = 0.1
 NAME = "self-trained"
@@ -86,7 +87,7 @@ def train_features(
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
     for step in range(steps):
-        if stop():
+        if ends(stop, step):
             break
         chosen = torch.randperm(len(members), generator=random)[:batch].tolist()
         pairs = torch.stack([members[i][torch.randint(len(members[i]), (2,), generator=random)] for i in chosen], 1).flatten()

@@ -16,6 +16,7 @@ from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_
 from taichi_nerf.generator.refiner.natural import NaturalMean
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.training.interrupt import ends
 
 N_FOR_SPREAD = 4096  # codes whose standard deviation normalises all
 
@@ -53,9 +54,9 @@ class Pairs(NamedTuple):
 @torch.no_grad()
 def make_pairs(turns: Turns, model: DepthPose, seeds: list[int], n_turned: int,
                report: Callable[[float, str], None] = lambda done, text: None) -> Pairs:  # fmt: skip
-    """`n_turned` images of each seed over the reach of the turn; odd, so that the source is among them."""
-    n_turned += 1 - n_turned % 2
-    steps, middle = turns.positions(n_turned), n_turned // 2
+    """`n_turned` images of each seed over the reach of the turn, or one more: the source is among them."""
+    steps = turns.positions(n_turned)
+    n_turned, middle = len(steps), len(steps) // 2
     codes = turns.codes(seeds)
     found: list[list[Tensor]] = [[], [], [], []]
     for i, seed in enumerate(seeds):
@@ -106,7 +107,7 @@ def train_refiner(
     means: dict[str, float] = {}
     done = 0
     for step in range(training.steps):
-        if stop():
+        if ends(stop, step):
             break
         for group in optimiser.param_groups:  # a ramp down over the last half
             group["lr"] = training.learning_rate * min(1.0, 2 * (1 - step / training.steps))

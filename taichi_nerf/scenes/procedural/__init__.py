@@ -4,7 +4,7 @@
 """
 
 from taichi_nerf.scenes.procedural.description import Builder, Description
-from taichi_nerf.scenes.procedural.families import FAMILIES, Family, describe, family_of, place_cameras
+from taichi_nerf.scenes.procedural.families import FAMILIES, Family, describe, family_and_number, family_of, place_cameras
 from taichi_nerf.scenes.procedural.surfaces import sample_surface, signed_distance
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Description",
     "Family",
     "describe",
+    "family_and_number",
     "family_of",
     "place_cameras",
     "sample_surface",

@@ -4,8 +4,9 @@ scene = describe("objects", seed=3)                        # → Description, th
 views = place_cameras("objects", scene, 100, seed=3)       # → poses [100, 3, 4]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -105,3 +106,13 @@ def place_cameras(family: str, scene: Description, n: int, seed: int = 0) -> tup
     low, high = chosen.elevations
     wobble = 0.15 if family == "unbounded" else 0.0
     return cameras.orbit(n, generator, chosen.radius, chosen.target, low, high, wobble), None
+
+
+def family_and_number(source: str, names: Collection[str], usual: int) -> tuple[str, int] | None:
+    """FAMILY[:N], one of these names and `usual` if no number; None: a path, which whatever is there of that name is, too."""
+    family, colon, number = source.partition(":")
+    if family not in names or Path(source).exists():
+        return None
+    if colon and not (number.isdecimal() and int(number) > 0):
+        raise ValueError(f"{source}: expected {family}:N with a number N of at least 1, as in {family}:{usual}")
+    return family, int(number or usual)
