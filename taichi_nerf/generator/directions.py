@@ -107,6 +107,8 @@ def from_labels(
     codes, labels = codes.double(), labels.double()
     if codes.ndim != 2 or labels.shape != codes.shape[:1]:
         raise ValueError(f"labels: expected one for each of {len(codes)} codes, got shape {tuple(labels.shape)}")
+    if not (labels.isfinite().all() and labels.std() > 0):
+        raise ValueError("labels: expected finite numbers that are not all the same; nothing turns with these")
     mean = codes.mean(0)
     centered = codes - mean
     covariance = centered.T @ centered / len(codes)

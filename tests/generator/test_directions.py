@@ -68,6 +68,12 @@ def test_a_linear_label_gives_back_its_direction(ball):
     assert sides.components[0] @ slope / slope.norm() > 0.97
 
 
+@pytest.mark.parametrize("labels", [torch.ones(20), torch.full((20,), torch.nan)])
+def test_labels_that_tell_nothing_are_refused(ball, labels):
+    with pytest.raises(ValueError, match="labels: expected finite numbers that are not all the same"):
+        from_labels(ball, torch.randn(20, 4), labels)
+
+
 def test_along_means_codes_move_as_they_differ_where_their_labels_do(ball):
     """Of normal codes the mean of those with a label moves by cov(w) n / sd(n w) as the label does by its deviation."""
     codes = ball.mapping.w(torch.randn(3000, 4, generator=torch.Generator().manual_seed(2)))
