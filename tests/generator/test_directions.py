@@ -134,6 +134,23 @@ def test_files_are_ganspaces_and_come_back(ball, tmp_path):
         load_directions(tmp_path / "bad.npz")
 
 
+@pytest.mark.parametrize("damage", [b"", "method", "flag"])
+def test_a_damaged_file_is_told_in_one_line_that_names_it(ball, tmp_path, damage):
+    file = tmp_path / "d.npz"
+    save_directions(file, pca(ball, 1000, 2))
+    if damage == "method":  # of compression, in the table of contents
+        content = bytearray(file.read_bytes())
+        content[content.rindex(b"PK\x01\x02") + 10] = 99
+        damage = bytes(content)
+    elif damage == "flag":  # "encrypted"
+        content = bytearray(file.read_bytes())
+        content[content.rindex(b"PK\x01\x02") + 8] |= 1
+        damage = bytes(content)
+    file.write_bytes(damage)
+    with pytest.raises(DirectionsError, match=r"d\.npz: is no file of directions"):
+        load_directions(file)
+
+
 def test_codes_that_are_turned_are_truncated_as_the_directions_say(ball):
     found = pca(ball, 20_000, 3)
     whole, half = (Turns(ball, replace(found, truncation=share)).codes([3, 4]) for share in (1.0, 0.5))

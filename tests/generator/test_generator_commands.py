@@ -74,6 +74,15 @@ def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
     assert all("machine" in stage for stage in about.values())
 
 
+def test_a_damaged_set_is_told_in_one_line(place):
+    content = bytearray((place / "set.npz").read_bytes())
+    content[80:120] = bytes(40)
+    (place / "damaged.npz").write_bytes(content)
+    status, _, err = invoke("train", place / "damaged.npz", "--out", place / "none", "--kimg", 1, *TINY)
+    assert status == 1
+    assert "damaged.npz: is no set of images" in err.splitlines()[-1]
+
+
 def test_a_training_is_not_overwritten_and_resumes_exactly(place, model):
     status, _, err = invoke("train", place / "set.npz", "--out", model, "--kimg", 0.1, *TINY)
     assert status == 1
