@@ -83,7 +83,7 @@ def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | 
 
 
 def expect_frames(path: Path, fps: float) -> None:
-    """Complain of a place or a rate that `open_frames` does not take; before minutes of work, where the frames come after them."""
+    """Complain of a place or a rate that `open_frames` does not take, for whoever makes frames for minutes first."""
     if not 0 < fps <= 1000:
         raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
     suffix = path.suffix.lower()
