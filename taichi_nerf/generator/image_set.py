@@ -82,9 +82,12 @@ def _read(file: Path, size: int | None) -> ImageSet:
     images = arrays.get("images")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1],) * 2 + (3,):
         raise ImageSetError(file, "images: expected bytes [n, size, size, 3]")
+    if not images.size:
+        raise ImageSetError(file, "images: holds none")
     for name in ("groups", "yaws"):
-        if name in arrays and arrays[name].shape != (len(images),):
-            raise ImageSetError(file, f"{name}: expected {len(images)} numbers, got shape {arrays[name].shape}")
+        if name in arrays and (arrays[name].shape != (len(images),) or arrays[name].dtype.kind not in "iuf"):
+            told = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+            raise ImageSetError(file, f"{name}: expected {len(images)} numbers, got {told}")
     if size is not None and size != images.shape[1]:
         images = resized(images, size)
     return ImageSet(images, arrays.get("groups"), arrays.get("yaws"))

@@ -190,6 +190,22 @@ def test_a_network_that_reads_or_writes_files_is_refused(tmp_path, body):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"images": np.zeros((0, 16, 16, 3), np.uint8)}, "images: holds none"),
+        (
+            {"images": np.zeros((2, 16, 16, 3), np.uint8), "yaws": np.array(["left", "right"])},
+            "yaws: expected 2 numbers, got <U5",
+        ),
+    ],
+)
+def test_sets_that_nothing_can_be_learned_from_are_refused(tmp_path, arrays, told):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(ImageSetError, match=rf"set\.npz: {told}"):
+        open_image_set(tmp_path / "set.npz")
+
+
 def test_reducing_pictures_keeps_their_mean():
     weights = area_weights(10, 4)
     assert np.allclose(weights.sum(1), 1)
