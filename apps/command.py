@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -36,6 +37,9 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug", False)
+        for name, value in ctx.params.items():
+            if isinstance(value, float) and math.isnan(value):  # is below no minimum, so click lets it pass
+                raise click.BadParameter("nan is no number", ctx, param_hint=f"--{name.replace('_', '-')}")
         with one_line_errors(debug):
             return super().invoke(ctx)
 

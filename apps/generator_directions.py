@@ -54,8 +54,10 @@ def directions(model: str, method: str, samples: int, components: int, labels: P
         raise click.UsageError("--labels, --images and --train-features are for --method labels and label-means")
     if labels and (images or train_features):
         raise click.UsageError("labels are either read (--labels) or told by features (--images, --train-features)")
-    folder, device = ModelFolder(model), start_backend(arch).torch_device
+    folder, device = ModelFolder(model).may_change(), start_backend(arch).torch_device
     generator = folder.load_generator().to(device)
+    if layers is not None and layers[0] >= generator.settings.n_layers:
+        raise click.BadParameter(f"the generator has codes 0 to {generator.settings.n_layers - 1}", param_hint="--layers")
     with progress() as report:
         if labels is not None:
             seeds, values = read_labels(labels)

@@ -31,7 +31,7 @@ class LayerRange(click.ParamType):
         if isinstance(value, tuple):
             return value
         first, _, last = str(value).partition("-")
-        if not first.isdigit() or not last.isdigit() or int(last) < int(first):
+        if not first.isdecimal() or not last.isdecimal() or int(last) < int(first):
             self.fail(f"expected the first and the last layer, such as 0-4, got {value!r}", param, ctx)
         return int(first), int(last) + 1
 

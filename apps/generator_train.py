@@ -59,6 +59,8 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
         raise click.UsageError("how long? give --kimg or --time-budget")
     folder = ModelFolder(out) if resume else ModelFolder(out).may_begin()
     kept = run_to_resume(context, folder, options) if resume else None
+    if not resume and options["size"]:
+        run_of(options, options["size"])  # complains of sizes before pictures are rendered, which takes minutes
     backend = start_backend(arch)
     with progress() as report:
         size = kept.networks.resolution if kept else options["size"]

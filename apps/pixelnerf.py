@@ -117,6 +117,8 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
     from taichi_nerf.training.pixelnerf_evaluate import as_json, as_text
     from taichi_nerf.training.pixelnerf_evaluate import evaluate as evaluate_prior
 
+    if out is not None and out.is_file():
+        raise ValueError(f"{out}: is a file; figures go into a folder")
     device = start(arch).torch_device
     prior, found, arguments, folder = evaluation(model, objects, out, options, device)
     with progress() as report:
@@ -154,15 +156,18 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
       taichi-nerf pixelnerf render chair.png --turntable --out chair.mp4
       taichi-nerf pixelnerf render set/chairs_val/09000 --views 0,1 --out chair.gif --distil chair
     """
-    from taichi_nerf.apps.pixelnerf_steps import about, cameras_for, refined, viewed
+    from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, refined, viewed
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.export.video import open_frames
+    from taichi_nerf.export.video import expect_frames, open_frames
     from taichi_nerf.runtime import start
-    from taichi_nerf.training.pixelnerf_distil import distil
+    from taichi_nerf.training.pixelnerf_distil import distil, require_places
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_render import frames
 
     refuse_idle(context)
+    expect_frames(out, fps or FPS)
+    if options["distil"] is not None:
+        require_places(options["distil"])
     device = start(arch).torch_device
     prior = load_prior(options["model"], device)
     with progress() as report:

@@ -41,6 +41,19 @@ def test_a_wrong_option_value_is_misuse():
     assert "no kernel family 'hash_gird'" in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "scene", "--out", "run", "--time-budget", "nan"),
+        ("prior", "sample", "--eta", "nan"),
+        ("generator", "depth-pose", "--model", "m", "--reach", "nan"),
+    ],
+)
+def test_what_is_no_number_is_misuse(arguments):
+    status, _, err = invoke(*arguments)
+    assert (status, f"Invalid value for {arguments[-2]}: nan is no number" in err) == (2, True)
+
+
 def test_backends_tells_of_every_backend_as_json():
     status, out, _ = invoke("backends", "--json")
     told = json.loads(out)

@@ -180,6 +180,20 @@ def test_options_that_have_no_use_are_refused(balls, square, tmp_path):
     assert (status, "--distil-seconds goes with --distil" in err) == (2, True)
 
 
+def test_what_cannot_be_written_is_refused_before_anything_is_asked(square, tmp_path, monkeypatch):
+    monkeypatch.setattr("taichi_nerf.training.pixelnerf_model.load_prior", None)
+    (tmp_path / "grid/run").mkdir(parents=True)
+    (tmp_path / "grid/run/config.json").touch()
+    render = ("render", square, "--turntable", "--arch", "cpu", "--out")
+    for arguments, told in (
+        ((*render, "x.mp5"), "x.mp5: expected a name that ends in .mp4 or .gif"),
+        ((*render, tmp_path / "x.gif", "--distil", tmp_path / "grid"), "run: is there already"),
+        (("evaluate", "builtin", tmp_path, "--out", square), "figures go into a folder"),
+    ):
+        status, _, err = invoke(*arguments)
+        assert (status, told in err) == (1, True)
+
+
 def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):
     assert "how long" in invoke("train", balls, "--out", tmp_path / "run")[2]
     assert "--resume goes on" in invoke("train", balls, "--out", trained, "--steps", 1)[2]

@@ -15,6 +15,7 @@ from taichi_nerf.apps.prior import configuration
 from taichi_nerf.priors import patch_sources
 from taichi_nerf.priors.prior import load_prior
 from taichi_nerf.procedural import make_scene
+from taichi_nerf.training import prior_run
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.train_prior import PriorTrainer
 
@@ -122,6 +123,36 @@ def test_a_number_of_pictures_that_is_none_is_one_line(data, tmp_path):
             f"error: {data}: expected rooms:N with a number N of at least 1, as in rooms:1000\n",
         )
     assert not (tmp_path / "prior").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--size", 256), "no picture holds a patch of 256 pixels"),
+        (("--angle", 2), "no picture holds a patch of 24 pixels at a focal length of"),
+        (("--data", "no/scene"), "no/scene: "),
+    ],
+)
+def test_patches_that_cannot_be_had_are_told_of_before_pictures_are_rendered(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(prior_run, "procedural_pictures", None)
+    train = ("prior", "train", "--data", "objects:8", "--steps", 1, "--out", tmp_path / "prior", "--arch", "cpu")
+    status, _, err = invoke(*train, *arguments)
+    assert status == 1
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("sample", "--out", "x.jpg"), 1, "x.jpg: expected a name that ends in .png"),
+        (("score", "builtin", "rooms:2", "--out", "x.mp5"), 1, "x.mp5: expected a name that ends in .png"),
+        (("score", "builtin", "rooms:2", "--seed", -1), 2, "Invalid value for '--seed'"),
+    ],
+)
+def test_names_and_seeds_that_are_none_are_refused(arguments, status, told, monkeypatch):
+    monkeypatch.setattr("taichi_nerf.priors.prior.load_prior", None)
+    found, _, err = invoke("prior", *arguments)
+    assert (found, told in err) == (status, True)
 
 
 def test_overwriting_waits_until_the_new_training_can_begin(trained, tmp_path, monkeypatch):

@@ -152,6 +152,34 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
+class MadeUpType:
+    """A type of NumPy's with an object in it that it denies: elements would be addresses out of the file."""
+
+    def __reduce__(self):
+        return np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+
+
+class OfMadeUpType:
+    def __reduce__(self):
+        function, arguments = np.zeros(1).__reduce__()[:2]
+        return function, arguments, (1, (1,), MadeUpType(), False, bytes(8))
+
+
+def test_arrays_are_of_numbers_alone(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([OfMadeUpType(), 1], object), allow_pickle=True)
+    with pytest.raises(WeightsError, match="holds elements of type V8"):
+        read_arrays(tmp_path / "a.npy")
+    kept = [np.arange(6, dtype=kind).reshape(2, 3) for kind in ("<f4", ">f8", "f2")] + [np.asfortranarray(np.eye(3)[:2])]
+    listed = np.empty(len(kept), object)
+    listed[:] = kept
+    for protocol in (2, 4):
+        with open(tmp_path / "b.npy", "wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": listed.shape})
+            pickle.dump(listed, stream, protocol)
+        for found, array in zip(read_arrays(tmp_path / "b.npy"), kept, strict=True):
+            np.testing.assert_array_equal(found, array)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", pickle.dumps([1, 2]), b"PK\x03\x04 nothing"])
 def test_damaged_files_are_one_line(content, tmp_path):
     for name, read in (("a.npy", nerf.read_tensorflow), ("a.tar", nerf.read_torch)):

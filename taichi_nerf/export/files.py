@@ -66,5 +66,7 @@ def expect_suffix(path: Path, suffixes: tuple[str, ...]) -> str:
     """The suffix in lower case, if it is one of these."""
     suffix = path.suffix.lower()
     if suffix not in suffixes:
-        raise ExportError(path, f"expected a name that ends in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+        raise ExportError(
+            path, f"expected a name that ends in {' or '.join(filter(None, (', '.join(suffixes[:-1]), suffixes[-1])))}"
+        )
     return suffix

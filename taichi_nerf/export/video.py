@@ -68,23 +68,31 @@ def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | 
     `about`: what the frames are of, in values of JSON; a folder whose frames are of something else is refused.
     """
     path = Path(path)
-    if not 0 < fps <= 1000:
-        raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
+    expect_frames(path, fps)
     suffix = path.suffix.lower()
     if path.is_dir() or not suffix:
         yield FrameFolder(path, about)
     elif suffix == ".mp4":
         with whole_file(path) as unfinished, _stream(path, fps, [*H264, f"file:{unfinished}"], pad_to_even) as stream:
             yield stream
-    elif suffix == ".gif":
-        if fps > FASTEST_GIF:
-            raise ValueError(f"fps: a .gif shows at most {FASTEST_GIF:g} frames a second, got {fps:g}; write an .mp4")
+    else:
         with whole_file(path) as unfinished, _folder_beside(path) as folder:
             with _stream(path, fps, ["-c:v", "ffv1", f"file:{folder}/frames.nut"]) as stream:
                 yield stream
             _make_gif(path, folder, unfinished)
-    else:
+
+
+def expect_frames(path: Path, fps: float) -> None:
+    """Complain of a place or a rate that `open_frames` does not take, for whoever makes frames for minutes first."""
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
+    suffix = path.suffix.lower()
+    if path.is_dir() or not suffix:
+        return
+    if suffix not in (".mp4", ".gif"):
         raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")
+    if suffix == ".gif" and fps > FASTEST_GIF:
+        raise ValueError(f"fps: a .gif shows at most {FASTEST_GIF:g} frames a second, got {fps:g}; write an .mp4")
 
 
 def frames_in(folder: Path) -> list[Path]:

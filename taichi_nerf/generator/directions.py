@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -107,6 +106,8 @@ def from_labels(
     codes, labels = codes.double(), labels.double()
     if codes.ndim != 2 or labels.shape != codes.shape[:1]:
         raise ValueError(f"labels: expected one for each of {len(codes)} codes, got shape {tuple(labels.shape)}")
+    if not (labels.isfinite().all() and labels.std() > 0):
+        raise ValueError("labels: expected finite numbers that are not all the same; nothing turns with these")
     mean = codes.mean(0)
     centered = codes - mean
     covariance = centered.T @ centered / len(codes)
@@ -202,10 +203,11 @@ def load_directions(file: Path, w_dim: int | None = None) -> Directions:
             float(arrays.get("truncation", TRUNCATION)),
             torch.from_numpy(arrays["normals"]).float() if "normals" in arrays else None,
         )
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and numpy all have errors of their own for broken files
         raise DirectionsError(file, f"is no file of directions ({' '.join(str(error).split())[:120]})") from None
     n, width = components.shape
     fits = found.mean.shape == (width,) and found.deviations.shape == (n,) and 0 <= found.yaw_component < n
+    fits = fits and len(found.yaw_layers) == 2
     if not fits or (found.normals is not None and found.normals.shape != (n, width)):
         raise DirectionsError(file, "its arrays do not belong together")
     if w_dim is not None and width != w_dim:

@@ -10,7 +10,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,14 +77,17 @@ def _read(file: Path, size: int | None) -> ImageSet:
     try:
         with np.load(file, allow_pickle=False) as data:
             arrays = {name: data[name] for name in ("images", "groups", "yaws") if name in data.files}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and numpy all have errors of their own for broken files
         raise ImageSetError(file, f"is no set of images ({' '.join(str(error).split())[:100]})") from None
     images = arrays.get("images")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1],) * 2 + (3,):
         raise ImageSetError(file, "images: expected bytes [n, size, size, 3]")
+    if not images.size:
+        raise ImageSetError(file, "images: holds none")
     for name in ("groups", "yaws"):
-        if name in arrays and arrays[name].shape != (len(images),):
-            raise ImageSetError(file, f"{name}: expected {len(images)} numbers, got shape {arrays[name].shape}")
+        if name in arrays and (arrays[name].shape != (len(images),) or arrays[name].dtype.kind not in "iuf"):
+            told = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+            raise ImageSetError(file, f"{name}: expected {len(images)} numbers, got {told}")
     if size is not None and size != images.shape[1]:
         images = resized(images, size)
     return ImageSet(images, arrays.get("groups"), arrays.get("yaws"))

@@ -1,7 +1,7 @@
 """How much noise a patch holds at each time: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, t = 0 … T - 1.
 
 cosine    ᾱ_t = f(t + 1) / f(0), f(t) = cos²(π/2 · (t/T + 0.008) / 1.008), each step's β at most 0.999 (Nichol and Dhariwal 2021)
-linear    β from 10^-4 to 0.02 over T = 1000 (Ho et al. 2020)
+linear    β from 10^-4 to 0.02 over T = 1000 (Ho et al. 2020), at most 0.999 as well
 
 Sums are in 64 bits: 1 - ᾱ is 10^-4 at first, of which 32 bits would leave three digits.
 """
@@ -31,6 +31,7 @@ class NoiseSchedule:
             betas = (1 - f[1:] / f[:-1]).clamp(0, LARGEST_BETA)
         elif kind == "linear":
             betas = torch.linspace(1e-4, 0.02, n_times, dtype=torch.float64) * (1000 / n_times)
+            betas = betas.clamp(max=LARGEST_BETA)
         else:
             raise ValueError(f"unknown noise schedule {kind!r}: expected cosine or linear")
         return NoiseSchedule(kind, torch.cumprod(1 - betas, 0))

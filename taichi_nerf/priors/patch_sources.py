@@ -44,6 +44,12 @@ def procedural_pictures(family: str, n: int, seed: int = 0, report: Report = lam
     return pictures
 
 
+def blank_picture() -> RgbdPicture:
+    """Of the form of procedural ones."""
+    blank = torch.zeros(SIZE[1], SIZE[0])
+    return RgbdPicture(blank[..., None].expand(-1, -1, 3).byte(), blank.half(), blank.byte(), FOCAL)
+
+
 def scene_pictures(scene: SceneData, metric_scale: float = 1.0, report: Report = lambda done, text: None) -> list[RgbdPicture]:
     """All views of a scene that have a depth map. `metric_scale`: metres per unit of length in the scene's files."""
     if scene.depths is None or scene.depths.missing.all():

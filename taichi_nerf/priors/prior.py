@@ -110,7 +110,7 @@ def _read(file: Path) -> Prior:
             state = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (no mapping)
         made = about.pop("made", {})
         settings = settings_from(about)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PriorError(file, f"is no prior of taichi_nerf ({' '.join(str(error).split())[:120]})") from None
     return Prior(settings, _filled(settings.denoiser, state, file), made)
 
@@ -122,8 +122,8 @@ def settings_from(about: dict[str, Any]) -> PriorSettings:
     if not (width <= MOST_WIDTH and len(levels) <= MOST_LEVELS and max(levels, default=0) * width <= 16 * MOST_WIDTH):
         raise ValueError("its denoiser is larger than any that is read")
     denoiser = DenoiserSettings(width, levels, int(shape["channels"]))
-    if about["variant"] not in get_args(Variant):
-        raise ValueError(f"variant: {about['variant']}")
+    if about["variant"] not in get_args(Variant) or about["schedule"] not in get_args(Kind):
+        raise ValueError(f"variant and schedule: {about['variant']}, {about['schedule']}")
     n_times, size, focal = int(about["n_times"]), int(about["size"]), float(about["focal"])
     nearest = float(about.get("nearest", NEAREST))
     return PriorSettings(denoiser, about["schedule"], n_times, size, focal, nearest, about["variant"])
@@ -141,10 +141,14 @@ def read_published(file: Path) -> Prior:
         raise PriorError(file, f"expected {EMA}{NETWORK}init_conv.weight and so on, the averaged denoiser")
     n_levels = sum(name.startswith("downs.") and name.endswith(".2.fn.norm.g") for name in state)
     width, channels = first.shape[:2]
-    multipliers = tuple(_out_channels(state, level, file) // width for level in range(n_levels))
-    variant: Variant = {1: "d", 3: "rgb"}.get(channels, "rgbd")  # type: ignore[assignment]
-    settings = PriorSettings(DenoiserSettings(width, multipliers, channels), variant=variant)
-    made = {"by": "DiffusioNeRF", "file": file.name, "steps": int(data.get("step", 0))}
+    widths = [_out_channels(state, level, file) for level in range(n_levels)]
+    about = asdict(PriorSettings()) | {"variant": {1: "d", 3: "rgb"}.get(channels, "rgbd")}
+    try:
+        about["denoiser"] = {"width": width, "multipliers": [n // width for n in widths], "channels": channels}
+        settings = settings_from(about)
+        made = {"by": "DiffusioNeRF", "file": file.name, "steps": int(data.get("step", 0))}
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise PriorError(file, f"holds no denoiser of DiffusioNeRF's ({error})") from None
     return Prior(settings, _filled(settings.denoiser, state, file), made)
 
 

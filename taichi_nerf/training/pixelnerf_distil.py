@@ -12,7 +12,7 @@ import torch
 
 from taichi_nerf.cameras import Array, opengl_to_opencv
 from taichi_nerf.scenes import load_scene
-from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.unfinished import require_free, unfinished_folder
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.pixelnerf_model import Prior
@@ -49,6 +49,12 @@ def distil(
     config, _ = methods.choose(scene, settings, RunSettings(seed=seed, steps=steps, time_budget=seconds), device)
     with RunFolder.create(out / RUN, overwrite=overwrite) as folder:
         return train(config, scene, folder, device, report=report)
+
+
+def require_places(out: Path) -> None:
+    """Complain if what `distil` makes is there already."""
+    for name in (SCENE, RUN):
+        require_free(out / name)
 
 
 def write_scene(

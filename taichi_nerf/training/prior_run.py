@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from taichi_nerf.priors.patch_sources import procedural_pictures, scene_pictures
+from taichi_nerf.priors.patch_sources import blank_picture, procedural_pictures, scene_pictures
 from taichi_nerf.priors.patches import PatchSet, RgbdPicture
 from taichi_nerf.priors.prior import FILE, PriorSettings
 from taichi_nerf.scenes import load_scene
@@ -71,6 +71,9 @@ def run(
             raise Stopped
         report(done, text)
 
+    families = [family_and_number(source, FAMILIES, N_PICTURES) for source in config.patches.sources]
+    if None not in families:
+        patch_set(config, [blank_picture()])  # complains of patches that no picture holds before minutes of rendering
     pictures, held_out = pictures_of(config.patches, told)
     sets = patch_set(config, pictures), patch_set(config, held_out)
     trainer = PriorTrainer(config.prior, config.training, *sets, device)
@@ -93,9 +96,10 @@ def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPictu
     pictures: list[RgbdPicture] = []
     held_out: list[RgbdPicture] = []
     families = [family_and_number(source, FAMILIES, N_PICTURES) for source in settings.sources]  # before the first is rendered
-    for source, family in zip(settings.sources, families, strict=True):
+    scenes = [load_scene(Path(source)) for source, family in zip(settings.sources, families, strict=True) if family is None]
+    for family in families:
         if family is None:
-            found = scene_pictures(load_scene(Path(source)), settings.metric_scale, report)
+            found = scene_pictures(scenes.pop(0), settings.metric_scale, report)
         else:
             found = procedural_pictures(*family, settings.seed, report)
         n_held_out = max(1, len(found) // HELD_OUT)

@@ -2,10 +2,13 @@
 
 Behind the header stands a pickle. Of all that a pickle may call, only what rebuilds arrays of numbers is admitted: NumPy's
 _reconstruct, ndarray and dtype, and the codec of bytes that Python 2 wrote. Anything else is refused before it is looked up.
+For those, too, stand-ins of our own are called: NumPy would believe whatever types a file makes up, also that its bytes are
+addresses of objects.
 """
 
 import io
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,48 @@ from numpy.typing import NDArray
 from taichi_nerf.weight_files import WeightsError
 
 LARGEST = 2**31  # bytes of a file
+NUMBERS = re.compile("[fiu][1248]")
+
+
+class _Type:
+    """What a pickle says of the type of an array's elements."""
+
+    def __init__(self, name: str, *arguments: Any):
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
+class _Array:
+    """An array of numbers, or a list of such: `value`, once the pickle has told its state."""
+
+    value: Any = None
+
+    def __init__(self, *arguments: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, data = state
+        if kind.name.startswith("O"):
+            self.value = [element.value for element in data]
+        elif not NUMBERS.fullmatch(kind.name) or kind.order not in "<>=|":
+            raise pickle.UnpicklingError(f"holds elements of type {kind.name}")
+        else:
+            data = _bytes(data) if isinstance(data, str) else data  # Python 2's
+            self.value = np.frombuffer(bytearray(data), kind.order + kind.name).reshape(shape, order="F" if by_columns else "C")
+
+
+def _bytes(text: str, codec: str = "latin1") -> bytes:
+    return text.encode("latin1")
+
+
 ADMITTED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _bytes,
 }
 
 
@@ -29,7 +68,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ADMITTED:
             raise pickle.UnpicklingError(f"asks for {module}.{name}, which is no part of an array")
-        return super().find_class("numpy._core.multiarray" if name == "_reconstruct" else module, name)
+        return ADMITTED[module, name]
 
 
 def read_arrays(file: Path) -> list[NDArray[Any]]:
@@ -49,7 +88,8 @@ def read_arrays(file: Path) -> list[NDArray[Any]]:
         raise
     except Exception as error:  # a damaged pickle may raise anything
         raise WeightsError(file, f"is no list of arrays ({' '.join(str(error).split())[:120]})") from None
-    arrays = list(found.ravel()) if isinstance(found, np.ndarray) else found
+    arrays = found.value if isinstance(found, _Array) else found
+    arrays = [each.value if isinstance(each, _Array) else each for each in arrays] if isinstance(arrays, list) else arrays
     if not isinstance(arrays, list) or not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in arrays):
         raise WeightsError(file, "expected a list of arrays of floating point numbers")
     return arrays

@@ -68,6 +68,12 @@ def test_a_linear_label_gives_back_its_direction(ball):
     assert sides.components[0] @ slope / slope.norm() > 0.97
 
 
+@pytest.mark.parametrize("labels", [torch.ones(20), torch.full((20,), torch.nan)])
+def test_labels_that_tell_nothing_are_refused(ball, labels):
+    with pytest.raises(ValueError, match="labels: expected finite numbers that are not all the same"):
+        from_labels(ball, torch.randn(20, 4), labels)
+
+
 def test_along_means_codes_move_as_they_differ_where_their_labels_do(ball):
     """Of normal codes the mean of those with a label moves by cov(w) n / sd(n w) as the label does by its deviation."""
     codes = ball.mapping.w(torch.randn(3000, 4, generator=torch.Generator().manual_seed(2)))
@@ -126,6 +132,23 @@ def test_files_are_ganspaces_and_come_back(ball, tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"PK")
     with pytest.raises(DirectionsError, match=r"bad\.npz"):
         load_directions(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("damage", [b"", "method", "flag"])
+def test_a_damaged_file_is_told_in_one_line_that_names_it(ball, tmp_path, damage):
+    file = tmp_path / "d.npz"
+    save_directions(file, pca(ball, 1000, 2))
+    if damage == "method":  # of compression, in the table of contents
+        content = bytearray(file.read_bytes())
+        content[content.rindex(b"PK\x01\x02") + 10] = 99
+        damage = bytes(content)
+    elif damage == "flag":  # "encrypted"
+        content = bytearray(file.read_bytes())
+        content[content.rindex(b"PK\x01\x02") + 8] |= 1
+        damage = bytes(content)
+    file.write_bytes(damage)
+    with pytest.raises(DirectionsError, match=r"d\.npz: is no file of directions"):
+        load_directions(file)
 
 
 def test_codes_that_are_turned_are_truncated_as_the_directions_say(ball):

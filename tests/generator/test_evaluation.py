@@ -171,6 +171,41 @@ def test_a_file_that_is_no_network_is_told_in_one_line(tmp_path):
         embedder(tmp_path / "arcface.pt")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("body", ['torch.save(x, "{mark}")', 'x = torch.from_file("{mark}", False, 1)', "x = 2 * x"])
+def test_a_network_that_reads_or_writes_files_is_refused(tmp_path, body):
+    class Network(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    mark, file = tmp_path / "mark", tmp_path / "net.pt"
+    network = torch.jit.script(Network())
+    network.define(f"def told(self, x: Tensor) -> Tensor:\n    {body.format(mark=mark)}\n    return x\n")
+    torch.jit.save(network, str(file))
+    if body == "x = 2 * x":
+        assert embedder(file)(torch.ones(1, 4)).tolist() == [[0.5] * 4]
+        return
+    with pytest.raises(FeatureFileError, match="its program reads or writes files; nothing was run"):
+        embedder(file)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"images": np.zeros((0, 16, 16, 3), np.uint8)}, "images: holds none"),
+        (
+            {"images": np.zeros((2, 16, 16, 3), np.uint8), "yaws": np.array(["left", "right"])},
+            "yaws: expected 2 numbers, got <U5",
+        ),
+    ],
+)
+def test_sets_that_nothing_can_be_learned_from_are_refused(tmp_path, arrays, told):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(ImageSetError, match=rf"set\.npz: {told}"):
+        open_image_set(tmp_path / "set.npz")
+
+
 def test_reducing_pictures_keeps_their_mean():
     weights = area_weights(10, 4)
     assert np.allclose(weights.sum(1), 1)

@@ -74,6 +74,15 @@ def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
     assert all("machine" in stage for stage in about.values())
 
 
+def test_a_damaged_set_is_told_in_one_line(place):
+    content = bytearray((place / "set.npz").read_bytes())
+    content[80:120] = bytes(40)
+    (place / "damaged.npz").write_bytes(content)
+    status, _, err = invoke("train", place / "damaged.npz", "--out", place / "none", "--kimg", 1, *TINY)
+    assert status == 1
+    assert "damaged.npz: is no set of images" in err.splitlines()[-1]
+
+
 def test_a_training_is_not_overwritten_and_resumes_exactly(place, model):
     status, _, err = invoke("train", place / "set.npz", "--out", model, "--kimg", 0.1, *TINY)
     assert status == 1
@@ -161,6 +170,15 @@ def test_generators_are_converted_and_sizes_told(place, model):
     assert (place / "ours" / "generator.safetensors").is_file()
     status, _, err = invoke("convert", place / "theirs.pt", place / "ours")
     assert status == 1
+
+
+def test_a_converted_file_gets_its_folder_and_one_that_cannot_be_written_is_one_line(place, model):
+    status, _, err = invoke("convert", model, place / "new" / "g.pt")
+    assert status == 0, err
+    assert (place / "new" / "g.pt").is_file()
+    status, _, err = invoke("convert", model, place / "set.npz" / "g.pt")
+    assert status == 1
+    assert "g.pt: cannot be written" in err
 
 
 def test_a_missing_stage_names_the_command_that_makes_it(place):
@@ -295,6 +313,59 @@ def test_seeds_that_are_none_are_told_before_anything_is_rendered(seeds, told):
     status, _, err = invoke("evaluate", "--model", "builtin", "--seeds", seeds)
     assert status == 2
     assert told in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--out", "turn.mp5"), "turn.mp5: expected a name that ends in .mp4 or .gif"),
+        (("--out", "turn.gif", "--fps", 60), "a .gif shows at most 50"),
+        (("--to-scene", "."), "is there already"),
+    ],
+)
+def test_a_turn_that_cannot_be_written_is_refused_before_it_is_made(place, model, monkeypatch, arguments, told):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("taichi_nerf.generator.model_folder.ModelFolder.load_generator", None)  # nothing is loaded
+    status, _, err = invoke("render", "--model", model, *arguments, "--arch", "cpu")
+    assert status == 1
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--layers", "²-³"), "expected the first and the last layer"),
+        (("--layers", "40-50"), "codes 0 to 5"),
+    ],
+)
+def test_layers_that_are_none_are_refused(model, arguments, told):
+    status, _, err = invoke("directions", "--model", model, *arguments, "--arch", "cpu")
+    assert status == 2
+    assert told in err
+
+
+def test_the_model_that_comes_along_is_refused_before_directions_are_measured(monkeypatch):
+    monkeypatch.setattr("taichi_nerf.generator.directions.pca", None)
+    status, _, err = invoke("directions", "--model", "builtin", "--arch", "cpu")
+    assert status == 1
+    assert "stays as it is" in err
+
+
+@pytest.mark.parametrize(("size", "told"), [((48,), "power of two"), ((8, "--grow-at", 1), "half of 8 pixels")])
+def test_sizes_that_are_none_are_refused_before_heads_are_rendered(tmp_path, size, told):
+    status, _, err = invoke("train", "heads:2", "--out", tmp_path / "m", "--kimg", 1, *TINY, "--size", *size)
+    assert status == 1
+    assert told in err
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("option", ["--inception", "--embedder"])
+def test_a_network_that_is_missing_is_told_of_before_features_are_trained(place, model, monkeypatch, option):
+    monkeypatch.setattr("taichi_nerf.generator.evaluation.instruments.make_features", None)
+    train = ("--images", place / "set.npz", "--train-features", 5)
+    status, _, err = invoke("evaluate", "--model", model, *train, option, place / "no.pt", "--arch", "cpu")
+    assert status == 1
+    assert "no.pt: no such file" in err
 
 
 def test_seeds_are_numbers_and_ranges():

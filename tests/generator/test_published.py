@@ -2,10 +2,12 @@
 
 import io
 import pickle
+import struct
 import sys
 import types
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -13,6 +15,8 @@ from torch.nn import functional
 from taichi_nerf.generator.stylegan2 import published
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.generator.stylegan2.nvidia_pickle import PickleError, read_networks
+
+scalar = np.float64(0).__reduce__()[0]  # what NumPy's numbers are pickled as a call of
 
 
 @pytest.fixture
@@ -180,6 +184,32 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(place, tmp_path):
     assert "\n" not in str(refused.value)
     pickle.loads(pickle.dumps(Hostile(os.system, f"touch {mark}")))
     assert mark.exists()  # the attack works where pickles are trusted
+
+
+class MadeUp:
+    """A type of NumPy's with an object in it that it denies, and an element of it whose bytes are an address."""
+
+    def __init__(self, kind, *rest):
+        self.kind, self.rest = kind, rest
+
+    def __reduce__(self):
+        return (np.dtype, (self.kind, False, True), *self.rest)
+
+
+def made_up_type():
+    return MadeUp("V8", (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))
+
+
+def test_a_made_up_type_turns_no_bytes_into_objects(tmp_path):
+    class Secret:
+        pass
+
+    secret, file = Secret(), tmp_path / "network.pkl"
+    element = Hostile(scalar, made_up_type(), struct.pack("P", id(secret)))
+    file.write_bytes(pickle.dumps(Hostile(np.ndarray, element)))
+    with pytest.raises(PickleError) as refused:
+        read_networks(file)
+    assert "Secret" not in str(refused.value)
 
 
 def test_other_files_are_told_apart_in_one_line(generator, tmp_path):

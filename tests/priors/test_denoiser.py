@@ -1,6 +1,7 @@
 """The denoiser: the published sizes and names, its parts against their formulas, files of ours and of others."""
 
 import json
+import math
 import pickle
 from dataclasses import replace
 
@@ -185,6 +186,8 @@ def test_nothing_in_a_file_is_executed(tmp_path):
         ({"ema_model.model.more": torch.zeros(7)}, "more is"),
         ({"ema_model.model.init_conv.weight": torch.zeros(7)}, "init_conv.weight"),
         ({"ema_model.model.downs.1.3.weight": torch.zeros(7)}, "downs.1.3.weight"),
+        ({"ema_model.model.init_conv.weight": torch.zeros(0, 4, 7, 7)}, r"prior\.pt: holds no denoiser"),
+        ({"ema_model.model.init_conv.weight": torch.zeros(3, 4, 7, 7)}, r"prior\.pt: .*multiple of 8"),
     ],
 )
 def test_checkpoints_that_do_not_fit_are_told_of(tmp_path, changes, complaint):
@@ -203,17 +206,25 @@ def test_files_that_are_no_priors_are_told_of(tmp_path):
             load_prior(file)
 
 
-def test_a_file_cannot_ask_for_a_huge_denoiser(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("denoiser", {"width": 10**6, "multipliers": [1], "channels": 4}, "larger than any"),
+        ("schedule", "square", r"huge\.safetensors: .*square"),
+        ("n_times", math.inf, r"huge\.safetensors: is no prior"),
+    ],
+)
+def test_a_file_cannot_ask_for_what_there_is_not(tmp_path, name, value, complaint):
     data = prior_bytes(Prior(PriorSettings(SMALL, size=8), filled()))
     file = tmp_path / "huge.safetensors"
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     about = json.loads(header["__metadata__"]["prior"])
-    about["denoiser"]["width"] = 10**6
+    about[name] = value
     header["__metadata__"]["prior"] = json.dumps(about)
     changed = json.dumps(header).encode()
     file.write_bytes(len(changed).to_bytes(8, "little") + changed + data[8 + length :])
-    with pytest.raises(PriorError, match="larger than any"):
+    with pytest.raises(PriorError, match=complaint):
         load_prior(file)
 
 

@@ -24,6 +24,13 @@ def test_linear_is_that_of_ho_et_al():
     assert_close(NoiseSchedule.of("linear", 100).kept[-1].log(), kept[-1].log(), rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize("n_times", [1, 5, 19])
+def test_few_times_have_a_schedule_too(n_times):
+    schedule = NoiseSchedule.of("linear", n_times)
+    assert schedule.signal.isfinite().all()
+    assert (schedule.kept > 0).all()
+
+
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 def test_noise_grows_and_variance_is_kept(kind):
     schedule = NoiseSchedule.of(kind)

@@ -24,6 +24,9 @@ def instruments(
     """Features, embedder and regressor of the model's own or of the user's files, and real images."""
     if train is not None:
         folder.may_change()  # said now rather than after minutes of training
+    # Files are opened first: one that cannot be used is told of before minutes of rendering and training.
+    published = None if inception is None else inception_features(inception)
+    other = None if embedder is None else load_embedder(embedder)
     size = folder.load_generator().settings.resolution
     real = None
     if images is not None:
@@ -40,10 +43,10 @@ def instruments(
     own = load_features(folder.features).to(device) if folder.features.exists() else None
     name = None if own is None else NAME
     features: Embed | None = None if own is None else own.features
-    if inception is not None:
-        features, name = inception_features(inception), "inception-2015-12-05"
+    if published is not None:
+        features, name = published, "inception-2015-12-05"
     identity: Embed | None = None if own is None else own.identity
-    if embedder is not None:
-        identity = load_embedder(embedder)
+    if other is not None:
+        identity = other
     yaws = own.yaws if own is not None and own.settings.knows_yaw else None
     return Instruments(name, features, identity, yaws, None if real is None else real.images)

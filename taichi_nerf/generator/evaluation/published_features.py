@@ -1,15 +1,20 @@
 """Features by networks that the user has as TorchScript files: Inception for FID and KID, an embedder for identity.
 
-A TorchScript file holds a program of tensor operations, not Python; torch runs it without importing or executing anything else.
+A TorchScript file holds a program of tensor operations, not Python, parts of which torch runs as soon as it loads it. Among the
+operations are two that write a file and that read one as a tensor; a program that names these is refused before it is loaded.
 """
 
+import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from taichi_nerf.generator.evaluation.report import Embed
+
+OF_FILES = re.compile(rb"\b(save|from_file)\b")
 
 
 class FeatureFileError(ValueError):
@@ -44,6 +49,10 @@ def _load(file: Path) -> torch.jit.ScriptModule:
     if not file.is_file():
         raise FeatureFileError(file, "no such file")
     try:
+        with ZipFile(file) as archive:
+            parts = [archive.read(entry) for entry in archive.infolist() if entry.filename.endswith(".py")]
+        if any(OF_FILES.search(part) for part in parts):
+            raise ValueError("its program reads or writes files; nothing was run")
         return torch.jit.load(str(file), map_location="cpu").eval()
     except Exception as error:  # torch raises whatever a damaged file makes it meet
         raise FeatureFileError(file, f"is no TorchScript file ({' '.join(str(error).split())[:100]})") from None

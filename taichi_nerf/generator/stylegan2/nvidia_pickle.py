@@ -12,14 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-
-try:
-    from numpy._core import multiarray
-except ImportError:  # NumPy 1
-    from numpy.core import multiarray  # type: ignore[no-redef]
 
 LARGEST = 2**33  # bytes of a file
 DEEPEST = 32  # modules within modules
@@ -51,6 +45,17 @@ class _Attributes(dict):
             self.update(state)
 
 
+class _FromNumPy:
+    """What stands for NumPy's types, numbers and arrays, which no network has: NumPy would believe whatever types a file makes
+    up, also that its bytes are addresses of objects."""
+
+    def __init__(self, *arguments: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def _storage(data: bytes) -> Any:
     """A tensor's numbers, which torch pickled on their own."""
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -72,10 +77,9 @@ ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
     ("torch", "device"): lambda *name: "device",
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    **{(f"{core}.multiarray", "scalar"): multiarray.scalar for core in ("numpy.core", "numpy._core")},
-    **{(f"{core}.multiarray", "_reconstruct"): multiarray._reconstruct for core in ("numpy.core", "numpy._core")},
+    ("numpy", "dtype"): _FromNumPy,
+    ("numpy", "ndarray"): _FromNumPy,
+    **{(f"{core}.multiarray", name): _FromNumPy for core in ("numpy.core", "numpy._core") for name in ("scalar", "_reconstruct")},
 }
 
 

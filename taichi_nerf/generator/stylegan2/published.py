@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_nerf.export.files import whole_file
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.generator.stylegan2.layers import resampling_filter
 from taichi_nerf.generator.stylegan2.nvidia_pickle import PickleError, read_networks
@@ -37,7 +38,8 @@ def read_generator(file: Path | str) -> Generator:
 def write_rosinality(file: Path | str, generator: Generator) -> None:
     """A checkpoint that rosinality's generate.py opens with --size of the resolution (and --style of w_dim, if not 512)."""
     state = to_rosinality(generator.state_dict())
-    torch.save({"g_ema": state, "latent_avg": generator.mapping.w_avg.detach().cpu()}, file)
+    with whole_file(Path(file)) as unfinished:
+        torch.save({"g_ema": state, "latent_avg": generator.mapping.w_avg.detach().cpu()}, unfinished)
 
 
 def generator_of(state: State, file: Path | str) -> Generator:

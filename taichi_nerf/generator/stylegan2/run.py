@@ -32,6 +32,10 @@ class GanRun:
     save_seconds: float = 60.0
     picture_images: int = 10_000  # from one grid to the next
 
+    def __post_init__(self) -> None:
+        if self.grow_at and self.networks.resolution < 16:
+            raise ValueError(f"growing begins at half of {self.networks.resolution} pixels, and 8 are the least; leave it out")
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
