@@ -131,13 +131,16 @@ class Images:
         sizes: Array | None = None,
         cache_bytes: int = CACHE_BYTES,
         arrays: list[Array] | None = None,
+        turns: Sequence[int] = (),
     ):
         """`sizes` [n, 2] (width, height) is what pictures are shrunk to; None keeps the files'. `arrays`: already in memory.
+        `turns`: clockwise quarter turns of each after it was read; empty for none.
 
         Where a file is None the picture is white, at the size given: a mask that hides nothing.
         """
         self.files = files
         self.arrays = arrays
+        self.turns = turns
         self.sizes = sizes
         self.cache_bytes = cache_bytes
         self._kept: OrderedDict[int, Array] = OrderedDict()
@@ -172,7 +175,7 @@ class Images:
             return self.arrays[i].view()
         file = self.files[i]
         if file is not None:
-            return read_image(file)
+            return np.rot90(read_image(file), -self.turns[i]) if self.turns else read_image(file)
         assert self.sizes is not None, "a white picture needs a size"
         return np.full((int(self.sizes[i, 1]), int(self.sizes[i, 0]), 1), 255, np.uint8)
 
@@ -186,7 +189,8 @@ class Images:
     def subset(self, index: Array) -> "Images":
         sizes = None if self.sizes is None else self.sizes[index]
         arrays = None if self.arrays is None else [self.arrays[int(i)] for i in index]
-        return Images([self.files[int(i)] for i in index], sizes, self.cache_bytes, arrays)
+        turns = [self.turns[int(i)] for i in index] if self.turns else ()
+        return Images([self.files[int(i)] for i in index], sizes, self.cache_bytes, arrays, turns)
 
 
 def _is_pillow(file: Path) -> bool:
