@@ -26,7 +26,7 @@ def export(run: Path, scene: Path | None, arch: str, out: Path, what: str, resol
       taichi-nerf export runs/chair --out chair.glb
     """
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.export.files import ExportError, expect_suffix
+    from taichi_nerf.export.files import ExportError, expect_suffix, expect_writable
     from taichi_nerf.export.mesh import SUFFIXES, save_mesh
     from taichi_nerf.export.points import save_points
     from taichi_nerf.training.export_run import mesh_of_run, points_of_run
@@ -36,6 +36,7 @@ def export(run: Path, scene: Path | None, arch: str, out: Path, what: str, resol
     expect_suffix(out, SUFFIXES)
     if what == "points" and out.suffix.lower() == ".obj":
         raise ExportError(out, "an .obj holds surfaces, not points; write .ply or .glb")
+    expect_writable(out)
     loaded = open_run(run, scene, arch)
     with progress() as report:
         if what == "mesh":

@@ -38,17 +38,24 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
       taichi-nerf train head --out runs/head --time-budget 60
     """
     from taichi_nerf.export.colors import side_by_side
-    from taichi_nerf.export.video import frames_in, open_frames, remove_frames
+    from taichi_nerf.export.files import expect_writable
+    from taichi_nerf.export.video import expect_frames_place, frames_in, open_frames, remove_frames
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.render import turn_plainly, turn_seed
     from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
     from taichi_nerf.generator.to_scene import write_scene
+    from taichi_nerf.scenes.unfinished import require_free
 
     if out is None and to_scene is None:
         raise click.UsageError("where to? give --out, --to-scene, or both")
     if out is not None and (out.is_file() or frames_in(out)) and not overwrite:
         raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")
+    if out is not None:
+        (expect_writable if out.suffix.lower() == ".png" else expect_frames_place)(out)
+    if to_scene is not None:
+        require_free(to_scene)
+        expect_writable(to_scene)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     if folder.refiner.exists() or "refined" in what:

@@ -156,13 +156,17 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     """
     from taichi_nerf.apps.pixelnerf_steps import about, cameras_for, refined, viewed
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.export.video import open_frames
+    from taichi_nerf.export.files import expect_writable
+    from taichi_nerf.export.video import expect_frames_place, open_frames
     from taichi_nerf.runtime import start
     from taichi_nerf.training.pixelnerf_distil import distil
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_render import frames
 
     refuse_idle(context)
+    expect_frames_place(out)
+    if options["distil"] is not None:
+        expect_writable(options["distil"])
     device = start(arch).torch_device
     prior = load_prior(options["model"], device)
     with progress() as report:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from taichi_nerf.export.colors import pad_to_even
 from taichi_nerf.export.encoder import Encoder
-from taichi_nerf.export.files import ExportError, os_errors_named, whole_file, write_png, write_whole
+from taichi_nerf.export.files import ExportError, expect_writable, os_errors_named, whole_file, write_png, write_whole
 
 Array = NDArray[Any]
 ABOUT = "frames.json"  # beside the frames of a folder
@@ -61,6 +61,15 @@ class Frames(ABC):
     def _add(self, picture: Array, number: int | None) -> None: ...
 
 
+def expect_frames_place(path: Path) -> None:
+    """Refuse, before any work, a name that `open_frames` would refuse, and a place where nothing can be written."""
+    if path.suffix.lower() not in (".mp4", ".gif", "") and not path.is_dir():
+        raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")
+    if not path.suffix and path.is_file():
+        raise ExportError(path, "is a file, and a folder was to be written")
+    expect_writable(path)
+
+
 @contextmanager
 def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | None = None) -> Iterator[Frames]:
     """By the name's ending: .mp4 (H.264 that plays everywhere), .gif, or none, for a folder of PNGs.
@@ -70,21 +79,20 @@ def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | 
     path = Path(path)
     if not 0 < fps <= 1000:
         raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
+    expect_frames_place(path)
     suffix = path.suffix.lower()
     if path.is_dir() or not suffix:
         yield FrameFolder(path, about)
     elif suffix == ".mp4":
         with whole_file(path) as unfinished, _stream(path, fps, [*H264, f"file:{unfinished}"], pad_to_even) as stream:
             yield stream
-    elif suffix == ".gif":
+    else:
         if fps > FASTEST_GIF:
             raise ValueError(f"fps: a .gif shows at most {FASTEST_GIF:g} frames a second, got {fps:g}; write an .mp4")
         with whole_file(path) as unfinished, _folder_beside(path) as folder:
             with _stream(path, fps, ["-c:v", "ffv1", f"file:{folder}/frames.nut"]) as stream:
                 yield stream
             _make_gif(path, folder, unfinished)
-    else:
-        raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")
 
 
 def frames_in(folder: Path) -> list[Path]:
@@ -103,8 +111,6 @@ class FrameFolder(Frames):
     def __init__(self, path: Path, about: Mapping[str, Any] | None = None):
         super().__init__(path)
         self._about = about
-        if path.exists() and not path.is_dir():
-            raise ExportError(path, "is a file, and a folder was to be written")
         there = frames_in(path)
         if there:
             try:
