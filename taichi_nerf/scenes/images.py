@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from taichi_nerf.scenes.deep_png import is_deep_png, read_deep_png
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.hdf5 import hdf5_shape, read_hdf5
 from taichi_nerf.scenes.shrink import shrink
@@ -77,10 +78,14 @@ def read_image(file: Path) -> Array:
         found = read_hdf5(file)
         found = found.astype(np.float32) if found.dtype == np.float64 else found
     else:
-        image_size(file)  # refuses what would not fit before it is decoded
+        _, orientation = stored_size(file)  # refuses what would not fit before it is decoded
         with _complaints_about(file):
-            options: dict[str, Any] = {"rotate": True, "mode": _mode(file)} if _is_pillow(file) else {}
-            found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
+            mode = _mode(file) if _is_pillow(file) else None
+            if orientation == 1 and mode is None and is_deep_png(file):
+                found = read_deep_png(file)
+            else:
+                options: dict[str, Any] = {"rotate": True, "mode": mode} if _is_pillow(file) else {}
+                found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
     if found.ndim == 2:
         found = found[..., None]
     if found.dtype == np.bool_:
