@@ -38,6 +38,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
       taichi-nerf train head --out runs/head --time-budget 60
     """
     from taichi_nerf.export.colors import side_by_side
+    from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, frames_in, open_frames, remove_frames
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
@@ -50,10 +51,13 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         raise click.UsageError("where to? give --out, --to-scene, or both")
     if out is not None and (out.is_file() or frames_in(out)) and not overwrite:
         raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")
-    if out is not None and out.suffix.lower() != ".png":
+    if out is not None and out.suffix.lower() == ".png":
+        expect_writable(out)
+    elif out is not None:
         expect_frames(out, fps)
     if to_scene is not None:
         require_free(to_scene)
+        expect_writable(to_scene)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
     if folder.refiner.exists() or "refined" in what:

@@ -158,6 +158,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     """
     from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, refined, viewed
     from taichi_nerf.apps.progress import progress
+    from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, open_frames
     from taichi_nerf.runtime import start
     from taichi_nerf.training.pixelnerf_distil import distil, require_places
@@ -168,6 +169,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     expect_frames(out, fps or FPS)
     if options["distil"] is not None:
         require_places(options["distil"])
+        expect_writable(options["distil"])
     device = start(arch).torch_device
     prior = load_prior(options["model"], device)
     with progress() as report:

@@ -136,12 +136,13 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
     """
     from taichi_nerf import runtime
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.export.files import expect_suffix, write_png
+    from taichi_nerf.export.files import expect_suffix, expect_writable, write_png
     from taichi_nerf.export.prior_sheets import sheet
     from taichi_nerf.priors.prior import load_prior
     from taichi_nerf.priors.sampling import sample_of_seed
 
     expect_suffix(out, (".png",))
+    expect_writable(out)
     loaded = load_prior(prior)
     if steps > loaded.settings.n_times:
         raise click.BadParameter(f"the prior has {loaded.settings.n_times} times", param_hint="--steps")
@@ -178,13 +179,14 @@ def score(prior: str, data: str, n: int, metric_scale: float, out: Path | None, 
 
     from taichi_nerf import runtime
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.export.files import expect_suffix, write_png
+    from taichi_nerf.export.files import expect_suffix, expect_writable, write_png
     from taichi_nerf.export.prior_sheets import sheet
     from taichi_nerf.priors.prior import load_prior
     from taichi_nerf.training.prior_score import score_patches
 
     if out is not None:
         expect_suffix(out, (".png",))
+        expect_writable(out)
     loaded = load_prior(prior)
     loaded.to(runtime.start(arch).torch_device)
     with progress() as report:

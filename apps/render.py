@@ -35,10 +35,11 @@ def render(
     """
     from taichi_nerf import runtime
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.export.video import open_frames
+    from taichi_nerf.export.video import expect_frames, open_frames
     from taichi_nerf.training.distributed import world
     from taichi_nerf.training.render_path import about_frames, cameras_of_path, frames
 
+    expect_frames(out)
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         if ranks.size > 1 and out.suffix and not out.is_dir():

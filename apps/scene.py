@@ -60,11 +60,13 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
     Example:
       taichi-nerf scene preview photos/fox --out fox.png
     """
+    from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.plots import save_scene_preview
 
     out = out or Path(f"{scene.resolve().stem}_preview.png")
     if out.suffix.lower() != ".png":
         raise click.BadParameter(f"expected a name that ends in .png, got {out.name!r}", param_hint="--out")
+    expect_writable(out)
     save_scene_preview(open_scene(scene, options), out)
     click.echo(out)
 

@@ -15,7 +15,8 @@ The ray is R d / |R d| from t. Its radius is the pixel's width at distance one, 
 agree to second order in the pixel's angle, and it costs no second inversion and cancels no digits.
 
 Lenses are inverted by Newton's method from the axis outwards, a step being halved until it comes closer to the image point
-and stays where the lens map is invertible. A point that no direction within the lens' fold maps to stays at the last of
+and stays where the lens map is invertible. A step may still jump over a fold or pole to where it is invertible again; then
+the search is repeated with steps that end before. A point that no direction within the lens' fold maps to stays at the last of
 these steps, near the fold: finite, but no gradient passes through the lens there, and its radius is that of the principal
 point. Gradients do not follow the iterations. Where (a, b) = F(d; k), the implicit function theorem gives
 ∂d/∂(a, b) as the inverse Jacobian, and ∂L/∂k = -λ ∂F/∂k for λ = ∂L/∂(a, b).
@@ -29,6 +30,7 @@ from taichi_nerf.kernels.device_functions import real
 
 PINHOLE, OPENCV, FISHEYE, EQUIRECTANGULAR, ORTHOGRAPHIC = range(5)
 N_ITERATIONS = 40  # four or five are usual; all of them only beyond the fold
+N_LOOKS = 64  # for a fold, along the radius
 DISC_OF_PIXEL = 2 / math.sqrt(12)
 
 
@@ -51,28 +53,70 @@ def distort(p, q, k):
 
 
 @ti.func
+def behind_fold(r2, k):
+    """r² somewhere behind the first fold or pole that lies before r2, if the radial factor has one and r2 is on another branch.
+
+    Else twice r2. With r the direction's radius and N / D the radial factor, D² ∂(r N / D) / ∂r is a polynomial in r²; where
+    its negative terms cannot outweigh the first, which is usual, no place needs to be looked at.
+    """
+    p = ti.Vector(
+        [
+            3 * k[0] - k[3],
+            5 * k[1] + k[0] * k[3] - 3 * k[4],
+            7 * k[2] + 3 * k[1] * k[3] - k[0] * k[4] - 5 * k[5],
+            5 * k[2] * k[3] + k[1] * k[4] - 3 * k[0] * k[5],
+            3 * k[2] * k[4] - k[1] * k[5],
+            k[2] * k[5],
+        ]
+    )
+    slope, least, least_denominator = real(r2, 0), real(r2, 0), real(r2, 0)
+    for i in ti.static(range(5, -1, -1)):
+        slope = r2 * (p[i] + slope)
+        least = r2 * (ti.min(p[i], 0) + least)
+    for i in ti.static(range(5, 2, -1)):
+        least_denominator = r2 * (ti.min(k[i], 0) + least_denominator)
+    found = 2 * r2
+    if 1 + slope > 0 and (1 + least <= 0 or 1 + least_denominator <= 0):
+        for look in range(1, N_LOOKS):
+            t = r2 * look * look / (N_LOOKS * N_LOOKS)
+            slope_there = 1 + t * (p[0] + t * (p[1] + t * (p[2] + t * (p[3] + t * (p[4] + t * p[5])))))
+            denominator = 1 + t * (k[3] + t * (k[4] + t * k[5]))
+            if slope_there <= 0 or denominator <= 0:
+                found = t
+                break
+    return found
+
+
+@ti.func
 def undistort(a, b, k, tolerance):
     """(p, q) with distort(p, q) = (a, b), its inverse Jacobian [[p_a, p_b], [p_b, q_b]], and whether it was found."""
-    p, q = real(a, 0), real(a, 0)
+    p, q, error = real(a, 0), real(a, 0), real(a, 0)
     p_a, p_b, q_b = real(a, 1), real(a, 0), real(a, 1)
-    step_p, step_q = a, b  # Newton's from the axis, where the Jacobian is the identity
-    error = a * a + b * b
     enough = tolerance * (1 + ti.abs(a) + ti.abs(b))
-    fraction = real(a, 1)
-    for _ in range(N_ITERATIONS):
-        new_p, new_q = p + fraction * step_p, q + fraction * step_q
-        new_a, new_b, a_p, a_q, b_q, denominator = distort(new_p, new_q, k)
-        miss_a, miss_b = a - new_a, b - new_b
-        new_error = miss_a * miss_a + miss_b * miss_b
-        determinant = a_p * b_q - a_q * a_q
-        if new_error < error and denominator > 0 and determinant > 0 and a_p + b_q > 0:
-            p, q, error = new_p, new_q, new_error
-            p_a, p_b, q_b = b_q / determinant, -a_q / determinant, a_p / determinant
-            step_p, step_q = p_a * miss_a + p_b * miss_b, p_b * miss_a + q_b * miss_b
-            fraction = real(a, 1)
-        else:
-            fraction /= 2
-        if fraction * (ti.abs(step_p) + ti.abs(step_q)) <= enough:
+    limit = real(a, 1e30)  # of p² + q²
+    for _attempt in range(2):
+        p, q, error = real(a, 0), real(a, 0), a * a + b * b
+        p_a, p_b, q_b = real(a, 1), real(a, 0), real(a, 1)
+        step_p, step_q = a, b  # Newton's from the axis, where the Jacobian is the identity
+        fraction = real(a, 1)
+        for _ in range(N_ITERATIONS):
+            new_p, new_q = p + fraction * step_p, q + fraction * step_q
+            new_a, new_b, a_p, a_q, b_q, denominator = distort(new_p, new_q, k)
+            miss_a, miss_b = a - new_a, b - new_b
+            new_error = miss_a * miss_a + miss_b * miss_b
+            determinant = a_p * b_q - a_q * a_q
+            inside = new_p * new_p + new_q * new_q < limit and denominator > 0
+            if new_error < error and inside and determinant > 0 and a_p + b_q > 0:
+                p, q, error = new_p, new_q, new_error
+                p_a, p_b, q_b = b_q / determinant, -a_q / determinant, a_p / determinant
+                step_p, step_q = p_a * miss_a + p_b * miss_b, p_b * miss_a + q_b * miss_b
+                fraction = real(a, 1)
+            else:
+                fraction /= 2
+            if fraction * (ti.abs(step_p) + ti.abs(step_q)) <= enough:
+                break
+        limit = behind_fold(p * p + q * q, k)
+        if limit >= p * p + q * q:
             break
     return p, q, p_a, p_b, q_b, error <= real(a, 1e-10) * (1 + a * a + b * b)
 

@@ -230,6 +230,7 @@ def _distort(points: Array, k: Array) -> tuple[Array, Array]:
 
 def undistort(points: ArrayLike, k: Array, n_iterations: int = 60) -> Array:
     """The inverse of `distort` by damped Newton steps from the axis; NaN where no point within the lens' fold maps there."""
+    limit = _next_branch(k)
     wanted = np.asarray(points, np.float64)
     found = np.zeros_like(wanted)
     step = wanted.copy()
@@ -241,7 +242,9 @@ def undistort(points: ArrayLike, k: Array, n_iterations: int = 60) -> Array:
         miss = wanted - reached
         new_error = (miss**2).sum(-1)
         determinant = np.linalg.det(jacobian)
-        better = (new_error < error) & (determinant > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0)
+        r2 = (candidate**2).sum(-1)
+        inside = (r2 < limit) & (1 + r2 * (k[3] + r2 * (k[4] + r2 * k[5])) > 0)
+        better = (new_error < error) & inside & (determinant > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0)
         if better.any():
             found[better], error[better] = candidate[better], new_error[better]
             step[better] = np.linalg.solve(jacobian[better], miss[better][..., None])[..., 0]
@@ -250,6 +253,20 @@ def undistort(points: ArrayLike, k: Array, n_iterations: int = 60) -> Array:
             break
     found[error > 1e-20 * (1 + (wanted**2).sum(-1))] = np.nan
     return found
+
+
+def _next_branch(k: Array) -> float:
+    """r² at which the radial factor, behind its first fold or pole, could be invertible again; infinite for usual lenses.
+
+    With N / D the factor, D² ∂(r N / D) / ∂r is the sum of (1 + 2 i - 2 j) N_i D_j r^(2 i + 2 j).
+    """
+    over, under = np.array([1, *k[:3]]), np.array([1, *k[3:6]])
+    slope = np.zeros(7)
+    for i, j in np.ndindex(4, 4):
+        slope[i + j] += (1 + 2 * i - 2 * j) * over[i] * under[j]
+    roots = np.concatenate([np.roots(slope[::-1]), np.roots(under[::-1])])
+    ends = np.sort(roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)])
+    return float(ends[1]) if len(ends) > 1 else np.inf
 
 
 def fisheye_polynomial(theta: Array, k: Array) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from folding_lenses import folding_lenses
 
 from taichi_nerf.cameras import MODELS, OPENCV, ORTHOGRAPHIC, PINHOLE, distort, make_cameras, opengl_to_opencv, undistort
 from taichi_nerf.ops.ray_generation import generate_rays
@@ -64,6 +65,11 @@ def test_a_point_beyond_the_fold_of_a_lens_is_nan_not_a_wrong_one():
     found = undistort(np.array([[0.5, 0.0], [0.6, 0.0]]), k)
     assert np.isfinite(found[0]).all()
     assert np.isnan(found[1]).all()
+
+
+def test_no_step_jumps_over_a_fold_or_pole_to_another_branch_of_the_lens():
+    for k, points, slopes in zip(*folding_lenses(), strict=True):
+        np.testing.assert_allclose(undistort(points, k), slopes, atol=1e-9)
 
 
 @pytest.mark.parametrize("model", ["pinhole", "opencv"])

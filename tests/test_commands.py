@@ -181,3 +181,46 @@ def test_benchmark_refuses_options_that_would_do_nothing(options, complaint):
     status, _, err = invoke("benchmark", *options)
     assert status == 2
     assert complaint in " ".join(err.split())
+
+
+WRITERS = {
+    "render": (["render", "no_run", "--out"], "a.mp4"),
+    "export": (["export", "no_run", "--out"], "a.glb"),
+    "pixelnerf": (["pixelnerf", "render", "no.png", "--turntable", "--out"], "a.gif"),
+    "distil": (["pixelnerf", "render", "no.png", "--turntable", "--out", "a.gif", "--distil"], "folder"),
+    "generator": (["generator", "render", "--model", "no_model", "--out"], "a.png"),
+    "to scene": (["generator", "render", "--model", "no_model", "--to-scene"], "folder"),
+    "preview": (["scene", "preview", "no_scene", "--out"], "a.png"),
+    "sample": (["prior", "sample", "no_prior", "--out"], "a.png"),
+    "score": (["prior", "score", "no_prior", "rooms:1", "--out"], "a.png"),
+}
+
+
+@pytest.mark.parametrize("case", WRITERS)
+def test_where_nothing_can_be_written_is_told_before_anything_is_read(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    arguments, name = WRITERS[case]
+    status, _, err = invoke(*arguments, f"file/inner/{name}")
+    assert (status, err) == (1, f"error: file/inner/{name}: cannot be written: {tmp_path}/file is a file, not a folder\n")
+    _, _, err = invoke(*arguments, f"new/{name}")  # which would be made
+    assert "no" in err
+    assert "written" not in err
+    assert os.listdir() == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on file sizes are POSIX's")
+def test_a_full_disk_is_told_before_anything_is_read(tmp_path):
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99)); import taichi_nerf.apps.main as m; m.main()"
+    command = [sys.executable, "-B", "-c", limited, "render", "no_run", "--out", tmp_path / "a.mp4"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path}/a.mp4: cannot be written: File too large\n")
+
+
+@pytest.mark.parametrize("command", [WRITERS[name][0] for name in ("render", "pixelnerf", "generator", "export")])
+def test_an_ending_that_nobody_writes_is_told_before_anything_is_read(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = invoke(*command, "turn.mp5")
+    assert status == 1
+    assert err.startswith("error: turn.mp5: expected a name that ends in .")
+    assert err.count("\n") == 1

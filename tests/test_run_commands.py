@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -21,8 +22,11 @@ from skimage.metrics import structural_similarity
 from taichi_nerf import runtime
 from taichi_nerf.apps.main import main
 from taichi_nerf.camera_path import write_camera_path
+from taichi_nerf.cameras import make_cameras
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.scenes.similarity import Similarity
 from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.export_run import gltf_from_source
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.training.trainer import Trainer
@@ -332,12 +336,42 @@ def test_a_mesh_is_in_the_coordinates_of_the_scenes_files(name, run, scene, tmp_
     assert status == 0, err
     assert f"in the coordinates of {scene}" in said
     mesh = trimesh.load(out, force="mesh")
+    if name == "mesh.glb":  # y is up there; in the scene's files z is
+        mesh.apply_transform(np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]]))
     box = np.array(json.loads((scene / "transforms_train.json").read_text())["aabb"])
     low, high = box.mean(0) - np.ptp(box, axis=0).max() / 2, box.mean(0) + np.ptp(box, axis=0).max() / 2
     assert (mesh.bounds[0] >= low - 1e-4).all()
     assert (mesh.bounds[1] <= high + 1e-4).all()
     assert np.ptp(mesh.bounds, axis=0).max() > 0.5 * np.ptp(box, axis=0).max()
     assert len(np.unique(mesh.visual.vertex_colors, axis=0)) > 100
+
+
+@pytest.mark.parametrize("what", ["mesh", "points"])
+def test_a_glb_stands_upright_as_gltf_has_it(what, run, tmp_path):
+    for name in ("a.ply", "a.glb"):
+        arguments = ("--what", what, "--resolution", 24, "--out", tmp_path / name)
+        status, said, err = invoke("export", run, "--arch", "cpu", *arguments)
+        assert status == 0, err
+    assert "turned so that y is up" in said
+    x, y, z = trimesh.load(tmp_path / "a.ply").vertices.T  # z is up in the scene's files
+    (turned,) = trimesh.load(tmp_path / "a.glb").geometry.values()
+    np.testing.assert_allclose(turned.vertices, np.stack([x, z, -y], -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("up", [(0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (0.1, -0.99, 0.1), (0.5, 0.7, -0.5)])
+def test_whatever_is_up_becomes_y_by_a_turn(up):
+    """Up to 15 degrees, cameras lean and the scene does not."""
+    level = np.stack(
+        [np.linalg.qr(np.stack([up, way, np.roll(way, 1)], -1))[0] for way in np.eye(3)]
+    )  # columns: up, across, ahead
+    level *= np.sign(level[:, :, :1].swapaxes(1, 2) @ np.array(up, float)[:, None])
+    poses = np.stack([level[:, :, 1], -level[:, :, 0], -np.cross(level[:, :, 1], level[:, :, 0]), 0 * level[:, :, 0]], -1)
+    scene = SimpleNamespace(cameras=make_cameras(poses, [50, 50, 32, 32], [64, 64]), scene_from_source=Similarity.identity())
+    turn = gltf_from_source(SimpleNamespace(scene=scene))
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(turn) == pytest.approx(1)
+    straight = np.round(up) if max(np.abs(up)) > 0.9 else np.array(up) / np.linalg.norm(up)
+    np.testing.assert_allclose(turn @ straight, [0, 1, 0], atol=1e-9)
 
 
 def test_points_lie_near_the_surface_and_an_obj_cannot_hold_them(run, tmp_path):

@@ -10,7 +10,7 @@ import imageio_ffmpeg  # type: ignore[import-untyped]
 
 from taichi_nerf.export.files import ExportError
 
-TELLING = ("No space left", "Permission denied", "File too large", "Disk quota")  # what users can mend
+TELLING = ("No space left on device", "Permission denied", "File too large", "Disk quota exceeded")  # what users can mend
 
 
 class Encoder:
@@ -60,8 +60,10 @@ class Encoder:
         status = self._process.wait()
         self._complaints.seek(0)
         lines = [line.strip() for line in self._complaints.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        telling = [line for line in lines if any(words in line for words in TELLING)]
-        reason = (telling or lines or [f"stopped with status {status}"])[0]
-        if status < 0 and not telling:
+        telling = [words for words in TELLING if any(words in line for line in lines)]
+        if telling:
+            return ExportError(self._path, f"cannot be written: {telling[0]}")
+        reason = (lines or [f"stopped with status {status}"])[0]
+        if status < 0:
             reason = f"was ended by {signal.Signals(-status).name}"
         return ExportError(self._path, f"cannot be written: ffmpeg: {reason[-200:]}")

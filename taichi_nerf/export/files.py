@@ -4,6 +4,7 @@ They can be made again, so there may be thousands a minute: what `training.atomi
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,16 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 def write_png(path: Path, picture: NDArray[Any]) -> None:  # [height, width, 3] uint8
     """A picture as a PNG, whole or not at all."""
     write_whole(path, imageio.imwrite("<bytes>", picture, extension=".png", plugin="pillow"))
+
+
+def expect_writable(path: Path) -> None:
+    """Refuse, before the work that it is to hold, a file or folder that cannot be written. Nothing is left of the attempt."""
+    with os_errors_named(path):
+        place = path if path.is_dir() else next(above for above in path.absolute().parents if above.exists())
+        if not place.is_dir():
+            raise ExportError(path, f"cannot be written: {place} is a file, not a folder")
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(bytes(2**12))  # a full disk takes an empty file
 
 
 @contextmanager

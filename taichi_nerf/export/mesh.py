@@ -124,10 +124,16 @@ def _colors(color: Color, vertices: Array, normals: Array, box: Tensor, chunk: i
     return found
 
 
-def save_mesh(mesh: trimesh.Trimesh, path: Path | str) -> None:
-    """A binary .ply, an .obj (colors behind each vertex's coordinates) or a .glb, whole or not at all."""
+def save_mesh(mesh: trimesh.Trimesh, path: Path | str, gltf_from_source: Array | None = None) -> None:
+    """A binary .ply, an .obj (colors behind each vertex's coordinates) or a .glb, whole or not at all.
+
+    `gltf_from_source` [3, 3] turns a .glb alone: in glTF y is up.
+    """
     path = Path(path)
     suffix = expect_suffix(path, SUFFIXES)
+    if suffix == ".glb" and gltf_from_source is not None:
+        turned = mesh.vertices @ gltf_from_source.T
+        mesh = trimesh.Trimesh(turned, mesh.faces, vertex_colors=mesh.visual.vertex_colors, process=False)
     options = {".ply": {"vertex_normal": False}, ".obj": {"include_normals": False}, ".glb": {"include_normals": False}}
     data = mesh.export(file_type=suffix[1:], **options[suffix])
     write_whole(path, data.encode() if isinstance(data, str) else data)

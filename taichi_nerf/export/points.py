@@ -128,8 +128,11 @@ class _Cloud:
         return means[:, :3], np.rint(means[:, 3:]).astype(np.uint8)
 
 
-def save_points(points: ColoredPoints, path: Path | str) -> None:
-    """A binary .ply or a .glb, whole or not at all. An .obj is refused: most programs show nothing of its bare vertices."""
+def save_points(points: ColoredPoints, path: Path | str, gltf_from_source: Array | None = None) -> None:
+    """A binary .ply or a .glb, whole or not at all. An .obj is refused: most programs show nothing of its bare vertices.
+
+    `gltf_from_source` [3, 3] turns a .glb alone: in glTF y is up.
+    """
     path = Path(path)
     if path.suffix.lower() == ".obj":
         raise ExportError(path, "an .obj holds surfaces, and most programs show nothing of bare points in it; write .ply or .glb")
@@ -141,4 +144,5 @@ def save_points(points: ColoredPoints, path: Path | str) -> None:
         coarse = np.abs(points.positions).max() * np.finfo(np.float32).eps > 1e-6 * extent  # as in a country's coordinates
         write_whole(path, ply_bytes(points.positions.astype(np.float64 if coarse else np.float32), points.colors))
     else:
-        write_whole(path, trimesh.PointCloud(points.positions, points.colors).export(file_type="glb"))
+        turned = points.positions if gltf_from_source is None else points.positions @ gltf_from_source.T
+        write_whole(path, trimesh.PointCloud(turned, points.colors).export(file_type="glb"))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from taichi_nerf.export.colors import pad_to_even
 from taichi_nerf.export.encoder import Encoder
-from taichi_nerf.export.files import ExportError, os_errors_named, whole_file, write_png, write_whole
+from taichi_nerf.export.files import ExportError, expect_writable, os_errors_named, whole_file, write_png, write_whole
 
 Array = NDArray[Any]
 ABOUT = "frames.json"  # beside the frames of a folder
@@ -61,6 +61,20 @@ class Frames(ABC):
     def _add(self, picture: Array, number: int | None) -> None: ...
 
 
+def expect_frames(path: Path, fps: float = 30.0) -> None:
+    """Refuse, before any work, a name or a rate that `open_frames` does not take, and a place where nothing can be written."""
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
+    suffix = path.suffix.lower()
+    if suffix not in (".mp4", ".gif", "") and not path.is_dir():
+        raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")
+    if suffix == ".gif" and not path.is_dir() and fps > FASTEST_GIF:
+        raise ValueError(f"fps: a .gif shows at most {FASTEST_GIF:g} frames a second, got {fps:g}; write an .mp4")
+    if not suffix and path.is_file():
+        raise ExportError(path, "is a file, and a folder was to be written")
+    expect_writable(path)
+
+
 @contextmanager
 def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | None = None) -> Iterator[Frames]:
     """By the name's ending: .mp4 (H.264 that plays everywhere), .gif, or none, for a folder of PNGs.
@@ -82,19 +96,6 @@ def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | 
             _make_gif(path, folder, unfinished)
 
 
-def expect_frames(path: Path, fps: float) -> None:
-    """Complain of a place or a rate that `open_frames` does not take, for whoever makes frames for minutes first."""
-    if not 0 < fps <= 1000:
-        raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
-    suffix = path.suffix.lower()
-    if path.is_dir() or not suffix:
-        return
-    if suffix not in (".mp4", ".gif"):
-        raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")
-    if suffix == ".gif" and fps > FASTEST_GIF:
-        raise ValueError(f"fps: a .gif shows at most {FASTEST_GIF:g} frames a second, got {fps:g}; write an .mp4")
-
-
 def frames_in(folder: Path) -> list[Path]:
     """The numbered PNGs of a folder, in order."""
     return sorted(folder.glob("[0-9]" * 5 + ".png"))
@@ -111,8 +112,6 @@ class FrameFolder(Frames):
     def __init__(self, path: Path, about: Mapping[str, Any] | None = None):
         super().__init__(path)
         self._about = about
-        if path.exists() and not path.is_dir():
-            raise ExportError(path, "is a file, and a folder was to be written")
         there = frames_in(path)
         if there:
             try:

@@ -137,7 +137,31 @@ def fisheye_image(theta: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _solve_opencv(points: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """From the axis outwards: a step is halved until it comes closer and stays where the lens map is invertible."""
+    """By Newton's method; again, with steps that end before the first fold, where it jumped over that."""
+    solution, found = _newton(points, coefficients, points.new_tensor(torch.inf))
+    limit = _behind_fold((solution**2).sum(-1), coefficients)
+    jumped = limit.isfinite().nonzero()[:, 0]
+    again = _newton(points[jumped], coefficients[jumped], limit[jumped])
+    return solution.index_put((jumped,), again[0]), found.index_put((jumped,), again[1])
+
+
+def _behind_fold(r2: Tensor, coefficients: Tensor, n_looks: int = 64) -> Tensor:
+    """[n] r² somewhere behind the first fold or pole before r2, if there is one and r2 is on another branch; else infinity.
+
+    With N / D the radial factor, D² ∂(r N / D) / ∂r is the sum of (1 + 2 i - 2 j) N_i D_j r^(2 i + 2 j).
+    """
+    k1, k2, k3, k4, k5, k6 = coefficients[:, :6, None].unbind(1)
+    over, under = (torch.ones_like(k1), k1, k2, k3), (torch.ones_like(k1), k4, k5, k6)
+    at = (torch.arange(1, n_looks + 1).to(r2) / n_looks) ** 2 * r2[:, None]  # [n, n_looks]
+    terms = [(1 + 2 * i - 2 * j) * over[i] * under[j] * at ** (i + j) for i in range(4) for j in range(4)]
+    slope, denominator = torch.stack(terms).sum(0), under[0] + at * (k4 + at * (k5 + at * k6))
+    behind = (slope[:, :-1] <= 0) | (denominator[:, :-1] <= 0)
+    first = torch.where(behind, at[:, :-1], torch.inf).amin(-1)
+    return torch.where(slope[:, -1] > 0, first, torch.inf)
+
+
+def _newton(points: Tensor, coefficients: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """From the axis outwards: a step is halved until it comes closer and stays where the lens map is invertible, r² < limit."""
     solution, step = torch.zeros_like(points), points
     error, fraction = (points**2).sum(-1), torch.ones_like(points[:, 0])
     enough = 2 * torch.finfo(points.dtype).eps * (1 + points.abs().sum(-1))
@@ -147,7 +171,8 @@ def _solve_opencv(points: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]
         new_error = ((points - image) ** 2).sum(-1)
         (a_p, a_q), (_, b_q) = (row.unbind(-1) for row in jacobian.unbind(1))
         determinant = a_p * b_q - a_q * a_q
-        better = (new_error < error) & (denominator > 0) & (determinant > 0) & (a_p + b_q > 0)
+        inside = ((trial**2).sum(-1) < limit) & (denominator > 0)
+        better = (new_error < error) & inside & (determinant > 0) & (a_p + b_q > 0)
         miss_a, miss_b = (points - image).unbind(-1)
         newton = torch.stack([b_q * miss_a - a_q * miss_b, a_p * miss_b - a_q * miss_a], -1) / determinant[:, None]
         solution, step = torch.where(better[:, None], trial, solution), torch.where(better[:, None], newton, step)

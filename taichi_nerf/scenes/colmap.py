@@ -13,6 +13,7 @@ import numpy as np
 from taichi_nerf.scenes import colmap_binary, colmap_text
 from taichi_nerf.scenes.colmap_find import find_picture, inside_scene, is_whole_below, largest_model, models_in, picture_folder
 from taichi_nerf.scenes.colmap_lenses import ONE_FOCAL, lens_of
+from taichi_nerf.scenes.colmap_masks import masks_of
 from taichi_nerf.scenes.colmap_model import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints, make_points
 from taichi_nerf.scenes.colmap_views import View, cameras_of, view_of
 from taichi_nerf.scenes.errors import SceneError
@@ -54,6 +55,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
     if missing:
         warnings.append(f"{len(missing)} of {len(images)} pictures are missing and left out, the first is {missing[0]}")
     points, lost = points_of(model.points, views, place.folder / f"points3D{place.extension}")
+    masks, mask_turns, mask_notes, lost_masks = masks_of(folder, pictures, views, allow_outside)
     notes = [f"model {place.folder.relative_to(folder)} ({place.extension[1:]}), pictures in {pictures.relative_to(folder)}"]
     if len(places) > 1:
         notes[0] += f"; {len(places) - 1} more in the folder, this one has most images"
@@ -63,10 +65,12 @@ def read(folder: Path, allow_outside: bool) -> Source:
         names=[view.name for view in views],
         cameras=cameras_of(views),
         image_files=[view.file for view in views],
+        mask_files=masks,
+        mask_turns=mask_turns,
         points=points,
         unbounded=True,
-        notes=notes + _notes(views, cameras, points, pictures),
-        warnings=warnings + lost,
+        notes=notes + mask_notes + _notes(views, cameras, points, pictures),
+        warnings=warnings + lost_masks + lost,
     )
 
 

@@ -17,6 +17,7 @@ DEEPEST = 3  # levels below the scene's folder
 MOST_FOLDERS = 2000
 SMALLEST_IMAGE = 73  # bytes of an image's record
 USUAL_NAMES = ("images", "input", "rgb", "")  # decides only between folders that fit equally well
+MASK_NAMES = ("masks", "mask")  # folders whose files have the pictures' names and are no pictures
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def picture_folder(scene: Path, place: Place, images: list[ColmapImage], cameras
     The one that holds most of them; of several, the one whose pictures are of the size that the model speaks of.
     """
     some = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, 50).astype(int))]
-    candidates = subfolders(scene)
+    candidates = [inner for inner in subfolders(scene) if inner == scene or inner.name.split("_")[0] not in MASK_NAMES]
     for other_endings in (False, True):
         scores = {
             folder: sum(find_picture(folder, image.name, other_endings) is not None for image in some) for folder in candidates

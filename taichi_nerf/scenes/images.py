@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from taichi_nerf.scenes.deep_png import is_deep_png, read_deep_png
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.hdf5 import hdf5_shape, read_hdf5
 from taichi_nerf.scenes.shrink import shrink
@@ -77,10 +78,14 @@ def read_image(file: Path) -> Array:
         found = read_hdf5(file)
         found = found.astype(np.float32) if found.dtype == np.float64 else found
     else:
-        image_size(file)  # refuses what would not fit before it is decoded
+        _, orientation = stored_size(file)  # refuses what would not fit before it is decoded
         with _complaints_about(file):
-            options: dict[str, Any] = {"rotate": True, "mode": _mode(file)} if _is_pillow(file) else {}
-            found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
+            mode = _mode(file) if _is_pillow(file) else None
+            if orientation == 1 and mode is None and is_deep_png(file):
+                found = read_deep_png(file)
+            else:
+                options: dict[str, Any] = {"rotate": True, "mode": mode} if _is_pillow(file) else {}
+                found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
     if found.ndim == 2:
         found = found[..., None]
     if found.dtype == np.bool_:
@@ -131,13 +136,16 @@ class Images:
         sizes: Array | None = None,
         cache_bytes: int = CACHE_BYTES,
         arrays: list[Array] | None = None,
+        turns: Sequence[int] = (),
     ):
         """`sizes` [n, 2] (width, height) is what pictures are shrunk to; None keeps the files'. `arrays`: already in memory.
+        `turns`: clockwise quarter turns of each after it was read; empty for none.
 
         Where a file is None the picture is white, at the size given: a mask that hides nothing.
         """
         self.files = files
         self.arrays = arrays
+        self.turns = turns
         self.sizes = sizes
         self.cache_bytes = cache_bytes
         self._kept: OrderedDict[int, Array] = OrderedDict()
@@ -172,7 +180,7 @@ class Images:
             return self.arrays[i].view()
         file = self.files[i]
         if file is not None:
-            return read_image(file)
+            return np.rot90(read_image(file), -self.turns[i]) if self.turns else read_image(file)
         assert self.sizes is not None, "a white picture needs a size"
         return np.full((int(self.sizes[i, 1]), int(self.sizes[i, 0]), 1), 255, np.uint8)
 
@@ -186,7 +194,8 @@ class Images:
     def subset(self, index: Array) -> "Images":
         sizes = None if self.sizes is None else self.sizes[index]
         arrays = None if self.arrays is None else [self.arrays[int(i)] for i in index]
-        return Images([self.files[int(i)] for i in index], sizes, self.cache_bytes, arrays)
+        turns = [self.turns[int(i)] for i in index] if self.turns else ()
+        return Images([self.files[int(i)] for i in index], sizes, self.cache_bytes, arrays, turns)
 
 
 def _is_pillow(file: Path) -> bool:

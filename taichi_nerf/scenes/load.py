@@ -137,7 +137,7 @@ def _moved(points: Points, mapping: Similarity, ratio: Array) -> Points:
 def _masks(source: Source, sizes: Array, cache_bytes: int) -> Images | None:
     if source.mask_files is None:
         return None
-    return Images(source.mask_files, sizes, cache_bytes)
+    return Images(source.mask_files, sizes, cache_bytes, turns=source.mask_turns)
 
 
 def _mask_notes(source: Source) -> list[str]:

@@ -60,6 +60,7 @@ class Source:
     image_files: list[Path]  # where the pictures are in `arrays`, the archive they come from
     splits: dict[str, Array] = field(default_factory=dict)  # the scene's own; empty if it has none
     mask_files: list[Path | None] | None = None
+    mask_turns: list[int] = field(default_factory=list)  # clockwise quarter turns after reading; empty: none
     depth: DepthFiles | None = None
     points: Points | None = None
     times: Array | None = None  # [n_views] in [0, 1]

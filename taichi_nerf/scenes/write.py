@@ -174,11 +174,17 @@ def _copy(file: Path, target: Path, link: bool) -> None:
 
 
 def _masks(source: Source, out: Path, names: list[str], frames: list[dict[str, Any]], link: bool) -> None:
-    for name, frame, file in zip(names, frames, source.mask_files or [], strict=False):
-        if file is not None:
-            (out / "masks").mkdir(exist_ok=True)
-            _copy(file, out / "masks" / f"{Path(name).stem}{file.suffix}", link)
-            frame["mask_path"] = f"masks/{Path(name).stem}{file.suffix}"
+    turns = source.mask_turns or [0] * len(names)
+    for name, frame, file, turned in zip(names, frames, source.mask_files or [], turns, strict=False):
+        if file is None:
+            continue
+        (out / "masks").mkdir(exist_ok=True)
+        target = out / "masks" / f"{Path(name).stem}{'.png' if turned else file.suffix}"
+        if turned:
+            imageio.imwrite(target, np.rot90(read_image(file), -turned).squeeze())
+        else:
+            _copy(file, target, link)
+        frame["mask_path"] = f"masks/{target.name}"
 
 
 def _depths(source: Source, out: Path, names: list[str], frames: list[dict[str, Any]], link: bool) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The surface or the points of a trained run, in the coordinates of the scene's own files."""
 
+import numpy as np
 import torch
 import trimesh
 from torch import Tensor
 
-from taichi_nerf.cameras import Cameras
+from taichi_nerf.cameras import Array, Cameras, upward
 from taichi_nerf.export.mesh import extract_mesh
 from taichi_nerf.export.points import ColoredPoints, colored_points
 from taichi_nerf.training.pictures import picture_by, pixel_centers
@@ -12,6 +13,7 @@ from taichi_nerf.training.run import Report, Run
 
 LARGEST_STEP = 0.05  # of the distance, between neighbours: more is an edge, where points would hang in the air
 MOST_VIEWS = 200
+STRAIGHT = 0.966  # cosine of 15 degrees: cameras that lean less say which axis is up, not that it leans
 
 
 def mesh_of_run(
@@ -47,6 +49,24 @@ def points_of_run(run: Run, resolution: int = 256, report: Report = lambda done,
 
     to_source = run.scene.scene_from_source.inverse()
     return colored_points(cameras, pictures(), spacing, largest_step=LARGEST_STEP, to_source=to_source)
+
+
+def gltf_from_source(run: Run) -> Array:
+    """[3, 3] the least turn after which y is up, as glTF has it, and the y axis of files whose z is up is -z."""
+    up = run.scene.scene_from_source.rotation.T @ upward(run.scene.cameras)
+    up /= np.linalg.norm(up)
+    if np.abs(up).max() > STRAIGHT:
+        up = np.where(np.abs(up) > STRAIGHT, np.sign(up), 0.0)
+    if up[1] < -STRAIGHT:  # of half turns, that around x
+        return np.diag([1.0, -1, -1]) @ _turn(-up, np.array([0.0, 1, 0]))
+    return _turn(up, np.array([0.0, 1, 0]))
+
+
+def _turn(start: Array, end: Array) -> Array:
+    """[3, 3] the least turn from one unit vector to another that is not opposite."""
+    x, y, z = np.cross(start, end)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + cross + cross @ cross / (1 + start @ end)
 
 
 def within(cameras: Cameras, number: int, depth: Tensor, box: Tensor) -> Tensor:

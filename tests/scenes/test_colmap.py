@@ -14,6 +14,7 @@ from taichi_nerf.scenes import colmap, colmap_binary, colmap_text
 from taichi_nerf.scenes.check import check_points, check_scene, reprojection_distances
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.load import load_scene
+from taichi_nerf.scenes.write import write_transforms
 
 from real_data import data_folder
 
@@ -297,3 +298,61 @@ def test_links_out_of_the_scene_need_leave(scene, tmp_path_factory):
     with pytest.raises(SceneError, match="--allow-outside"):
         colmap.read(scene, False)
     assert len(colmap.read(scene, True).names) == sample.N_VIEWS
+
+
+def write_mask(file, size=sample.SIZE):
+    """Black but for the first quarter of its columns in the upper half."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((size[1], size[0]), np.uint8)
+    mask[: size[1] // 2, : size[0] // 4] = 255
+    Image.fromarray(mask).save(file)
+    return mask
+
+
+@pytest.mark.parametrize("ending", [".png.png", ".png"])
+@pytest.mark.parametrize("pictures", ["images", "photos", "zoom/images"])
+def test_masks_beside_the_pictures_are_theirs_and_no_pictures(tmp_path, pictures, ending):
+    sample.write_text(tmp_path / "sparse")
+    sample.write_images(tmp_path / pictures)
+    masks = (tmp_path / pictures).parent / "masks"
+    mask = write_mask(masks / f"view_2{ending}")
+    for i in (1, 3, 4):
+        write_mask(masks / f"view_{i}{ending}", (40, 30))
+    scene = load_scene(tmp_path)
+    assert all(file.parent == tmp_path / pictures for file in scene.images.files)
+    np.testing.assert_array_equal(scene.masks[1][..., 0], mask)
+    np.testing.assert_array_equal(scene.masks[0][..., 0] > 127, mask > 0)
+    assert scene.masks[4].min() == 255
+    told = [note for note in scene.notes if "mask" in note]
+    assert told == [
+        f"4 masks in {masks.relative_to(tmp_path)}: what is black there is not looked at",
+        "1 of 5 views have no mask and count as a whole (the first is view_5.png)",
+    ]
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(6, 1), (3, 2), (8, 3)])
+def test_masks_turn_with_pictures_that_exif_turns(photos, tmp_path_factory, orientation, turns):
+    folder, names = photos
+    for name in names:
+        mask = write_mask(folder / "masks" / f"{name}.png")
+    turn_by_exif(folder, names, orientation)
+    upright = np.rot90(mask, -turns)
+    np.testing.assert_array_equal(load_scene(folder).masks[0][..., 0], upright)
+    written = tmp_path_factory.mktemp("written") / "out"
+    write_transforms(colmap.read(folder, False), written)
+    np.testing.assert_array_equal(load_scene(written).masks[0][..., 0], upright)
+    if turns % 2:  # made of the picture as it is shown
+        mask = write_mask(folder / "masks" / f"{names[0]}.png", sample.SIZE[::-1])
+        np.testing.assert_array_equal(load_scene(folder).masks[0][..., 0], mask)
+
+
+def test_a_folder_of_other_masks_and_masks_of_another_shape_are_told(scene):
+    write_mask(scene / "masks/other.png")
+    source = colmap.read(scene, False)
+    assert source.mask_files is None
+    assert source.warnings == [
+        "masks holds no mask of these pictures: expected names like masks/view_1.png.png or masks/view_1.png"
+    ]
+    write_mask(scene / "masks/view_1.png", (60, 80))
+    with pytest.raises(SceneError, match=r"view_1.png: is a mask of 60 x 80 pixels for a picture of 80 x 60"):
+        colmap.read(scene, False)

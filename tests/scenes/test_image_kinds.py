@@ -1,5 +1,8 @@
 """Pictures of every kind of pixel come as grey, RGB or RGBA."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -37,3 +40,32 @@ def test_what_16_bits_do_not_hold_is_refused(tmp_path):
     Image.fromarray(np.full((8, 12), 70000, np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(SceneError, match="unusual layout: int32"):
         read_image(tmp_path / "a.tif")
+
+
+def write_deep_png(file, pixels):
+    """By the PNG specification: channels of 16 bits, the large end first, rows without a filter."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, {2: 4, 3: 2, 4: 6}[pixels.shape[2]], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_png_of_16_bits_a_color_keeps_them(tmp_path, channels):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (8, 12, channels), dtype=np.uint16)
+    write_deep_png(tmp_path / "a.png", pixels)
+    found = read_image(tmp_path / "a.png")
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels)
+
+
+def test_a_png_of_16_bits_that_is_cut_off_is_one_line(tmp_path):
+    write_deep_png(tmp_path / "a.png", np.random.default_rng(0).integers(0, 2**16, (80, 120, 3), dtype=np.uint16))
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:20000])
+    with pytest.raises(SceneError, match=r"a.png: is no readable image") as caught:
+        read_image(tmp_path / "a.png")
+    assert "\n" not in str(caught.value)
