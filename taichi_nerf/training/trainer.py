@@ -94,7 +94,8 @@ class Trainer:
             value = float(loss.detach())
             if self.guard.accepts(value, self.model) and self.model.gradients_are_finite():
                 self.optimiser.step()
-            self.guard.watch(value, self.model, self.optimiser)
+            # Not the loss: terms of it may grow by their schedules, or be negative, while all goes well.
+            self.guard.watch(error if math.isfinite(value) else value, self.model, self.optimiser)
             self.n_rays = self.model.next_n_rays(n_rays, n_samples, self.world.size)
             self.n_steps += 1
         if self.model.rig.refine_poses and (self.n_steps % 100 == 0 or self.is_done):

@@ -15,6 +15,7 @@ from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import render_picture
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes.images import Images
+from taichi_nerf.training import guard
 from taichi_nerf.training.config import (
     AppearanceSettings,
     BatchSettings,
@@ -27,6 +28,7 @@ from taichi_nerf.training.config import (
     SceneSettings,
 )
 from taichi_nerf.training.ngp_model import seen_as
+from taichi_nerf.training.terms import Term
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -210,6 +212,28 @@ def test_a_step_whose_loss_is_not_a_number_leaves_parameters_alone(cpu):
     assert torch.equal(made.errors.errors, before["errors"]["errors"])
     made.targets.at = right
     assert all(math.isfinite(loss) for loss in train(made, 5))
+
+
+class Towards(Term):
+    """Grows to a value, and has no gradient."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, moment):
+        return torch.tensor(self.value * moment.progress)
+
+
+@pytest.mark.parametrize("value", [100.0, -1.0])
+def test_a_term_of_the_loss_that_grows_or_is_negative_is_no_reason_to_return(cpu, value, monkeypatch):
+    for name, steps in (("SETTLED", 20), ("EVERY", 20), ("PATIENCE", 10)):
+        monkeypatch.setattr(guard, name, steps)
+    scene, _ = views_of_ball()
+    without, made = (Trainer(CONFIG, scene, CPU, terms=terms) for terms in ([], [Towards(value)]))
+    train(without, 60)
+    train(made, 60)
+    assert made.guard.n_returns == 0
+    assert same(made.model.state_dict(), without.model.state_dict())
 
 
 def test_pictures_of_several_sizes_train(cpu):
