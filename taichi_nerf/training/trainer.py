@@ -91,7 +91,7 @@ class Trainer:
             self.optimiser.zero_grad()
             loss.backward()
             self.world.average_gradients(self.model.parameters())
-            value = float(loss.detach())
+            value, error = self.world.mean(float(loss.detach()), error)
             if self.guard.accepts(value, self.model) and self.model.gradients_are_finite():
                 self.optimiser.step()
             # Not the loss: terms of it may grow by their schedules, or be negative, while all goes well.

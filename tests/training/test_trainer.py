@@ -27,6 +27,7 @@ from taichi_nerf.training.config import (
     SamplerSettings,
     SceneSettings,
 )
+from taichi_nerf.training.distributed import World
 from taichi_nerf.training.ngp_model import seen_as
 from taichi_nerf.training.terms import Term
 from taichi_nerf.training.trainer import Trainer
@@ -212,6 +213,31 @@ def test_a_step_whose_loss_is_not_a_number_leaves_parameters_alone(cpu):
     assert torch.equal(made.errors.errors, before["errors"]["errors"])
     made.targets.at = right
     assert all(math.isfinite(loss) for loss in train(made, 5))
+
+
+class BesideOther(World):
+    """One of two processes, of which the other's numbers are these."""
+
+    other = 0.0
+
+    def average_gradients(self, parameters):
+        pass
+
+    def sum_over_ranks(self, tensor):
+        return tensor + self.other
+
+
+def test_processes_that_train_together_skip_a_step_together_and_watch_one_error(cpu):
+    scene, _ = views_of_ball()
+    made = Trainer(CONFIG, scene, CPU, BesideOther(0, 2))
+    BesideOther.other = math.nan
+    before = made.model.state_dict()["field.table"].clone()
+    train(made, 2)
+    assert made.guard.n_skipped == 2
+    assert torch.equal(made.model.field.table, before)
+    BesideOther.other = 100.0
+    assert 50 < made.step().loss < 51
+    assert 50 < made.guard.smoothed < 51
 
 
 class Towards(Term):
