@@ -127,8 +127,9 @@ class Trainer:
             loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
         if self.errors is not None:
             self.errors.learn(batch.rows, squared)
-        counted = squared if batch.weight is None else squared * batch.weight
-        return loss, float(counted.mean()), n_samples
+        weight = torch.ones_like(squared) if batch.weight is None else batch.weight
+        error = float((squared * weight).sum() / weight.sum().clamp_min(1e-12))  # of what counts: of a capture's masks, the inside
+        return loss, error, n_samples
 
     def warm_up(self) -> None:
         """Compile every kernel, on a copy of the state that is thrown away: training time is without compiling."""

@@ -28,6 +28,7 @@ from taichi_nerf.training.config import (
     SceneSettings,
 )
 from taichi_nerf.training.distributed import World
+from taichi_nerf.training.model import Compared
 from taichi_nerf.training.ngp_model import seen_as
 from taichi_nerf.training.terms import Term
 from taichi_nerf.training.trainer import Trainer
@@ -213,6 +214,18 @@ def test_a_step_whose_loss_is_not_a_number_leaves_parameters_alone(cpu):
     assert torch.equal(made.errors.errors, before["errors"]["errors"])
     made.targets.at = right
     assert all(math.isfinite(loss) for loss in train(made, 5))
+
+
+def test_the_psnr_of_a_step_is_that_of_the_pixels_that_count(cpu):
+    """As evaluation has it: the inside of masks, of which a corner of each picture is left here."""
+    scene, _ = views_of_ball()
+    corner = np.zeros((32, 32, 1), np.uint8)
+    corner[:8, :8] = 255
+    scene = replace(scene, masks=Images([None] * 8, arrays=[corner] * 8))
+    made = trainer(scene=scene, batch=replace(CONFIG.batch, masks="ignore", background="white"))
+    made.model.compare = lambda shown, generator: Compared(shown.rays.origins.sum() * 0, torch.full((len(shown.views),), 0.01), 1)
+    _, error, _ = made.compare(made.draw(400))
+    assert error == pytest.approx(0.01)
 
 
 class BesideOther(World):
