@@ -126,9 +126,10 @@ class Trainer:
         for term in self.terms:
             loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
         if self.errors is not None:
-            self.errors.learn(batch.rows, squared)
+            self.errors.learn(batch.rows, squared if batch.counts is None else squared * batch.counts)
+        # Of the pixels that count, as evaluation has it: those inside of masks.
         weight = torch.ones_like(squared) if batch.weight is None else batch.weight
-        error = float((squared * weight).sum() / weight.sum().clamp_min(1e-12))  # of what counts: of a capture's masks, the inside
+        error = float((squared * weight).sum() / weight.sum().clamp_min(1e-12))
         return loss, error, n_samples
 
     def warm_up(self) -> None:

@@ -216,16 +216,19 @@ def test_a_step_whose_loss_is_not_a_number_leaves_parameters_alone(cpu):
     assert all(math.isfinite(loss) for loss in train(made, 5))
 
 
-def test_the_psnr_of_a_step_is_that_of_the_pixels_that_count(cpu):
+def test_pixels_that_do_not_count_are_neither_in_the_psnr_of_a_step_nor_drawn_for_their_errors(cpu):
     """As evaluation has it: the inside of masks, of which a corner of each picture is left here."""
     scene, _ = views_of_ball()
     corner = np.zeros((32, 32, 1), np.uint8)
     corner[:8, :8] = 255
     scene = replace(scene, masks=Images([None] * 8, arrays=[corner] * 8))
-    made = trainer(scene=scene, batch=replace(CONFIG.batch, masks="ignore", background="white"))
+    made = trainer(scene=scene, batch=replace(CONFIG.batch, masks="ignore", importance=0.5))
     made.model.compare = lambda shown, generator: Compared(shown.rays.origins.sum() * 0, torch.full((len(shown.views),), 0.01), 1)
-    _, error, _ = made.compare(made.draw(400))
-    assert error == pytest.approx(0.01)
+    for _ in range(5):
+        _, error, _ = made.compare(made.draw(2000))
+        assert error == pytest.approx(0.01)
+    # Half of the pixels are drawn where errors count, the tiles of which one in four does; evenly it is one in sixteen.
+    assert made.draw(2000).counts.mean().item() == pytest.approx(0.5 / 4 + 0.5 / 16, abs=0.03)
 
 
 class BesideOther(World):
