@@ -92,10 +92,11 @@ class Trainer:
             loss.backward()
             self.world.average_gradients(self.model.parameters())
             value, error = self.world.mean(float(loss.detach()), error)
-            if self.guard.accepts(value, self.model) and self.model.gradients_are_finite():
+            fine = self.guard.accepts(value if self.model.gradients_are_finite() else math.nan, self.model)
+            if fine:
                 self.optimiser.step()
             # Not the loss: terms of it may grow by their schedules, or be negative, while all goes well.
-            self.guard.watch(error if math.isfinite(value) else value, self.model, self.optimiser)
+            self.guard.watch(error if fine else math.nan, self.model, self.optimiser)
             self.n_rays = self.model.next_n_rays(n_rays, n_samples, self.world.size)
             self.n_steps += 1
         if self.model.rig.refine_poses and (self.n_steps % 100 == 0 or self.is_done):

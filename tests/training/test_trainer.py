@@ -231,6 +231,16 @@ def test_pixels_that_do_not_count_are_neither_in_the_psnr_of_a_step_nor_drawn_fo
     assert made.draw(2000).counts.mean().item() == pytest.approx(0.5 / 4 + 0.5 / 16, abs=0.03)
 
 
+def test_steps_whose_gradients_on_the_device_are_no_numbers_count_and_lead_back_in_the_end(cpu, monkeypatch):
+    for name, steps in (("SETTLED", 5), ("EVERY", 5), ("PATIENCE", 3)):
+        monkeypatch.setattr(guard, name, steps)
+    made = trainer()
+    train(made, 5)
+    made.model.gradients_are_finite = lambda: False
+    train(made, 3)
+    assert (made.guard.n_skipped, made.guard.n_returns) == (3, 1)
+
+
 class BesideOther(World):
     """One of two processes, of which the other's numbers are these."""
 
