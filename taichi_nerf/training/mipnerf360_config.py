@@ -63,7 +63,7 @@ def choose(
     else:
         config = replace(
             config,
-            batch=replace(batch, n_rays=1024, background="random"),
+            batch=replace(batch, n_rays=1024, background="random" if bounded else run.background),
             # |d| is content with the most frequent color, and long finds nothing else: squares are not.
             mipnerf360=MipNerf360Settings("mse"),
             proposal=replace(config.proposal, n_proposed=(48,), n_samples=32, anneal=0.1),

@@ -130,7 +130,7 @@ def preset(name: str, scene: SceneData, shown_on: Background) -> NerfConfig:
     ndc = scene.ndc is not None
     return replace(
         config,
-        batch=replace(batch, background="random"),
+        batch=replace(batch, background="random" if bounded else shown_on),  # endless fields are opaque: no other color fits
         nerf=NerfSettings(32, 32, ndc=ndc, disparity=not bounded and not ndc, within_box=bounded, endless=not bounded),
         encoding=EncodingSettings(n_frequencies=8),
         field=NetworkSettings(n_layers=5, n_hidden=128, skip_after=2, n_view_hidden=64, density="softplus"),
