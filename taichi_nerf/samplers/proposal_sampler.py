@@ -78,11 +78,12 @@ def propose(
     edges = torch.tensor([0.0, 1.0], device=t_near.device).expand(len(t_near), 2).contiguous()
     weights = torch.ones_like(edges[:, :1])
     proposals = []
+    still = Rays(*(part.detach() for part in rays))  # proposals learn; cameras, where these are corrected, follow colors alone
     for density, n in zip(densities, settings.n_proposed, strict=True):
         edges = _drawn(edges, weights, n, settings, power, generator)
         samples = from_edges(distances(edges, t_near, t_far, even_until))
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            weights = weights_of(density(rays, samples), samples, endless).view(-1, n)
+            weights = weights_of(density(still, samples), samples, endless).view(-1, n)
         proposals.append(Proposal(edges, weights))
     which = _left(weights.detach().sum(-1), least_opacity, chance, generator)
     if which is not None:
@@ -154,7 +155,7 @@ def at_middles(density: Callable[[Tensor], Tensor]) -> Density:
 
     def of_samples(rays: Rays, samples: Samples) -> Tensor:
         middles = in_rows((samples.t_starts + samples.t_ends) / 2, samples)[..., None]
-        positions = torch.addcmul(rays.origins.detach()[:, None], middles, rays.directions.detach()[:, None])
+        positions = torch.addcmul(rays.origins[:, None], middles, rays.directions[:, None])
         return density(positions.view(-1, 3))
 
     return of_samples

@@ -49,6 +49,10 @@ class World:
             dist.all_reduce(total)
         return total.to(tensor.device)
 
+    def mean(self, *values: float) -> list[float]:
+        """Of numbers over the ranks, the same on all: who judges a step by them judges as all others do."""
+        return (self.sum_over_ranks(torch.tensor(values, dtype=torch.float64)) / self.size).tolist()
+
     def any_rank(self, wish: bool) -> bool:
         """Whether any rank wishes it: the same answer on all, so that all leave a loop at the same step."""
         return bool(self.sum_over_ranks(torch.tensor([float(wish)], device=self.device)).item())

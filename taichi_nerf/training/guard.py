@@ -1,6 +1,6 @@
 """Watch over a training: a step that is not a number is skipped, a training that goes bad returns to when it was good.
 
-The loss is smoothed over some tens of steps. Now and then, while it is about as low as it ever was, the whole state is
+The error of colors is smoothed over some tens of steps. Now and then, while it is about as low as it ever was, the whole state is
 remembered; when it has stayed several times higher for a hundred steps, that state is taken back.
 """
 
@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 SMOOTHING = 0.97  # about 33 steps
-SETTLED = 200  # steps before anything is remembered: the first losses are no measure
+SETTLED = 200  # steps before anything is remembered: the first errors are no measure
 EVERY = 200  # steps between memories
-NEARLY_BEST, BAD = 1.3, 4.0  # times the lowest smoothed loss: 4 is 6 dB
-UNKNOWN = 1e30  # a loss that was never seen
+NEARLY_BEST, BAD = 1.3, 4.0  # times the lowest smoothed error: 4 is 6 dB
+UNKNOWN = 1e30  # an error that was never seen
 PATIENCE = 100  # steps that are bad in a row
 
 
@@ -32,15 +32,15 @@ class Guard:
         self.n_skipped += not fine
         return fine
 
-    def watch(self, loss: float, model: nn.Module, optimiser: torch.optim.Optimizer) -> bool:
-        """Learn a step's loss; remember the state, or go back to it and tell so."""
+    def watch(self, error: float, model: nn.Module, optimiser: torch.optim.Optimizer) -> bool:
+        """Learn a step's error; remember the state, or go back to it and tell so."""
         self.n_seen += 1
-        if math.isfinite(loss):
-            self.smoothed = loss if self.smoothed == UNKNOWN else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
+        if math.isfinite(error):
+            self.smoothed = error if self.smoothed == UNKNOWN else SMOOTHING * self.smoothed + (1 - SMOOTHING) * error
         if self.n_seen < SETTLED:
             return False
         self.lowest = min(self.lowest, self.smoothed)
-        self.n_bad = self.n_bad + 1 if self.smoothed > BAD * self.lowest or not math.isfinite(loss) else 0
+        self.n_bad = self.n_bad + 1 if self.smoothed > BAD * self.lowest or not math.isfinite(error) else 0
         if self.n_bad >= PATIENCE and self._good is not None:
             model.load_state_dict(self._good[0])
             optimiser.load_state_dict(deepcopy(self._good[1]))  # it would step on the very tensors it is given

@@ -17,7 +17,7 @@ from taichi_nerf.fields.ranges import AT_LEAST_ZERO, check_ranges
 from taichi_nerf.losses import Photometric
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import Background, Config, RunSettings, SceneSettings
+from taichi_nerf.training.config import Config, RunSettings, SceneSettings
 from taichi_nerf.training.nerf_config import DEFAULT, LogLinearSettings, RayBatchSettings
 
 
@@ -55,8 +55,7 @@ def choose(
     if run.steps is None and run.time_budget is None:
         run = replace(run, steps=STEPS[name])
     bounded = not scene.bounds.unbounded
-    white: Background = "white" if bounded else "black"
-    batch = RayBatchSettings(n_rays=2**14, background=white, masks="alpha" if bounded else "ignore")
+    batch = RayBatchSettings(n_rays=2**14, background=run.background, masks="alpha" if bounded else "ignore")
     config = MipNerf360Config(settings, replace(run, preset=name), batch)
     if name == "360":
         rate = LogLinearSettings(2e-3, 2e-5, delay=512 / 250_000, delay_factor=0.01, epsilon=1e-6, largest_gradient=1e-3)
@@ -64,7 +63,7 @@ def choose(
     else:
         config = replace(
             config,
-            batch=replace(batch, n_rays=1024, background="random" if bounded else "black"),
+            batch=replace(batch, n_rays=1024, background="random" if bounded else run.background),
             # |d| is content with the most frequent color, and long finds nothing else: squares are not.
             mipnerf360=MipNerf360Settings("mse"),
             proposal=replace(config.proposal, n_proposed=(48,), n_samples=32, anneal=0.1),

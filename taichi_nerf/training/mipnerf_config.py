@@ -14,7 +14,7 @@ from taichi_nerf.fields.mip_nerf_field import MipNetworkSettings
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import Background, Config, RunSettings, SceneSettings
+from taichi_nerf.training.config import Config, RunSettings, SceneSettings
 from taichi_nerf.training.nerf_config import DEFAULT, LogLinearSettings, RayBatchSettings
 
 
@@ -52,8 +52,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     if run.steps is None and run.time_budget is None:
         run = replace(run, steps=STEPS[name])
     bounded = not scene.bounds.unbounded
-    white: Background = "white" if bounded else "black"
-    batch = RayBatchSettings(n_rays=4096, background=white, masks="alpha" if bounded else "ignore")
+    batch = RayBatchSettings(n_rays=4096, background=run.background, masks="alpha" if bounded else "ignore")
     config = MipNerfConfig(settings, replace(run, preset=name), batch)
     if name == "blender":
         rate = LogLinearSettings(5e-4, 5e-6, delay=2500 / 1_000_000, delay_factor=0.01)
@@ -61,7 +60,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     else:
         config = replace(
             config,
-            batch=replace(batch, n_rays=1024, background="random" if bounded else "black"),
+            batch=replace(batch, n_rays=1024, background="random"),
             mipnerf=MipNerfSettings(n_samples=32, within_box=bounded),
             field=MipNetworkSettings(n_frequencies=10, n_layers=5, n_hidden=128, skip_after=2, n_view_hidden=64),
             optimiser=LogLinearSettings(2e-3, 2e-4),

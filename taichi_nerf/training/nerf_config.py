@@ -91,7 +91,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
         name = "small" if device.type == "cpu" else published
     if run.steps is None and run.time_budget is None:
         run = replace(run, steps=STEPS[name])
-    config = replace(preset(name, scene), scene=settings, run=replace(run, preset=name))
+    config = replace(preset(name, scene, run.background), scene=settings, run=replace(run, preset=name))
     config = replace(config, field=replace(config.field, precision=best_precision(device)))
     nerf, field = config.nerf, config.field
     where = "normalised device coordinates" if nerf.ndc else "the scene's box" if nerf.within_box else "near to far"
@@ -102,12 +102,15 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     ]
 
 
-def preset(name: str, scene: SceneData) -> NerfConfig:
-    """The settings of a preset for a scene; scene and run are to be filled in."""
+def preset(name: str, scene: SceneData, shown_on: Background) -> NerfConfig:
+    """The settings of a preset for a scene; scene and run are to be filled in.
+
+    `shown_on`: what pictures will be shown on, over which the published ones train, too: where they learnt to let light through,
+    any other color would show.
+    """
     config = NerfConfig(SceneSettings(""))
     bounded = not scene.bounds.unbounded
-    background: Background = "white" if bounded else "black"
-    batch = RayBatchSettings(background=background, masks="alpha" if bounded else "ignore")
+    batch = RayBatchSettings(background=shown_on, masks="alpha" if bounded else "ignore")
     rate = LogLinearSettings()
     if name == "blender":
         return replace(config, batch=replace(batch, one_view=True, crop_steps=500))
@@ -127,7 +130,7 @@ def preset(name: str, scene: SceneData) -> NerfConfig:
     ndc = scene.ndc is not None
     return replace(
         config,
-        batch=replace(batch, background="random" if bounded else "black"),
+        batch=replace(batch, background="random" if bounded else shown_on),  # endless fields are opaque: no other color fits
         nerf=NerfSettings(32, 32, ndc=ndc, disparity=not bounded and not ndc, within_box=bounded, endless=not bounded),
         encoding=EncodingSettings(n_frequencies=8),
         field=NetworkSettings(n_layers=5, n_hidden=128, skip_after=2, n_view_hidden=64, density="softplus"),

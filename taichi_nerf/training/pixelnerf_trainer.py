@@ -54,6 +54,7 @@ class PixelNerfTrainer:
                 group["lr"] = settings.learning_rate * cosine(self.progress, settings.final_share, settings.warm_up)
             loss, error, n_samples = self._gradients()
             self.world.average_gradients(self.field.parameters())
+            loss, error = self.world.mean(loss, error)
             if self.guard.accepts(loss, self.field):
                 self.optimiser.step()
             self.guard.watch(loss, self.field, self.optimiser)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from taichi_nerf.export.colors import color_depth, to_bytes
 from taichi_nerf.export.files import write_png
@@ -33,7 +35,11 @@ def preview(model: Model, scene: SceneData, view: int):  # type: ignore[no-untyp
     color, alpha, _ = truth_of_view(scene, view, model.config.batch.masks == "alpha")
     truth, render = torch.lerp(background, color, alpha[..., None]), over(picture.color.cpu(), opacity, background)
     parts = [to_bytes(part) for part in (truth, render, 5 * (truth - render).abs())]
-    seen = depth[opacity > 0.5]
-    near, far = seen.quantile(torch.tensor([0.02, 0.98])).clamp_min(1e-3).tolist() if len(seen) else (1.0, 2.0)
-    parts.append(color_depth(depth, near, max(far, near * 1.01), opacity, inverse=scene.bounds.unbounded))
+    parts.append(color_depth(depth, *limits(depth[opacity > 0.5]), opacity, inverse=scene.bounds.unbounded))
     return torch.cat([torch.from_numpy(part) for part in parts], 1).numpy()
+
+
+def limits(seen: Tensor) -> tuple[float, float]:
+    """Near and far of depths [n]. By NumPy: torch has no quantiles of more than 2^24, which a photograph of 24 megapixels has."""
+    near, far = np.quantile(seen.numpy(), [0.02, 0.98]).clip(1e-3).tolist() if len(seen) else (1.0, 2.0)
+    return near, max(far, near * 1.01)

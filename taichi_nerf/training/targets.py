@@ -18,8 +18,16 @@ class Batch(NamedTuple):
     views: Tensor  # [n] int32
     color: Tensor  # [n, 3]
     alpha: Tensor | None  # [n] how much of the pixel is filled; None: all
-    weight: Tensor | None  # [n] of its error in the loss; None: one
+    counts: Tensor | None  # [n] how much its error matters; None: one
+    chances: Tensor | None  # [n] how much likelier than evenly it was drawn; None: as likely
     depth: Tensor | None  # [n] 0 where unknown; of the kind that the scene has
+
+    @property
+    def weight(self) -> Tensor | None:
+        """[n] of its error in the loss; None: one."""
+        if self.chances is None:
+            return self.counts
+        return 1 / self.chances if self.counts is None else self.counts / self.chances
 
 
 @dataclass
@@ -49,18 +57,15 @@ class Targets:
         pixels = pixels_at(self.colors, index)
         color = pixels.colors if pixels.colors.shape[1] >= 3 else pixels.colors.expand(-1, 3)
         alpha = color[:, 3] if color.shape[1] == 4 else None
-        weight = None if chances is None else 1 / chances
-        if self.weights is not None:
-            of_view = self.weights.index_select(0, pixels.views)
-            weight = of_view if weight is None else weight * of_view
+        counts = None if self.weights is None else self.weights.index_select(0, pixels.views)
         if self.masks is not None:
             inside = pixels_at(self.masks, index).colors[:, 0]
             if self.masks_are_alpha:
                 alpha = inside if alpha is None else alpha * inside
             else:
-                weight = inside if weight is None else weight * inside
+                counts = inside if counts is None else counts * inside
         depth = None if self.depths is None else self.depths[index]
-        return Batch(index, pixels.positions, pixels.views, color[:, :3], alpha, weight, depth)
+        return Batch(index, pixels.positions, pixels.views, color[:, :3], alpha, counts, chances, depth)
 
 
 def _weights(scene: SceneData, views: list[int]) -> Tensor:

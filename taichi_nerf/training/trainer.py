@@ -91,10 +91,12 @@ class Trainer:
             self.optimiser.zero_grad()
             loss.backward()
             self.world.average_gradients(self.model.parameters())
-            value = float(loss.detach())
-            if self.guard.accepts(value, self.model) and self.model.gradients_are_finite():
+            value, error = self.world.mean(float(loss.detach()), error)
+            fine = self.guard.accepts(value if self.model.gradients_are_finite() else math.nan, self.model)
+            if fine:
                 self.optimiser.step()
-            self.guard.watch(value, self.model, self.optimiser)
+            # Not the loss: terms of it may grow by their schedules, or be negative, while all goes well.
+            self.guard.watch(error if fine else math.nan, self.model, self.optimiser)
             self.n_rays = self.model.next_n_rays(n_rays, n_samples, self.world.size)
             self.n_steps += 1
         if self.model.rig.refine_poses and (self.n_steps % 100 == 0 or self.is_done):
@@ -125,9 +127,11 @@ class Trainer:
         for term in self.terms:
             loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
         if self.errors is not None:
-            self.errors.learn(batch.rows, squared)
-        counted = squared if batch.weight is None else squared * batch.weight
-        return loss, float(counted.mean()), n_samples
+            self.errors.learn(batch.rows, squared if batch.counts is None else squared * batch.counts)
+        # Of the pixels that count, as evaluation has it: those inside of masks.
+        weight = torch.ones_like(squared) if batch.weight is None else batch.weight
+        error = float((squared * weight).sum() / weight.sum().clamp_min(1e-12))
+        return loss, error, n_samples
 
     def warm_up(self) -> None:
         """Compile every kernel, on a copy of the state that is thrown away: training time is without compiling."""

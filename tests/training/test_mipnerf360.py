@@ -43,6 +43,19 @@ def test_the_published_networks_have_nine_million_parameters(generator):
     assert round((layers + heads + 505 * 256 + 3 * 257 * 256 + 257) / 1e6, 1) == 9.0
 
 
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_cameras_follow_colors_and_not_what_proposals_learn_by(cpu, unbounded):
+    """Their gradient is the same with and without the interlevel loss, which was thirteen times the colors'."""
+
+    def gradient(loss):
+        made = trainer("poses.refine=true", f"proposal.loss={loss}", unbounded=unbounded)
+        made.compare(made.draw(64))[0].backward()
+        return made.model.rig.turns.grad
+
+    assert gradient(0).abs().max() > 0
+    assert_close(gradient(1), gradient(0))
+
+
 def contracted(x):
     r = x.norm().clamp_min(1)
     return (2 - 1 / r) * x / r

@@ -6,6 +6,7 @@ import torch
 
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.meter import Meter
+from taichi_nerf.training.preview import limits
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.trainer import Step
@@ -32,6 +33,12 @@ def test_resuming_gives_the_same_bits_as_never_stopping(cpu, tmp_path):
         assert torch.equal(tensor, parts[name]), name
     stretch = load_checkpoint(tmp_path / "parts/checkpoint.safetensors")[0]["model"]["sampler._extra_state"]["stretch"]
     assert load_run(tmp_path / "parts", torch.device("cpu")).model.sampler.stretch == stretch
+
+
+def test_previews_of_photographs_of_more_than_sixteen_megapixels_know_near_and_far():
+    assert limits(torch.linspace(1, 3, 2**24 + 1)) == pytest.approx((1.04, 2.96), rel=1e-4)
+    assert limits(torch.full((5,), 2.0)) == pytest.approx((2, 2.02))
+    assert limits(torch.zeros(0)) == (1, 2)
 
 
 def test_a_run_without_a_checkpoint_or_with_one_of_other_settings_is_told(cpu, tmp_path):

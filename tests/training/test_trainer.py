@@ -15,6 +15,7 @@ from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import render_picture
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes.images import Images
+from taichi_nerf.training import guard
 from taichi_nerf.training.config import (
     AppearanceSettings,
     BatchSettings,
@@ -26,7 +27,10 @@ from taichi_nerf.training.config import (
     SamplerSettings,
     SceneSettings,
 )
+from taichi_nerf.training.distributed import World
+from taichi_nerf.training.model import Compared
 from taichi_nerf.training.ngp_model import seen_as
+from taichi_nerf.training.terms import Term
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -210,6 +214,78 @@ def test_a_step_whose_loss_is_not_a_number_leaves_parameters_alone(cpu):
     assert torch.equal(made.errors.errors, before["errors"]["errors"])
     made.targets.at = right
     assert all(math.isfinite(loss) for loss in train(made, 5))
+
+
+def test_pixels_that_do_not_count_are_neither_in_the_psnr_of_a_step_nor_drawn_for_their_errors(cpu):
+    """As evaluation has it: the inside of masks, of which a corner of each picture is left here."""
+    scene, _ = views_of_ball()
+    corner = np.zeros((32, 32, 1), np.uint8)
+    corner[:8, :8] = 255
+    scene = replace(scene, masks=Images([None] * 8, arrays=[corner] * 8))
+    made = trainer(scene=scene, batch=replace(CONFIG.batch, masks="ignore", importance=0.5))
+    made.model.compare = lambda shown, generator: Compared(shown.rays.origins.sum() * 0, torch.full((len(shown.views),), 0.01), 1)
+    for _ in range(5):
+        _, error, _ = made.compare(made.draw(2000))
+        assert error == pytest.approx(0.01)
+    # Half of the pixels are drawn where errors count, the tiles of which one in four does; evenly it is one in sixteen.
+    assert made.draw(2000).counts.mean().item() == pytest.approx(0.5 / 4 + 0.5 / 16, abs=0.03)
+
+
+def test_steps_whose_gradients_on_the_device_are_no_numbers_count_and_lead_back_in_the_end(cpu, monkeypatch):
+    for name, steps in (("SETTLED", 5), ("EVERY", 5), ("PATIENCE", 3)):
+        monkeypatch.setattr(guard, name, steps)
+    made = trainer()
+    train(made, 5)
+    made.model.gradients_are_finite = lambda: False
+    train(made, 3)
+    assert (made.guard.n_skipped, made.guard.n_returns) == (3, 1)
+
+
+class BesideOther(World):
+    """One of two processes, of which the other's numbers are these."""
+
+    other = 0.0
+
+    def average_gradients(self, parameters):
+        pass
+
+    def sum_over_ranks(self, tensor):
+        return tensor + self.other
+
+
+def test_processes_that_train_together_skip_a_step_together_and_watch_one_error(cpu):
+    scene, _ = views_of_ball()
+    made = Trainer(CONFIG, scene, CPU, BesideOther(0, 2))
+    BesideOther.other = math.nan
+    before = made.model.state_dict()["field.table"].clone()
+    train(made, 2)
+    assert made.guard.n_skipped == 2
+    assert torch.equal(made.model.field.table, before)
+    BesideOther.other = 100.0
+    assert 50 < made.step().loss < 51
+    assert 50 < made.guard.smoothed < 51
+
+
+class Towards(Term):
+    """Grows to a value, and has no gradient."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, moment):
+        return torch.tensor(self.value * moment.progress)
+
+
+@pytest.mark.parametrize("value", [100.0, -1.0])
+def test_a_term_of_the_loss_that_grows_or_is_negative_is_no_reason_to_return(cpu, value, monkeypatch):
+    for name, steps in (("SETTLED", 20), ("EVERY", 20), ("PATIENCE", 10)):
+        monkeypatch.setattr(guard, name, steps)
+    scene, _ = views_of_ball()
+    without, made = (Trainer(CONFIG, scene, CPU, terms=terms) for terms in ([], [Towards(value)]))
+    train(without, 60)
+    train(made, 60)
+    assert made.guard.n_returns == 0
+    assert same(made.model.state_dict(), without.model.state_dict())
 
 
 def test_pictures_of_several_sizes_train(cpu):
