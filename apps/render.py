@@ -39,7 +39,7 @@ def render(
     from taichi_nerf.training.distributed import world
     from taichi_nerf.training.render_path import about_frames, cameras_of_path, frames
 
-    expect_frames(out)
+    expect_frames(out, fps or 30.0)
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         if ranks.size > 1 and out.suffix and not out.is_dir():
