@@ -101,9 +101,11 @@ def frames_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]" * 5 + ".png"))
 
 
-def remove_frames(folder: Path) -> None:
-    for file in (*frames_in(folder), folder / ABOUT):
-        file.unlink(missing_ok=True)
+def remove_frames(path: Path) -> None:
+    """Those of a folder; a video is replaced as a whole."""
+    if path.is_dir():
+        for file in (*frames_in(path), path / ABOUT):
+            file.unlink(missing_ok=True)
 
 
 class FrameFolder(Frames):
