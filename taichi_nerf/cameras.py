@@ -80,13 +80,18 @@ class Cameras:
         local = unproject_local(image_points, int(self.models[camera]), self.distortion[camera])
         return np.broadcast_to(position, local.shape).copy(), local @ rotation.T
 
+    def lenses(self) -> tuple[Array, Array]:
+        """The first camera of each lens (many cameras share one), and which of these lenses each camera has."""
+        table = np.column_stack([self.models, self.sizes, self.intrinsics, self.distortion])
+        _, first, same = np.unique(table, axis=0, return_index=True, return_inverse=True)
+        return first, same.reshape(-1)
+
     def covering_pinholes(self) -> tuple[Array, Array] | None:
         """Intrinsics [n, 4] and sizes [n, 2] of pinholes that see all that these cameras see through their lenses.
 
         None where a camera has parallel rays, looks all around, or sees things 84° off its axis or more.
         """
-        lenses = np.column_stack([self.models, self.sizes, self.intrinsics, self.distortion])
-        _, first, same = np.unique(lenses, axis=0, return_index=True, return_inverse=True)  # many cameras share one
+        first, same = self.lenses()
         intrinsics, sizes = self.intrinsics[first], self.sizes[first]
         for lens, camera in enumerate(first):
             if self.models[camera] == PINHOLE:
@@ -101,7 +106,7 @@ class Cameras:
             slopes, width = local[:, :2] / local[:, 2:], np.abs(focal)
             intrinsics[lens] = [*width, *(-slopes.min(0) * width)]
             sizes[lens] = np.ceil((slopes.max(0) - slopes.min(0)) * width)
-        return intrinsics[same.reshape(-1)], sizes[same.reshape(-1)]
+        return intrinsics[same], sizes[same]
 
 
 def _border(size: Array, n: int = 17) -> Array:

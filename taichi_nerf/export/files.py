@@ -77,7 +77,6 @@ def expect_suffix(path: Path, suffixes: tuple[str, ...]) -> str:
     """The suffix in lower case, if it is one of these."""
     suffix = path.suffix.lower()
     if suffix not in suffixes:
-        raise ExportError(
-            path, f"expected a name that ends in {' or '.join(filter(None, (', '.join(suffixes[:-1]), suffixes[-1])))}"
-        )
+        *others, last = suffixes
+        raise ExportError(path, f"expected a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
     return suffix

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from taichi_nerf.scenes.colmap_find import MASK_NAMES, find_picture, inside_scene
 from taichi_nerf.scenes.colmap_views import View
-from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import stored_size
-from taichi_nerf.scenes.shown import QUARTER_TURNS
-from taichi_nerf.scenes.transform_frames import alike
+from taichi_nerf.scenes.shown import QUARTER_TURNS, alike, another_shape
 
 
 def masks_of(
@@ -45,5 +43,4 @@ def _turns_of(mask: Path, view: View) -> int:
     for turns in (view.turns, own):
         if alike(size[::-1] if turns % 2 else size, view.lens.size):
             return (turns - own) % 4
-    told = [f"{wide} x {high}" for wide, high in (size, view.lens.size)]
-    raise SceneError(mask, f"is a mask of {told[0]} pixels for a picture of {told[1]}: another shape")
+    raise another_shape(mask, "mask", size, view.lens.size)

@@ -13,15 +13,13 @@ FORMATS = {2: ("rgb48le", 3), 4: ("ya16le", 2), 6: ("rgba64le", 4)}  # by PNG's 
 
 def is_deep_png(file: Path) -> bool:
     """Whether it is a PNG of more than one channel with 16 bits each."""
-    with file.open("rb") as opened:
-        head = opened.read(26)
-    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10" and head[25:26] in (b"\x02", b"\x04", b"\x06")
+    head = _head(file)
+    return len(head) == 26 and head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] == 16 and head[25] in FORMATS
 
 
 def read_deep_png(file: Path) -> NDArray[Any]:
     """[height, width, channels] uint16 as stored: EXIF is not heeded."""
-    with file.open("rb") as opened:
-        head = opened.read(26)
+    head = _head(file)
     form, n_channels = FORMATS[head[25]]
     width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
     read = ["-v", "error", "-xerror", "-noautorotate", "-i", f"file:{file}", "-f", "rawvideo", "-pix_fmt", form, "pipe:1"]
@@ -30,3 +28,9 @@ def read_deep_png(file: Path) -> NDArray[Any]:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise ValueError(lines[-1] if lines else "the picture is cut off")
     return np.frombuffer(done.stdout, "<u2").reshape(height, width, n_channels)
+
+
+def _head(file: Path) -> bytes:
+    """Up to the bits and the color type."""
+    with file.open("rb") as opened:
+        return opened.read(26)

@@ -35,3 +35,14 @@ def turned(pose: Array, lens: Lens, file: Path) -> tuple[Array, Lens]:
     if lens.model == EQUIRECTANGULAR:
         raise SceneError(file, "is a panorama with an EXIF orientation; save it upright")
     return np.concatenate([pose[:, :3] @ TURN.T, pose[:, 3:]], -1), lens.turned()
+
+
+def alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two pictures have one shape, but for the rounding of a smaller one."""
+    return abs(size[0] * other[1] / size[1] / other[0] - 1) <= max(0.01, 1.5 / min(*size, *other))
+
+
+def another_shape(file: Path, what: str, size: tuple[int, int], of_picture: tuple[int, int]) -> SceneError:
+    """Of a mask or a depth map that is not `alike` its picture."""
+    told = [f"{width} x {height}" for width, height in (size, of_picture)]
+    return SceneError(file, f"is a {what} of {told[0]} pixels for a picture of {told[1]}: another shape")

@@ -17,7 +17,7 @@ from taichi_nerf.scenes import colmap_lenses
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, number, pose, read_json
 from taichi_nerf.scenes.images import EXTENSIONS, image_size, natural_key, stored_size
-from taichi_nerf.scenes.shown import as_its_camera_saw, turned
+from taichi_nerf.scenes.shown import alike, another_shape, as_its_camera_saw, turned
 from taichi_nerf.scenes.source import Array
 from taichi_nerf.scenes.transform_lenses import LARGEST_SIDE, Fields, Lens, read_lens
 
@@ -225,20 +225,14 @@ def _view(views: Views, fields: Fields, image: Path) -> View:
         depth=_companion(views, fields, DEPTH_FIELDS),
     )
     for name, companion in (("mask", view.mask), ("depth map", view.depth)):
-        if companion and not alike(image_size(companion), view.size):
-            told = [f"{wide} x {high}" for wide, high in (image_size(companion), view.size)]
-            raise SceneError(companion, f"is a {name} of {told[0]} pixels for a picture of {told[1]}: another shape")
+        if companion and not alike(size := image_size(companion), view.size):
+            raise another_shape(companion, name, size, view.size)
     if turns:
         views.turned.append(view.name)
         for companion in (view.mask, view.depth):
             if companion and stored_size(companion)[1] != stored_size(image)[1]:
                 raise SceneError(image, f"is turned by its EXIF orientation, and {companion.name} is not; remove the entry")
     return view
-
-
-def alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two pictures have one shape, but for the rounding of a smaller one."""
-    return abs(size[0] * other[1] / size[1] / other[0] - 1) <= max(0.01, 1.5 / min(*size, *other))
 
 
 def name_of(image: Path, folder: Path) -> str:

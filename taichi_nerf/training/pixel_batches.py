@@ -86,7 +86,8 @@ def pack_pictures(
 
 
 def _full(dtype: Any) -> int:
-    return int(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1
+    """`FULL` of one of NumPy's types."""
+    return FULL.get(torch.from_numpy(np.empty(0, dtype)).dtype, 1)
 
 
 def _in_type(picture: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -129,7 +129,7 @@ class Trainer:
         if self.errors is not None:
             self.errors.learn(batch.rows, squared if batch.counts is None else squared * batch.counts)
         # Of the pixels that count, as evaluation has it: those inside of masks.
-        weight = torch.ones_like(squared) if batch.weight is None else batch.weight
+        weight = torch.ones_like(squared) if shown.weight is None else shown.weight
         error = float((squared * weight).sum() / weight.sum().clamp_min(1e-12))
         return loss, error, n_samples
 

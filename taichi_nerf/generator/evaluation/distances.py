@@ -43,6 +43,7 @@ def kernel_difference(views: Array, others: Array, real: Array) -> tuple[float, 
     """How much farther from `real` [m, d] the views `others` [n, k, d] of the same n subjects are than `views` [n, k, d], by
     MMD² without pairs of one subject's views (kept, they count against the set whose views agree); and the standard deviation
     of that, by leaving out each subject and each real image once (jackknife)."""
+    views, others, real = (np.asarray(each, np.float64) for each in (views, others, real))
     within = (_between_subjects(others) - _between_subjects(views)) / views.shape[1] ** 2
     across = _to_each(others, real) - _to_each(views, real)
     n, m = across.shape
@@ -58,13 +59,13 @@ def kernel_difference(views: Array, others: Array, real: Array) -> tuple[float, 
 
 def _between_subjects(views: Array) -> Array:
     """[n, n] sums of the kernel over the views of two subjects."""
-    flat = np.asarray(views, np.float64).reshape(-1, views.shape[-1])
-    return np.stack([_kernel(np.asarray(of, np.float64), flat).sum(0).reshape(len(views), -1).sum(1) for of in views])
+    flat = views.reshape(-1, views.shape[-1])
+    return np.stack([_kernel(of, flat).sum(0).reshape(len(views), -1).sum(1) for of in views])
 
 
 def _to_each(views: Array, real: Array) -> Array:
     """[n, m] means of the kernel over the views of a subject, to each real image."""
-    return np.stack([_kernel(np.asarray(of, np.float64), np.asarray(real, np.float64)).mean(0) for of in views])
+    return np.stack([_kernel(of, real).mean(0) for of in views])
 
 
 def _kernel(a: Array, b: Array) -> Array:
