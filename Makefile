@@ -1,5 +1,5 @@
 # make demo      train, render and show the built-in scene (installs first)
-# make test      the test suite (installs first)
+# make test      the test suite (installs first), in WORKERS processes of one thread each
 # make install   only the environment, in .venv; a second run finds it there
 # make check     ruff and mypy
 # make wheel     build the wheel, install it in a fresh environment outside this tree, and walk through README with it
@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test install check wheel clean
@@ -15,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/taichi-nerf demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 install: $(INSTALLED)
 

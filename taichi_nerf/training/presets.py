@@ -25,6 +25,7 @@ from taichi_nerf.training.config import (
     RunSettings,
     SceneSettings,
 )
+from taichi_nerf.training.resident_model import is_resident
 
 STEPS = {"fast": 2_000, "default": 10_000, "quality": 30_000}  # where neither steps nor time are given
 SHORT_STEPS, SHORT_SECONDS = 4_000, 150.0  # up to which a training is short; on a processor
@@ -38,13 +39,13 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     config = NgpConfig(settings, run)
     if run.steps is None and run.time_budget is None:
         config = replace(config, run=replace(run, steps=STEPS[run.preset]))
-    footprint = pixel_footprint(scene)
-    field, occupancy = fitted(scene, config.run, device, footprint)
+    footprint, on_gpu = pixel_footprint(scene), device.type == "cuda" or is_resident(config)
+    field, occupancy = fitted(scene, config.run, device, footprint, on_gpu)
     bounded = not scene.bounds.unbounded
     batch = BatchSettings(
         # More steps are worth more than larger ones, until rays take so many samples that a batch has too few rays.
-        n_samples=2**18 if device.type == "cuda" else 3 * 2**14 if bounded else 2**16,
-        n_rays_most=5000 if device.type == "cpu" and bounded else 2**15,
+        n_samples=2**18 if on_gpu else 3 * 2**14 if bounded else 2**16,
+        n_rays_most=5000 if bounded and not on_gpu else 2**15,
         n_samples_per_ray=1024 if bounded else 64,  # an object's grid empties within a second, that of a room does not
         masks="alpha" if bounded else "ignore",
         importance=0.5 if bounded else 0.0,  # much of a picture of an object is empty, and soon known
@@ -100,14 +101,14 @@ def budget_of(config: Config) -> str:
 
 
 def fitted(
-    scene: SceneData, run: RunSettings, device: torch.device, footprint: float
+    scene: SceneData, run: RunSettings, device: torch.device, footprint: float, on_gpu: bool
 ) -> tuple[HashGridSettings, OccupancySettings]:
     """Field and sampler for what the pictures can show."""
     unbounded = scene.bounds.unbounded
     extent = 4.0 if unbounded else 2.0  # of the grid's cube, in scene units near its middle
     finest = extent / footprint  # cells an axis, one a pixel
     max_resolution = int(min(max(2 ** round(math.log2(finest)), 128), 4096))
-    pixels_per_row = 6 if device.type == "cpu" and is_short(run) else 5  # logarithms of 2
+    pixels_per_row = 5 if on_gpu or not is_short(run) else 6  # logarithms of 2
     least = {"fast": 14, "default": 15, "quality": 16}[run.preset]
     log2_size = int(min(max(round(math.log2(n_rows(scene))) - pixels_per_row, least), 19))
     field = HashGridSettings(

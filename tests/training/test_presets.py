@@ -8,6 +8,7 @@ import pytest
 import torch
 from ball_scene import views_of_ball
 
+from taichi_nerf import runtime
 from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.mipnerf360_config import MipNerf360Config
 from taichi_nerf.training.mipnerf_config import MipNerfConfig
@@ -16,6 +17,7 @@ from taichi_nerf.training.presets import STEPS, choose, pixel_angle, pixel_footp
 from taichi_nerf.training.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("cpu")
 
 
 def chosen(scene, **run):
@@ -40,6 +42,21 @@ def test_larger_pictures_get_finer_steps_finer_grids_and_larger_tables():
         assert fine.occupancy.step_size == pytest.approx(max(coarse.occupancy.step_size / 2, 1 / 128))
         assert fine.field.max_resolution > coarse.field.max_resolution
         assert fine.field.log2_table_size > coarse.field.log2_table_size
+
+
+def test_a_training_that_stays_on_a_gpu_gets_batches_and_tables_of_a_gpu(monkeypatch):
+    """Vulkan's and Metal's tensors are the host's for torch, but no processor works on them; one that emulates a GPU does."""
+    scene, _ = views_of_ball(8, 16)
+    scene = replace(scene, cameras=scene.cameras.resized((1024, 1024)))
+    on_cuda, _ = choose(scene, SceneSettings("ball"), RunSettings(time_budget=60), torch.device("cuda"))
+    on_cpu, _ = chosen(scene, time_budget=60)
+    for name, like in (("AMD Radeon RX 7900 XTX", on_cuda), ("llvmpipe (LLVM 15.0.6, 256 bits)", on_cpu)):
+        monkeypatch.setattr(runtime, "_current", runtime.Backend("vulkan", name, copies=True, n_threads=2))
+        found, _ = chosen(scene, time_budget=60)
+        assert found.batch == like.batch
+        assert found.field.log2_table_size == like.field.log2_table_size
+    assert on_cuda.batch.n_samples > 4 * on_cpu.batch.n_samples
+    assert on_cuda.field.log2_table_size > on_cpu.field.log2_table_size
 
 
 @pytest.mark.parametrize("size", [4, 20_000])
