@@ -10,8 +10,9 @@ form. The integer always advances, so no rounding can make a ray hang, and neigh
 
 Cells count x fastest: x + R (y + R (z + R cascade)), 32 along x to a word. Cascade c covers the box scaled by 2^c about its
 centre; the finest cascade around a point is asked. Under contraction one grid covers [-2, 2]^3, what mip-NeRF 360
-(Barron et al. 2022, equation 10) maps all space to. A cell, or an empty block of 8^3 cells, answers for all midpoints
-before the ray leaves it: that is merely faster, the samples are those of asking for every lattice index.
+(Barron et al. 2022, equation 10) maps all space to. A cell answers for all midpoints
+before the ray leaves it, an empty one for as many cells around it as `empty_space` knows to be empty too: that is merely
+faster, the samples are those of asking for every lattice index.
 
 A ray may also end where no light is left: with `dimming`, every sample adds its length times the least density of its cell to
 an optical thickness, and the ray ends with the sample that takes it past `most_thickness`. What lies behind an opaque surface
@@ -24,9 +25,9 @@ many rays, one after the other, and writes at once.
 
 import taichi as ti
 
+from taichi_nerf.kernels import empty_space
 from taichi_nerf.kernels.device_functions import real
 
-BLOCK = 8  # cells along the edge of a block
 SLICE = 512  # iterations of an outermost loop that Taichi gives to one thread
 MOST_INDICES = 1 << 24  # beyond, 32-bit floats cannot tell lattice indices apart
 MOST_CONTRACTED_STEPS = 1 << 16  # contracted space has no far end
@@ -95,29 +96,29 @@ def contract(position, norm):
 
 
 @ti.func
-def leave_box(cell, size, scale, origin, direction, inverse, resolution: ti.template()):
-    """Where the ray leaves the cube of `size` cells around `cell`, less a margin."""
+def leave_box(cell, clear, scale, origin, direction, inverse, resolution: ti.template()):
+    """Where the ray leaves `cell` and the `clear` cells to each side of it, or the grid, less a margin."""
     leave = real(scale, 1e30)
     margin = real(scale, FACE_MARGIN)
     for axis in ti.static(range(3)):
-        low = cell[axis] & -size
-        face = ti.select(direction[axis] > 0, low + size - margin, low + margin)
+        low, high = ti.max(cell[axis] - clear, 0), ti.min(cell[axis] + 1 + clear, resolution)
+        face = ti.select(direction[axis] > 0, high - margin, low + margin)
         t = ((face * real(scale, 2 / resolution) - 1) * scale - origin[axis]) * inverse[axis]
         leave = ti.min(leave, ti.select(direction[axis] != 0, t, leave))
     return leave
 
 
 @ti.func
-def leave_contracted(cell, size, place, t, position, norm, direction, resolution: ti.template()):
-    """A t up to which the contracted ray stays within the cube of `size` cells around `cell`.
+def leave_contracted(cell, clear, place, t, position, norm, direction, resolution: ti.template()):
+    """A t up to which the contracted ray stays within `cell` and the `clear` cells to each side of it.
 
     At radius r > 1 contraction shrinks lengths to (2r - 1) / r^2 or less, and less the farther out.
     """
     clearance = real(t, 1e30)
     for axis in ti.static(range(3)):
-        low = cell[axis] & -size
-        clearance = ti.min(clearance, place[axis] - low, low + size - place[axis])
-    clearance = ti.max(clearance - real(t, FACE_MARGIN), real(t, 0)) * real(t, 4 / resolution)
+        inside = place[axis] - cell[axis]
+        clearance = ti.min(clearance, inside, 1 - inside)
+    clearance = ti.max(clearance + clear - real(t, FACE_MARGIN), real(t, 0)) * real(t, 4 / resolution)
     speed = ti.max(direction.norm(), real(t, 1e-20))
     outward = position.dot(direction) / speed
     nearest = norm
@@ -134,7 +135,7 @@ def look_up(
     direction,
     inverse,
     occupancy: ti.template(),
-    blocks: ti.template(),
+    spread: ti.template(),
     n_cascades,
     resolution: ti.template(),
     contracted: ti.template(),
@@ -157,40 +158,25 @@ def look_up(
     if reach < scale:
         place = (mapped * shrink + 1) * (resolution // 2)
         cell = ti.min(ti.cast(ti.floor(place), ti.i32), resolution - 1)
-        column = cell[0] >> 5
         row = cell[1] + resolution * (cell[2] + resolution * cascade)
-        n_blocks = resolution // BLOCK
-        block_row = (cell[1] >> 3) + n_blocks * ((cell[2] >> 3) + n_blocks * cascade)
-        size = BLOCK
-        if (blocks[column + resolution // 32 * block_row] >> (cell[0] & 24)) & 255 != 0:
-            size = 1
-            occupied = (occupancy[column + resolution // 32 * row] >> (cell[0] & 31)) & 1
-            number = cell[0] + resolution * row
+        number = cell[0] + resolution * row
+        word, bit = number >> 5, cell[0] & 31
+        occupied = (occupancy[word] >> bit) & 1
+        clear = 0  # cells around this one, along any axis, that are empty for certain
+        if occupied == 0:
+            for level in ti.static(range(4)):
+                clear = ti.select((spread[word, level] >> bit) & 1 == 0, empty_space.REACHES[level], clear)
         if ti.static(contracted):
-            leave = leave_contracted(cell, size, place, t, position, norm, direction, resolution)
+            leave = leave_contracted(cell, clear, place, t, position, norm, direction, resolution)
         else:
-            leave = leave_box(cell, size, scale, origin, direction, inverse, resolution)
+            leave = leave_box(cell, clear, scale, origin, direction, inverse, resolution)
     return occupied, leave, number
-
-
-@ti.kernel
-def merge_rows(occupancy: ti.types.ndarray(ndim=1), resolution: ti.template(), out_blocks: ti.types.ndarray(ndim=1)):
-    """OR the words of 8 x 8 neighbouring rows: byte b of the result tells whether a block of 8^3 cells holds anything."""
-    for i in range(out_blocks.shape[0]):
-        n_columns = resolution // 32
-        n_blocks = resolution // BLOCK
-        block_row = i // n_columns
-        y, z = block_row % n_blocks * BLOCK, block_row // n_blocks * BLOCK  # cascades follow each other along z
-        merged = 0
-        for row in range(BLOCK * BLOCK):
-            merged |= occupancy[i % n_columns + n_columns * (y + row % BLOCK + resolution * (z + row // BLOCK))]
-        out_blocks[i] = merged
 
 
 @ti.func
 def walk(
     ray, origins: ti.template(), directions: ti.template(), t_near: ti.template(), t_far: ti.template(),
-    jitter: ti.template(), occupancy: ti.template(), blocks: ti.template(), aabb: ti.template(),
+    jitter: ti.template(), occupancy: ti.template(), spread: ti.template(), aabb: ti.template(),
     lattice_numbers: ti.template(), least_density: ti.template(), most_thickness, n_cascades, resolution: ti.template(),
     growing: ti.template(), contracted: ti.template(), dimming: ti.template(), known: ti.template(), write: ti.template(),
     beginning, first, most, out_t_starts: ti.template(), out_t_ends: ti.template(), out_ray_indices: ti.template(),
@@ -228,7 +214,7 @@ def walk(
         until = k
         if middle >= t_near[ray] and middle < t_far[ray]:
             occupied, leave, cell = look_up(
-                middle, origin, direction, inverse, occupancy, blocks, n_cascades, resolution, contracted
+                middle, origin, direction, inverse, occupancy, spread, n_cascades, resolution, contracted
             )
             until = ti.max(k, ti.min(last, last_index_before(ti.min(leave, far), shift, lattice, growing)))
             if occupied != 0:
@@ -260,7 +246,7 @@ def march_rays(
     t_far: ti.types.ndarray(ndim=1),  # [n_rays]
     jitter: ti.types.ndarray(ndim=1),  # [n_rays]
     occupancy: ti.types.ndarray(ndim=1),  # [n_words]
-    blocks: ti.types.ndarray(ndim=1),  # [n_words / 64]
+    spread: ti.types.ndarray(ndim=2),  # [n_words, 4] by `empty_space.spread_bits`
     aabb: ti.types.ndarray(ndim=2),  # [2, 3]
     lattice_numbers: ti.types.ndarray(ndim=1),  # [8]
     least_density: ti.types.ndarray(ndim=1),  # [n_cells], if dimming
@@ -290,7 +276,7 @@ def march_rays(
         if ti.static(write):
             beginning, first, most = beginnings[ray], spans[ray, 0], spans[ray, 1]
         begins, found, far = walk(
-            ray, origins, directions, t_near, t_far, jitter, occupancy, blocks, aabb, lattice_numbers, least_density,
+            ray, origins, directions, t_near, t_far, jitter, occupancy, spread, aabb, lattice_numbers, least_density,
             most_thickness, n_cascades, resolution, growing, contracted, dimming and not write, write, write,
             beginning, first, most, out_t_starts, out_t_ends, out_ray_indices,
         )  # fmt: skip
@@ -313,7 +299,7 @@ def march_slices(
     t_far: ti.types.ndarray(ndim=1),  # [n_rays]
     jitter: ti.types.ndarray(ndim=1),  # [n_rays]
     occupancy: ti.types.ndarray(ndim=1),  # [n_words]
-    blocks: ti.types.ndarray(ndim=1),  # [n_words / 64]
+    spread: ti.types.ndarray(ndim=2),  # [n_words, 4] by `empty_space.spread_bits`
     aabb: ti.types.ndarray(ndim=2),  # [2, 3]
     lattice_numbers: ti.types.ndarray(ndim=1),  # [8]
     least_density: ti.types.ndarray(ndim=1),  # [n_cells], if dimming
@@ -342,7 +328,7 @@ def march_slices(
                 found = 0
                 if total + max_samples_per_ray <= room:
                     _, found, _ = walk(
-                        ray, origins, directions, t_near, t_far, jitter, occupancy, blocks, aabb, lattice_numbers, least_density,
+                        ray, origins, directions, t_near, t_far, jitter, occupancy, spread, aabb, lattice_numbers, least_density,
                         most_thickness, n_cascades, resolution, growing, contracted, dimming, False, True, 0,
                         slice_index * room + total, max_samples_per_ray, out_t_starts, out_t_ends, out_ray_indices,
                     )  # fmt: skip

@@ -12,7 +12,7 @@ SOURCES += [("taichi_nerf.apps", ROOT / "apps"), ("taichi_nerf.benchmarks", ROOT
 # room: (our rooms it may import, packages of others it may import); the standard library is free to all.
 RULES = {
     "kernels": (
-        {"kernels.device_functions", "kernels.activations", "kernels.hash_grid_cells"}
+        {"kernels.device_functions", "kernels.activations", "kernels.empty_space", "kernels.hash_grid_cells"}
         | {"kernels.procedural_shapes", "kernels.procedural_textures"}
         | {"kernels.occupancy_grid", "kernels.spherical_harmonics", "kernels.resident_rays"},
         {"taichi"},

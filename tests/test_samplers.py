@@ -254,5 +254,5 @@ def test_rays_are_cut_to_what_is_occupied_without_losing_a_sample(backend, n_cas
     assert len(wanted.t_starts) > 1000
     found.thickness.zero_()
     found.bits.zero_()
-    found.find_reach()
+    found.survey()
     assert len(found(rays).t_starts) == 0

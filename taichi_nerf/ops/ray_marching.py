@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from taichi_nerf.kernels import ray_marching
+from taichi_nerf.kernels import empty_space, ray_marching
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import LARGEST, check, check_indices, check_spans, plain
 from taichi_nerf.rays import Samples
-from taichi_nerf.runtime import current
+from taichi_nerf.runtime import DeviceArray, current
 
 MOST_PER_RAY = 2**24  # far from where 32-bit sums of counts wrap
 ROOM, MOST_ROOM = 64, 2**16  # samples of a ray, on average and at most, that a march in one pass has room for
@@ -42,6 +42,7 @@ def march_rays(
     max_samples: int | None = None,
     least_density: Tensor | None = None,  # [n_cells] that light meets everywhere in a cell
     most_thickness: float = math.inf,
+    spread: Tensor | None = None,  # [n_words, 4] int32, what `spread_bits` makes of this occupancy; None: made anew
 ) -> Samples:
     """The intervals of a ray's lattice whose midpoints lie in [t_near, t_far) and in an occupied cell. No gradients.
 
@@ -73,6 +74,7 @@ def march_rays(
         aabb=(aabb, "2 3"),
         occupancy=(occupancy, str(n_words), torch.int32),
         least_density=(least_density, str(n_words * 32)),
+        spread=(spread, f"{n_words} 4", torch.int32),
     )
     n_rays = sizes["n_rays"]
     spans = torch.zeros(n_rays, 2, dtype=torch.int32, device=origins.device)
@@ -81,15 +83,14 @@ def march_rays(
         return nowhere._replace(
             t_starts=nowhere.t_starts.zero_(), t_ends=nowhere.t_ends.zero_(), ray_indices=nowhere.ray_indices.zero_()
         )
-    blocks = spans.new_empty(n_words // 64)
     bits = plain(occupancy)
-    launch(ray_marching.merge_rows, bits, resolution, blocks)
+    spread = spread_bits(occupancy, resolution) if spread is None else plain(spread)
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
     rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]
     lattice = torch.tensor(lattice_of(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
     dimming = least_density is not None and most_thickness < math.inf
     light = (plain(least_density) if least_density is not None else lattice, most_thickness)
-    grid = (bits, blocks, plain(aabb), lattice, *light, max_samples_per_ray, n_cascades, resolution)
+    grid = (bits, spread, plain(aabb), lattice, *light, max_samples_per_ray, n_cascades, resolution)
     kind = (cone_angle > 0, contraction == "sphere", dimming)
     if current().arch == "cpu" and max_samples is None and max_samples_per_ray <= MOST_ROOM and n_rays * ROOM < LARGEST // 2:
         found = _march_slices([*rays, *grid, *kind], spans, max_samples_per_ray)
@@ -102,6 +103,19 @@ def march_rays(
     if len(out.t_starts):
         launch(ray_marching.march_rays, *rays, *grid, *kind, True, beginnings, spans, out.t_starts, out.t_ends, out.ray_indices)
     return out
+
+
+def spread_bits(occupancy: Tensor, resolution: int) -> Tensor:  # [n_words] → [n_words, 4] int32
+    """How far from each cell it is empty, which marches skip by: worth keeping from march to march of one occupancy."""
+    n_cascades = max(1, occupancy.shape[0] // (resolution**3 // 32))
+    shape = str(n_cascades * resolution**3 // 32)
+    check("spread_bits", lasting=("occupancy",), occupancy=(occupancy, shape, torch.int32))
+    device = None if isinstance(occupancy, DeviceArray) else occupancy.device
+    scratch, spread = (
+        torch.empty(occupancy.shape[0], *n, dtype=torch.int32, device=device) for n in ((), (len(empty_space.REACHES),))
+    )
+    launch(empty_space.spread_bits, plain(occupancy), resolution, scratch, spread)
+    return spread
 
 
 def _march_slices(arguments: list[Any], spans: Tensor, most: int) -> Samples | None:

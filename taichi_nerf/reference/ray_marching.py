@@ -38,6 +38,7 @@ def march_rays(
     max_samples: int | None = None,
     least_density: Tensor | None = None,  # [n_cells] that light meets everywhere in a cell
     most_thickness: float = math.inf,
+    spread: Tensor | None = None,  # only makes the kernel faster
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The intervals whose midpoints lie in occupied cells, as far as light gets: t_starts, t_ends, ray_indices, spans."""
     if len(origins) == 0:

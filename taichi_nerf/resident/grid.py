@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from taichi_nerf.kernels import hash_grid, occupancy_grid, ray_marching, resident_field
+from taichi_nerf.kernels import empty_space, hash_grid, occupancy_grid, resident_field
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.fused_mlp import fused_mlp_
 from taichi_nerf.resident.arrays import floats, whole
@@ -21,14 +21,14 @@ class ResidentGrid:
         self.thickness = DeviceArray(sampler.thickness)
         self.least_density = DeviceArray(sampler.least_density)
         self.bits = DeviceArray(sampler.bits)
-        self.blocks = whole(len(sampler.bits) // 64)
+        self.spread, self._scratch = whole(len(sampler.bits), len(empty_space.REACHES)), whole(len(sampler.bits))
         n = min(len(sampler.thickness), AT_ONCE)
         self._positions = floats(n, 3)
         self._features, self._geometry = floats(n, field.widths.encoded), floats(n, field.widths.geometry)
         parts = occupancy_grid.N_PARTS
         self._parts = floats(parts), whole(parts), floats(parts)
         self._limit = floats(1)
-        self._merge()
+        self._spread_bits()
 
     @property
     def contracted(self) -> bool:
@@ -39,14 +39,14 @@ class ResidentGrid:
         self.thickness.copy_(sampler.thickness)
         self.least_density.copy_(sampler.least_density)
         self.bits.copy_(sampler.bits)
-        self._merge()
+        self._spread_bits()
 
     def pull(self) -> None:
         sampler = self.sampler
         sampler.thickness.copy_(self.thickness.to_torch())
         sampler.least_density.copy_(self.least_density.to_torch())
         sampler.bits.copy_(self.bits.to_torch())
-        sampler.find_reach()
+        sampler.survey()
 
     def update(self, share: float, generator: torch.Generator) -> None:
         """`OccupancyGridSampler.update`, with random numbers of the device's own."""
@@ -77,10 +77,12 @@ class ResidentGrid:
         threshold = -math.log1p(-self.sampler.settings.least_alpha)
         launch(resident_field.occupancy_limit, sums, counts, largest, threshold, self._limit.data)
         launch(occupancy_grid.pack_occupancy, self.thickness.data, self._limit.data, self.bits.data)
-        self._merge()
+        self._spread_bits()
 
-    def _merge(self) -> None:
-        launch(ray_marching.merge_rows, self.bits.data, self.sampler.settings.resolution, self.blocks.data)
+    def _spread_bits(self) -> None:
+        launch(
+            empty_space.spread_bits, self.bits.data, self.sampler.settings.resolution, self._scratch.data, self.spread.data
+        )  # fmt: skip
 
 
 def draw_seed(generator: torch.Generator) -> int:

@@ -177,7 +177,7 @@ class Pipeline:
         lattice = self._lattice()
         cone = self.grid.sampler.cone_angle
         given = [x.data for x in (rays.origins, rays.directions, near, room.far, room.jitter)]
-        known = [x.data for x in (grid.bits, grid.blocks, self.field.box, lattice, grid.least_density)]
+        known = [x.data for x in (grid.bits, grid.spread, self.field.box, lattice, grid.least_density)]
         dimming = until_dark and settings.most_thickness < float("inf")
         numbers = (settings.most_thickness if dimming else 1e30, settings.max_samples_per_ray, settings.n_cascades)
         kind = (settings.resolution, cone > 0, grid.contracted, dimming)

@@ -64,7 +64,8 @@ class OccupancyGridSampler(nn.Module):
         self.register_buffer("least_density", torch.zeros(n_cells, device=box.device))
         self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
         self.register_buffer("reach", box.clone(), persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, _: module.find_reach())
+        self._spread: Tensor | None = None  # how far it is empty around cells; None: not known yet
+        self.register_load_state_dict_post_hook(lambda module, _: module.survey())
 
     def get_extra_state(self) -> dict[str, float]:
         return {"stretch": self.stretch}
@@ -87,6 +88,8 @@ class OccupancyGridSampler(nn.Module):
             t_far = torch.full_like(t_near, self.far)
         if begin is not None:
             t_near = torch.maximum(t_near, begin)
+        if self._spread is None:
+            self._spread = ray_marching.spread_bits(self.bits, self.settings.resolution)
         return ray_marching.march_rays(
             origins, directions, t_near, t_far, self.bits, self.box,
             step_size=self.step_size, cone_angle=self.cone_angle,
@@ -94,6 +97,7 @@ class OccupancyGridSampler(nn.Module):
             jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
             contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
             least_density=self.least_density if until_dark else None, most_thickness=self.settings.most_thickness,
+            spread=self._spread,
         )  # fmt: skip
 
     def _between(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,10 +161,11 @@ class OccupancyGridSampler(nn.Module):
     def pack(self) -> None:
         threshold = -math.log1p(-self.settings.least_alpha)
         self.bits.copy_(occupancy_grid.pack_occupancy(self.thickness, threshold=threshold))
-        self.find_reach()
+        self.survey()
 
-    def find_reach(self) -> None:
-        """Of several cascades the outermost box; of one, where something is."""
+    def survey(self) -> None:
+        """After a change of the bits: find the box around them, of several cascades the outermost one."""
+        self._spread = None
         low, high = self.box[0], self.box[1]
         n, n_cascades = self.settings.resolution, self.settings.n_cascades
         if n_cascades > 1 or self.contraction != "none":

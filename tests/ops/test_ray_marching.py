@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from taichi_nerf import reference
 from taichi_nerf.kernels import ray_marching as kernels
-from taichi_nerf.ops.ray_marching import march_rays, sample_positions
+from taichi_nerf.ops.ray_marching import march_rays, sample_positions, spread_bits
 from taichi_nerf.runtime import DeviceArray
 
 R = 32
@@ -113,6 +113,33 @@ def test_no_wall_of_one_cell_is_ever_jumped(backend, generator):
             directions = normalize(targets - origins, dim=-1)
             samples = march(origins, directions, pack(cells), step_size=0.2 / R, jitter=torch.rand(60, generator=generator))
             assert (samples.spans[:, 1] >= 9).all(), (axis, position)  # a wall is 10 steps thick, or more at a slant
+
+
+@pytest.mark.parametrize(("n_cascades", "resolution"), [(1, 32), (3, 64), (2, 96)])
+def test_bits_are_spread_to_all_cells_within_reach(backend, generator, n_cascades, resolution):
+    """Against maxima over cubes; what a finer cascade covers counts as occupied."""
+    cells = torch.rand(n_cascades, *[resolution] * 3, generator=generator) < 8 / resolution**3
+    spread = spread_bits(pack(cells), resolution).view(n_cascades, resolution, resolution, resolution // 32, 4)
+    found = ((spread[..., None, :] >> torch.arange(32)[:, None]) & 1).flatten(3, 4).bool()
+    first, last = resolution // 4, 3 * resolution // 4
+    cells[1:, first:last, first:last, first:last] = True
+    for level, reach in enumerate((1, 2, 4, 8)):
+        near = torch.nn.functional.max_pool3d(cells[:, None].float(), 2 * reach + 1, 1, reach)[:, 0] > 0
+        assert torch.equal(found[..., level], near), reach
+    assert 0 < cells[0].sum() < 30
+
+
+def test_bits_of_another_resolution_are_refused(backend):
+    with pytest.raises(ValueError, match="occupancy"):
+        spread_bits(full(), 64)
+
+
+def test_what_was_kept_of_an_occupancy_gives_the_same_samples(backend, generator):
+    origins, directions, jitter = random_rays(200, generator)
+    bits = pack(torch.rand(R, R, R, generator=generator) < 0.02)
+    anew, kept = (march(origins, directions, bits, jitter=jitter, spread=x) for x in (None, spread_bits(bits, R)))
+    assert len(anew.t_starts) > 100
+    assert all(torch.equal(x, y) for x, y in zip(anew, kept, strict=True))
 
 
 def test_rays_may_start_inside(backend):
@@ -274,7 +301,7 @@ def test_should_the_passes_disagree_the_second_stays_in_its_span(backend):
     lattice = torch.tensor([0.1, 10.0, 0, 0, 0, 0, 0, 0])
     t_starts, t_ends, rays = torch.full((60,), 7.0), torch.full((60,), 7.0), torch.full((60,), 7, dtype=torch.int32)
     near, far, beginnings = torch.zeros(3), torch.full((3,), 9.0), torch.full((3,), 8, dtype=torch.int32)
-    grid = (full(), full()[: R**3 // 2048], BOX, lattice, lattice, math.inf, 1024, 1, R, False, False, False, True)
+    grid = (full(), full()[:, None].repeat(1, 4), BOX, lattice, lattice, math.inf, 1024, 1, R, False, False, False, True)
     kernels.march_rays(origins, directions, near, far, torch.zeros(3), *grid, beginnings, spans, t_starts, t_ends, rays)
     assert (t_starts < t_ends).tolist() == [True] * 20 + [False] * 3 + [True] * 20 + [True] * 15 + [False] * 2
     assert rays.tolist() == [0] * 23 + [1] * 20 + [2] * 15 + [0] * 2
