@@ -282,8 +282,10 @@ def positions_adjoint(
                     out_positions[i, axis] = 0
             for level in range(scales.shape[0]):
                 scale, grid = scales[level], cells.grid_of(levels, level)
-                if 8 * (end - first) >= grid[1] and touch(table, grid) < 0:
-                    out_positions[first, 0] = 0  # never
+                if cells.TOUCHED * (end - first) >= grid[1]:
+                    # Not behind an `and`, where a function always runs: for GPUs a whole level for every point.
+                    if touch(table, grid) < 0:
+                        out_positions[first, 0] = 0  # never
                 row, column = 0, level * n_features
                 if ti.static(is_level_major):
                     row, column = level * n, 0
