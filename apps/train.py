@@ -61,6 +61,8 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         say = click.echo if ranks.is_main else lambda text, err=False: None
+        threads = max(1, runtime.available_threads() // ranks.size)
+        backend = runtime.start(arch, threads if ranks.size > 1 else None)
         device = ranks.device
         resolve = configuration_to_resume if options["resume"] else configuration
         config, found, notes = resolve(context, scene, out, options, device)
@@ -71,8 +73,6 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
 
             say("\n".join(describe(config)))
             return
-        threads = max(1, runtime.available_threads() // ranks.size)
-        backend = runtime.start(arch, threads if ranks.size > 1 else None)
         say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
         with (
             StopSignals() as stop,

@@ -140,10 +140,10 @@ def _in_order(stages: list[tuple[Samples, Tensor, Tensor | None]], n_rays: int, 
     ray_indices, order = torch.sort(ray_indices, stable=True)
     counts = torch.bincount(ray_indices, minlength=n_rays)
     spans = torch.stack([counts.cumsum(0) - counts, counts], -1).int()
-    positions = torch.cat([positions for _, positions, _ in stages])[order]
+    positions = torch.cat([positions for _, positions, _ in stages]).index_select(0, order)
     features = [features for _, _, features in stages if features is not None]
-    samples = Samples(t_starts[order], t_ends[order], ray_indices, spans)
-    return Visible(samples, positions, torch.cat(features)[order] if features else None, n_marched)
+    samples = Samples(t_starts.index_select(0, order), t_ends.index_select(0, order), ray_indices, spans)
+    return Visible(samples, positions, torch.cat(features).index_select(0, order) if features else None, n_marched)
 
 
 def normals_of(field: Field, positions: Tensor) -> Tensor:  # [n, 3] → [n, 3] unit length, where density falls

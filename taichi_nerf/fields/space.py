@@ -6,7 +6,6 @@ half-sizes of the box about its centre: x → x for |x| ≤ 1, (2 - 1/|x|) x/|x|
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 Contraction = Literal["none", "sphere"]
@@ -14,9 +13,8 @@ Contraction = Literal["none", "sphere"]
 
 def unit_positions(positions: Tensor, box: Tensor, contraction: Contraction) -> Tensor:  # [n, 3], [2, 3]
     """[n, 3] in [0, 1]^3, differentiable."""
-    half = (box[1] - box[0]) / 2
-    scaled = (positions - (box[0] + box[1]) / 2) / half
     if contraction == "none":
-        return torch.addcmul(torch.full_like(box[:1], 0.5), scaled, torch.full_like(box[:1], 0.5))
+        return (positions - box[0]) / (box[1] - box[0])
+    scaled = (positions - (box[0] + box[1]) / 2) * (2 / (box[1] - box[0]))
     radius = scaled.norm(dim=-1, keepdim=True).clamp_min(1)
     return scaled * ((2 - 1 / radius) / radius / 4) + 0.5

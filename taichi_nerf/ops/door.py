@@ -5,7 +5,9 @@ foreign memory. So shapes, types and devices are checked here, in Python, and th
 """
 
 import ctypes
+import math
 import sys
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -48,7 +50,7 @@ def check(op: str, *, lasting: tuple[str, ...] = (), **arrays: Any) -> dict[str,
                 f"{op}: {name} is on {tensor.device}, but the {backend.arch} backend takes tensors on "
                 f"{backend.torch_device}: use {name}.to({str(backend.torch_device)!r})"
             )
-        _check_shape(op, name, tuple(tensor.shape), shape.split(), sizes)
+        _check_shape(op, name, tuple(tensor.shape), shape, sizes)
     return sizes
 
 
@@ -59,19 +61,24 @@ def _check_real(op: str, name: str, tensor: Any, arch: str) -> None:
         raise TypeError(f"{op}: {name} has to be float32 (or float64 on the CPU), got {tensor.dtype}")
 
 
-def _check_shape(op: str, name: str, actual: tuple[int, ...], shape: list[str], sizes: dict[str, int]) -> None:
-    known = [int(word) if word.isdigit() else sizes.get(word) for word in shape]
-    fits = len(actual) == len(shape) and all(want in (None, size) for want, size in zip(known, actual, strict=True))
+def _check_shape(op: str, name: str, actual: tuple[int, ...], shape: str, sizes: dict[str, int]) -> None:
+    words = _words(shape)
+    fits = len(actual) == len(words) and all(
+        size == (word if isinstance(word, int) else sizes.get(word, size)) for word, size in zip(words, actual, strict=True)
+    )
     if not fits:
-        told = [f"{word}={size}" for word, size in zip(shape, known, strict=True) if not word.isdigit() and size is not None]
-        where = f" with {', '.join(dict.fromkeys(told))}" if told else ""
-        raise ValueError(f"{op}: {name} has to have shape [{_spell(' '.join(shape))}]{where}, got {list(actual)}")
-    sizes.update({word: size for word, size in zip(shape, actual, strict=True) if not word.isdigit()})
-    n_elements = 1
-    for size in actual:
-        n_elements *= size
-    if n_elements > LARGEST:
+        told = {word: f"{word}={sizes[word]}" for word in words if isinstance(word, str) and word in sizes}
+        where = f" with {', '.join(told.values())}" if told else ""
+        raise ValueError(f"{op}: {name} has to have shape [{_spell(shape)}]{where}, got {list(actual)}")
+    sizes.update((word, size) for word, size in zip(words, actual, strict=True) if isinstance(word, str))
+    if (n_elements := math.prod(actual)) > LARGEST:
         raise ValueError(f"{op}: {name} has {n_elements} elements, more than 32-bit indices reach: split the call")
+
+
+@lru_cache(maxsize=512)
+def _words(shape: str) -> tuple[int | str, ...]:
+    """The words of "n_rays 3", numbers as numbers."""
+    return tuple(int(word) if word.isdigit() else word for word in shape.split())
 
 
 def _spell(shape: str) -> str:
