@@ -231,7 +231,8 @@ def explain(error: BaseException, file: Path | None = None) -> str:
     """file:line: what is wrong."""
     text = VERSION.sub("", str(error)).strip()
     if isinstance(error, SyntaxError):
-        return f"{VERSION.sub('', error.filename or str(file))}:{error.lineno}: {type(error).__name__}: {error.msg}"
+        place = VERSION.sub("", error.filename or str(file)) + (f":{error.lineno}" if error.lineno else "")
+        return f"{place}: {type(error).__name__}: {error.msg}"  # no line: the text as a whole is none of Python's
     places = re.findall(r'File "([^"]+)", line (\d+)', text)  # Taichi's errors quote the kernel's source
     last = [line for line in text.splitlines() if line.strip()][-1:] or [""]
     if places:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
+from taichi_nerf.export.files import os_errors_named
+
 
 class NumberedFiles:
     """None replaces another, however many browsers save at a time: a name is free until its file is written."""
@@ -19,6 +21,7 @@ class NumberedFiles:
             while (self.folder / f"{stem}_{number}{suffix}").exists():
                 number += 1
             file = self.folder / f"{stem}_{number}{suffix}"
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with os_errors_named(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
             write(file)
         return file
