@@ -64,7 +64,7 @@ class LiveKernels:
         self._candidate: dict[Path, tuple[int, int]] = {}  # that may still be being written
         self._versions: dict[Path, Version] = {}
         self._n_versions = 0
-        self._before: dict[str, dict[str, Any]] = {}  # what the modules held before the last change
+        self._before: dict[str, dict[str, Any]] = {}  # what modules held before the last change, and what waits for its check
         self._to_check: list[str] = []  # families
         for name in self.own:
             if not (Path(next(iter(folder_of_kernels.__path__))) / f"{name}.py").is_file():
@@ -107,8 +107,8 @@ class LiveKernels:
         """Take the last change back, if there is one, and tell why."""
         if not self._before:
             return False
-        self._restore()
-        self._to_check = []
+        _restore(self._before)
+        self._before, self._to_check = {}, []
         self.tell(News("failed", f"{explain(error)}\nthe kernels before go on"))
         return True
 
@@ -129,7 +129,7 @@ class LiveKernels:
         former = self._versions[file]
         began = time.monotonic()
         names = self._names(file)
-        self._before = {name: dict(vars(sys.modules[name])) for name in names}
+        before = {name: dict(vars(sys.modules[name])) for name in names}
         try:
             self._versions[file] = self._read(file)
             for name in names:
@@ -144,10 +144,12 @@ class LiveKernels:
                 try_out(family)
         except Exception as error:
             self._versions[file] = former
-            self._restore()
+            _restore(before)
             self.tell(News("failed", f"{explain(error, file)}\nthe kernels before go on"))
             return False
-        self._to_check = families
+        # What waits for its check may still have to be taken back, whatever else was edited meanwhile.
+        self._before = {**before, **self._before} if self._to_check else before
+        self._to_check += [family for family in families if family not in self._to_check]
         self.tell(News("loaded", f"{file.name} in {time.monotonic() - began:.1f} s"))
         return True
 
@@ -190,12 +192,13 @@ class LiveKernels:
             raise KernelError(f"{file}: has none of the kernels of {name}: {', '.join(known)}")
         swap(target, **chosen)
 
-    def _restore(self) -> None:
-        for name, held in self._before.items():
-            module = vars(sys.modules[name])
-            module.clear()
-            module.update(held)
-        self._before = {}
+
+def _restore(before: Mapping[str, dict[str, Any]]) -> None:
+    """What modules held, by their names."""
+    for name, held in before.items():
+        module = vars(sys.modules[name])
+        module.clear()
+        module.update(held)
 
 
 def known_files() -> list[str]:
@@ -231,7 +234,8 @@ def explain(error: BaseException, file: Path | None = None) -> str:
     """file:line: what is wrong."""
     text = VERSION.sub("", str(error)).strip()
     if isinstance(error, SyntaxError):
-        return f"{VERSION.sub('', error.filename or str(file))}:{error.lineno}: {type(error).__name__}: {error.msg}"
+        place = VERSION.sub("", error.filename or str(file)) + (f":{error.lineno}" if error.lineno else "")
+        return f"{place}: {type(error).__name__}: {error.msg}"  # no line: the text as a whole is none of Python's
     places = re.findall(r'File "([^"]+)", line (\d+)', text)  # Taichi's errors quote the kernel's source
     last = [line for line in text.splitlines() if line.strip()][-1:] or [""]
     if places:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from taichi_nerf.kernels import compositing
+import taichi_nerf.ops.ray_box  # noqa: F401  (a family is checked where its operator is loaded)
+from taichi_nerf.kernels import compositing, ray_box
 from taichi_nerf.live_kernels import KernelError, LiveKernels
 from taichi_nerf.ops.compositing import composite_rays
 
@@ -23,10 +24,10 @@ def opacity(n_channels=3):
 class Bench:
     """A user's file, and what was told of it."""
 
-    def __init__(self, file):
+    def __init__(self, file, **others):
         self.file, self.news = file, []
         file.write_text(FILE.read_text())
-        self.kernels = LiveKernels(True, {"compositing": file}, self.news.append)
+        self.kernels = LiveKernels(True, {"compositing": file, **others}, self.news.append)
 
     def edit(self, old, new):
         text = self.file.read_text()
@@ -119,6 +120,51 @@ def test_an_adjoint_that_does_not_compile_takes_the_edit_back(bench):
         bench.kernels.check()
     assert bench.news[-1].kind == "failed"
     assert opacity() == before
+
+
+@pytest.fixture
+def two(cpu, tmp_path):
+    """With a file for another family beside."""
+    modules, file = (compositing, ray_box), tmp_path / "my_boxes.py"
+    before = [dict(vars(module)) for module in modules]
+    file.write_text(Path(ray_box.__file__).read_text())
+    bench = Bench(tmp_path / "my_kernels.py", ray_box=file)
+    bench.other = file
+    yield bench
+    for module, held in zip(modules, before, strict=True):
+        vars(module).clear()
+        vars(module).update(held)
+
+
+@pytest.mark.parametrize("more", ["# fine", "def f(:"])
+def test_of_two_files_that_are_saved_at_once_each_is_checked(two, more):
+    """What the second one is like changes nothing about the first, whose adjoint does not compile."""
+    before = opacity()
+    two.other.write_text(f"{two.other.read_text()}\n{more}\n")
+    two.edit("behind += weights[i]", "behind += nonsense[i]")  # which is found when it is compiled
+    assert two.kernels.has_to_check
+    while two.kernels.has_to_check:
+        two.kernels.check()
+    assert two.news[-1].kind == "failed"
+    assert "nonsense" in two.news[-1].text
+    assert opacity() == before
+    density, t, spans = torch.ones(2, requires_grad=True), torch.tensor([0.0, 1.0]), torch.tensor([[0, 2]], dtype=torch.int32)
+    composite_rays(density, torch.ones(2, 3), t, t + 1, spans).opacity.sum().backward()
+    torch.testing.assert_close(density.grad, torch.tensor([-2.0, -2.0]).exp())  # of 1 - exp(-a - b), by hand
+
+
+def test_of_two_good_files_both_tables_are_shown(two):
+    two.other.write_text(two.other.read_text() + "\n# fine\n")
+    two.edit(GOOD, GOOD + " * 2")
+    while two.kernels.has_to_check:
+        two.kernels.check()
+    tables = [news.text.split()[0] for news in two.news if news.kind == "gradients"]
+    assert tables == ["compositing", "ray_box"]
+
+
+def test_a_file_that_is_no_text_is_told_without_a_line(bench):
+    bench.edit(GOOD, GOOD + "\0")
+    assert bench.news[-1].text.startswith(f"{bench.file}: ")
 
 
 def test_a_launch_that_fails_later_brings_the_kernels_before_back(bench):

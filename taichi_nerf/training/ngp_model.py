@@ -108,6 +108,9 @@ class NgpModel(Model):
     def render(self, rays: Rays, background: Tensor | None, **options: object) -> RenderedBatch:
         return render_rays(self.field, self.sampler, rays, background, self.config.culling, **options)  # type: ignore[arg-type]
 
+    def pull(self) -> None:
+        """For who reads the field or the grid themselves: bring torch's up to date, if they are learned elsewhere."""
+
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
         return render_picture(self.field, self.sampler, rays, size, 0.0, self.config.culling, with_normals=with_normals)
 

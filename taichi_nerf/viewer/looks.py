@@ -28,6 +28,7 @@ from taichi_nerf.rendering import Culling, Picture, render_picture
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.pictures import over
+from taichi_nerf.training.resident_model import ResidentNgpModel
 from taichi_nerf.viewer.cropped_field import CroppedField
 
 OF_THE_GRID = ("sample count", "occupancy")  # these look at the occupancy grid
@@ -78,6 +79,7 @@ class Looks:
         along = (rays.directions @ forward).view(last - first, width)
         if what in OF_THE_GRID:
             assert isinstance(self.model, NgpModel)
+            self.model.pull()
             show = sample_counts if what == "sample count" else occupied_cells
             pixels, distance = show(self.model, rays, (last - first, width))
             return Part(pixels, z_depth(distance, along, None))
@@ -89,11 +91,14 @@ class Looks:
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool, crop: Crop | None, hasty: bool) -> Picture:
         model = self.model
-        if not isinstance(model, NgpModel):
+        if not isinstance(model, NgpModel) or (crop is None and not hasty):
             return model.picture(rays, size, with_normals)
-        field = model.field if crop is None else CroppedField(model.field, torch.tensor(crop, device=model.box.device))
-        culling = HASTY if hasty else model.config.culling
         with stretched(model, HASTY_STRETCH if hasty else 1.0):
+            if crop is None and isinstance(model, ResidentNgpModel):  # torch would copy its parameters at every launch
+                return model.picture(rays, size, with_normals)
+            model.pull()
+            field = model.field if crop is None else CroppedField(model.field, torch.tensor(crop, device=model.box.device))
+            culling = HASTY if hasty else model.config.culling
             return render_picture(field, model.sampler, rays, size, 0.0, culling, with_normals=with_normals)
 
     def shown(self, picture: Picture, what: str) -> NDArray[Any]:
@@ -153,7 +158,7 @@ def sample_counts(model: NgpModel, rays: Rays, shape: tuple[int, int]) -> tuple[
     most = model.sampler.settings.max_samples_per_ray
     share = np.log1p(counts) / np.log1p(most)
     pixels = HELIX[np.rint((1 - np.clip(share, 0, 1)) * (len(HELIX) - 1)).astype(int)]
-    return np.where((counts > 0)[..., None], pixels, GREY).astype(np.uint8), torch.zeros(shape)
+    return np.where((counts > 0)[..., None], pixels, GREY).astype(np.uint8), rays.origins.new_zeros(shape)
 
 
 def occupied_cells(model: NgpModel, rays: Rays, shape: tuple[int, int]) -> tuple[NDArray[Any], Tensor]:

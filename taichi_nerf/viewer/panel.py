@@ -3,6 +3,7 @@
 viser calls back from threads of its own. Nothing here renders: it changes wishes, and takes pictures that were made for them.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -13,7 +14,8 @@ import numpy as np
 from taichi_nerf.export.files import write_png
 from taichi_nerf.viewer.eye import WHAT, Eye, Wish
 from taichi_nerf.viewer.looks import Part
-from taichi_nerf.viewer.path_recorder import PathRecorder, next_free
+from taichi_nerf.viewer.numbered_files import NumberedFiles
+from taichi_nerf.viewer.path_recorder import PathRecorder
 from taichi_nerf.viewer.poster import COME
 from taichi_nerf.viewer.stage import Stage
 from taichi_nerf.viewer.studio import Studio
@@ -23,11 +25,11 @@ RATES = (1, 30, 8)  # frames a second
 
 
 class Panel:
-    def __init__(self, client: Any, stage: Stage, studio: Studio | None, box: Any, out: Path, height: int, first: Eye):
-        """`studio`: None where there is only a scene. `box`: [2, 3], of what a crop starts from. `out`: where files go.
+    def __init__(self, client: Any, stage: Stage, studio: Studio | None, box: Any, files: NumberedFiles, height: int, first: Eye):
+        """`studio`: None where there is only a scene. `box`: [2, 3], of what a crop starts from.
         `first`: where the browser will look from, which it tells only after it has told of a place of its own.
         """
-        self.client, self.stage, self.studio, self.out = client, stage, studio, out
+        self.client, self.stage, self.studio, self.files = client, stage, studio, files
         self.recorder = PathRecorder()
         self._lock = Lock()
         self._picture: Part | None = None  # the last
@@ -57,7 +59,7 @@ class Panel:
         client.camera.on_update(self._moved)
         eye = self.eye
         if eye is not None:
-            self._wish(replace(first, aspect=eye.aspect))
+            self._wish(lambda: replace(first, aspect=eye.aspect))
         self._show_stage()
 
     def close(self) -> None:
@@ -70,6 +72,8 @@ class Panel:
     @property
     def eye(self) -> Eye | None:
         camera = self.client.camera
+        if camera.image_height <= 0:  # a page that is folded up
+            return None
         return Eye.of(camera.position, camera.wxyz, camera.fov, camera.aspect)
 
     def take(self, part: Part, wish: Wish, finished: bool) -> None:
@@ -104,15 +108,14 @@ class Panel:
             self._save_screenshot(picture)
 
     def _save_screenshot(self, part: Part) -> None:
-        file = next_free(self.out, "screenshot", ".png")
-        self._saving(file, lambda: write_png(file, part.pixels))
+        self._saving(lambda: self.files.add("screenshot", ".png", lambda file: write_png(file, part.pixels)))
 
-    def _saving(self, file: Path, save: Any) -> None:
+    def _saving(self, save: Callable[[], Path]) -> None:
         """Write a file here, and offer it to the browser."""
         try:
-            save()
+            file = save()
         except (OSError, ValueError) as error:
-            self.client.add_notification("Not saved", str(error), color="red")
+            self.client.add_notification("Not saved", str(error), color="red", auto_close_seconds=8)
             return
         self.client.add_notification("Saved", str(file), color="green", auto_close_seconds=10)
         self.client.send_file_download(file.name, file.read_bytes())
@@ -138,15 +141,9 @@ class Panel:
             gui.add_button("Save path").on_click(lambda _: self.save_path())
 
     def save_path(self) -> None:
-        height = int(self._height.value) if self.studio is not None else self.height
-        settings = float(self._seconds.value), float(self._fps.value), height, bool(self._closed.value)
-        try:
-            with self._lock:
-                file = self.recorder.save(self.out, *settings)
-        except (OSError, ValueError) as error:
-            self.client.add_notification("Not saved", str(error), color="red", auto_close_seconds=8)
-            return
-        self._saving(file, lambda: None)
+        height = int(within(self._height)) if self.studio is not None else self.height
+        settings = float(within(self._seconds)), float(within(self._fps)), height, bool(self._closed.value)
+        self._saving(lambda: self.recorder.save(self.files, *settings))
 
     def _change_path(self, how: str) -> None:
         with self._lock:
@@ -180,19 +177,28 @@ class Panel:
         self._renew(None)
 
     def _renew(self, _: Any) -> None:
-        eye = self.eye
-        if eye is not None:
-            self._wish(eye)
+        self._wish(lambda: self.eye)
 
-    def _wish(self, eye: Eye) -> None:
+    def _wish(self, place: Callable[[], Eye | None]) -> None:
+        """Controls are read and told of in one go: of two callbacks at a time, the later one may be the first to have read."""
         if self.studio is None:
             return
-        wish = Wish(eye, str(self._show.value), int(self._height.value), float(self._rate.value), self._box())
         with self._lock:
-            self._is_finished = self._is_finished and wish == self._wished
-            self._wished = wish
-        self.studio.wish(self.client.client_id, wish)
+            eye = place()
+            if eye is None:
+                return
+            wish = Wish(eye, str(self._show.value), int(within(self._height)), float(within(self._rate)), self._box())
+            if wish == self._wished:
+                return
+            self._wished, self._is_finished = wish, False
+            self._say("…")  # a first picture of a kind may be compiled for seconds, and the last one stands there meanwhile
+            self.studio.wish(self.client.client_id, wish)
 
     def _say(self, text: str) -> None:
         if self._status.content != text:
             self._status.content = text
+
+
+def within(slider: Any) -> float:
+    """Its value between its ends: the box beside a slider takes any number, and tells of each digit as it is typed."""
+    return max(slider.min, min(slider.max, slider.value))

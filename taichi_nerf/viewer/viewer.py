@@ -17,6 +17,7 @@ from taichi_nerf.live_kernels import LiveKernels, News
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.model import Model
 from taichi_nerf.viewer.looks import Looks
+from taichi_nerf.viewer.numbered_files import NumberedFiles
 from taichi_nerf.viewer.panel import HEIGHTS, Panel
 from taichi_nerf.viewer.poster import ASPECT, ROWS, as_jpeg
 from taichi_nerf.viewer.server import quiet, start_server
@@ -44,6 +45,7 @@ class Viewer:
         self.scene, self.place, self.model = scene, place, model
         self.studio = Studio(lambda: Looks(model, background, scene.bounds.unbounded)) if model is not None else None
         self.background = background
+        self._files = NumberedFiles(place.out)
         self._panels: dict[int, Panel] = {}
         self._kernels: Any = None  # the text about kernels, once there is something to tell
         self._last_load = ""
@@ -140,9 +142,7 @@ class Viewer:
 
     def _came(self, client: Any) -> None:
         stage = Stage(client, self.scene, self._thumbnails)
-        panel = Panel(
-            client, stage, self.studio, self.scene.bounds.box, self.place.out, self.place.height, first_eye(self.scene)[0]
-        )
+        panel = Panel(client, stage, self.studio, self.scene.bounds.box, self._files, self.place.height, first_eye(self.scene)[0])
         self._panels[client.client_id] = panel
         if client.client_id not in self.server.get_clients():  # it went while it was being set up
             self._went(client)

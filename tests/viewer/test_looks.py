@@ -1,6 +1,7 @@
 """What each switch shows, against the model itself and against the grid read cell by cell."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ import small_run
 import torch
 
 from taichi_nerf.rays import Rays
+from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.pictures import picture_by
 from taichi_nerf.training.render_path import shown
+from taichi_nerf.training.resident_model import ResidentNgpModel
 from taichi_nerf.training.run import load_run
+from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.viewer.eye import WHAT, eye_of_view
 from taichi_nerf.viewer.looks import FARTHEST, Looks, occupied_cells, sample_counts
 from taichi_nerf.viewer.thumbnails import thumbnail
@@ -123,6 +127,46 @@ def test_whoever_flies_away_or_closer_still_sees_the_whole_thing(cpu, run, looks
     shares = [looks.rows(at.camera(40), 0, 40, "opacity").pixels.mean() for at in (eye, there)]
     assert shares[0] > 20
     assert abs(shares[1] / shares[0] - 1) < 0.35
+
+
+def test_a_count_of_samples_is_shown_on_any_device():
+    """Counts have no place in space; that has to be said where the rays are, as CUDA multiplies nothing of two devices."""
+    rays = Rays(torch.zeros(6, 3, device="meta"), torch.zeros(6, 3, device="meta"), *[None] * (len(Rays._fields) - 2))
+    spans = torch.tensor([[0, 3]]).expand(6, 2)
+    sampler = lambda *_: SimpleNamespace(spans=spans)  # noqa: E731
+    sampler.settings = SimpleNamespace(max_samples_per_ray=8)
+    _, distance = sample_counts(SimpleNamespace(sampler=sampler), rays, (2, 3))
+    assert (distance.device.type, distance.shape) == ("meta", (2, 3))
+
+
+def test_a_training_on_the_device_is_seen_as_it_stands_now(backend, tmp_path):
+    """While it trains the device has what torch has not. Against the same parameters in a model that is torch's."""
+    if backend.arch == "cpu":
+        pytest.skip("on processors torch's memory is the device's")
+    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=20)
+    resident, plain = (
+        make_model(apply_settings(config, [f"backend.resident={where}"]), scene, backend.torch_device)
+        for where in ("true", "false")
+    )
+    assert isinstance(resident, ResidentNgpModel)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # something to see
+        plain.field.table.copy_(torch.randn(plain.field.table.shape, generator=generator))
+        plain.sampler.thickness.copy_(torch.rand(plain.sampler.thickness.shape, generator=generator))
+        plain.sampler.least_density.fill_(0.9)
+        plain.sampler.pack()
+    camera, box = eye_of_view(scene.cameras, 0).camera(20), ((-0.6,) * 3, (0.6,) * 3)
+    wishes = ("sample count", None, False), ("occupancy", None, False), ("color", box, False), ("color", None, True)
+    for what, crop, hasty in wishes:
+        resident.load_state_dict(plain.state_dict())
+        with torch.no_grad():
+            resident.field.table.zero_()
+            resident.sampler.bits.zero_()
+        resident._is_ahead = True
+        found, expected = (Looks(model, 1.0, False).rows(camera, 0, 20, what, crop, hasty).pixels for model in (resident, plain))
+        assert expected.std() > 5
+        most = 3.0 if hasty else 0.05  # levels; hasty ones of the device pass over samples of their own
+        assert np.abs(found.astype(int) - expected).mean() < most, what
 
 
 def test_thumbnails_are_small_and_over_white():

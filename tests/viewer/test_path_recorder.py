@@ -7,6 +7,7 @@ import pytest
 
 from taichi_nerf.camera_path import read_camera_path
 from taichi_nerf.viewer.eye import Eye
+from taichi_nerf.viewer.numbered_files import NumberedFiles
 from taichi_nerf.viewer.path_recorder import PathRecorder
 
 
@@ -18,7 +19,7 @@ def recorder(n):
 
 def test_the_file_goes_through_every_chosen_camera_and_keeps_its_field_of_view(tmp_path):
     made = recorder(3)
-    file = made.save(tmp_path / "new", seconds=1.0, fps=20, height=101, closed=False)
+    file = made.save(NumberedFiles(tmp_path / "new"), seconds=1.0, fps=20, height=101, closed=False)
     path, fps = read_camera_path(file)
     assert (len(path), fps) == (41, 20)
     assert path.sizes[0].tolist() == [140, 100]
@@ -35,10 +36,10 @@ def test_a_closed_path_returns_and_one_camera_is_a_path(tmp_path):
 
 
 def test_no_file_replaces_another(tmp_path):
-    files = {recorder(2).save(tmp_path, 1.0, 10, 64, False).name for _ in range(3)}
+    files = {recorder(2).save(NumberedFiles(tmp_path), 1.0, 10, 64, False).name for _ in range(3)}
     assert files == {"camera_path_1.json", "camera_path_2.json", "camera_path_3.json"}
 
 
 def test_without_cameras_there_is_no_path(tmp_path):
     with pytest.raises(ValueError, match="at least one camera"):
-        PathRecorder().save(tmp_path, 1.0, 10, 64, False)
+        PathRecorder().save(NumberedFiles(tmp_path), 1.0, 10, 64, False)
