@@ -160,6 +160,9 @@ class RunFolder:
                 f"was written by taichi_nerf {version} (format {config['format']}), this is {__version__} (format {FORMAT}); "
                 f"use it with `pip install taichi-nerf=={version}`, or train anew with --overwrite",
             )
+        missing = [key for key in NEEDED if key not in config]
+        if missing:
+            raise RunError(self.config, f"is damaged: {', '.join(missing)} are missing")
         return config
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from taichi_nerf.live_kernels import LiveKernels
 from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.trainer import Step, Trainer
+from taichi_nerf.viewer.studio import Studio
 from taichi_nerf.viewer.viewer import POLL, Place, Viewer
 
 SHARE = 0.5  # seconds of pictures for each second of training, while somebody looks on
@@ -76,31 +77,45 @@ class TrainingView(Onlooker):
     def stepped(self, step: Step) -> bool:
         self._psnr = step.psnr if self._psnr is None else SMOOTH * self._psnr + (1 - SMOOTH) * step.psnr
         self._follow_kernels()
-        if self.viewer is not None and self.viewer.studio is not None:
+        if self._studio is not None:
             self._tell(step)
-            self._show(self.viewer, step)
-            while self.is_paused.is_set() and not self._stop() and not self._wants_save.is_set():
+            self._show(self._studio, step)
+            while self._studio is not None and self.is_paused.is_set() and not self._stop() and not self._wants_save.is_set():
                 self._follow_kernels()
-                if not self.viewer.work(self._kernels):
-                    self.viewer.studio.rest(POLL)
+                if not self._work() and self._studio is not None:
+                    self._studio.rest(POLL)
         wanted = self._wants_save.is_set()
         self._wants_save.clear()
         if wanted:
             self._say(f"saving at step {step.step}")
         return wanted
 
-    def _show(self, viewer: Viewer, step: Step) -> None:
+    @property
+    def _studio(self) -> Studio | None:
+        return self.viewer.studio if self.viewer is not None else None
+
+    def _work(self) -> bool:
+        """One piece of a picture. One that cannot be made, for want of memory, ends the viewer and not the training."""
+        assert self.viewer is not None
+        try:
+            return self.viewer.work(self._kernels)
+        except Exception as error:
+            self._say(f"warning: the viewer has ended and the training goes on: {type(error).__name__}: {error}")
+            self.__exit__(type(error), error, error.__traceback__)
+            self.viewer = None
+            return False
+
+    def _show(self, studio: Studio, step: Step) -> None:
         """Pictures, as long as their share lasts."""
-        assert viewer.studio is not None
         now = time.monotonic()
-        if now - self._refreshed_at >= REFRESH and not viewer.studio.is_busy():
+        if now - self._refreshed_at >= REFRESH and not studio.is_busy():
             self._refreshed_at = now
-            viewer.studio.again()
+            studio.again()
         self._owed = min(self._owed + SHARE * (step.seconds - self._seconds), 1.0)
         self._seconds = step.seconds
         while self._owed > 0:
             began = time.monotonic()
-            if not viewer.work(self._kernels):
+            if not self._work():
                 return
             self._owed -= time.monotonic() - began
 
@@ -119,5 +134,5 @@ class TrainingView(Onlooker):
         if self._kernels is not None and self._kernels.poll():
             while self._kernels.has_to_check:
                 self._kernels.check()
-            if self.viewer is not None and self.viewer.studio is not None:
-                self.viewer.studio.again()
+            if self._studio is not None:
+                self._studio.again()

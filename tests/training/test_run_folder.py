@@ -305,3 +305,10 @@ def test_a_copy_of_a_scene_is_the_same_scene_and_any_small_change_makes_it_anoth
     assert content_hash(scene(tmp_path / "unnoticed", **unnoticed)) == hashed
     with pytest.raises(ValueError, match=r"gone: could not be read \(No such file or directory\)"):
         content_hash([tmp_path / "gone"])
+
+
+def test_a_config_from_which_something_was_taken_is_told_of(tmp_path):
+    folder = made(tmp_path / "run")
+    config = json.loads(folder.config.read_text())
+    folder.config.write_text(json.dumps({key: value for key, value in config.items() if key not in ("settings", "scene")}))
+    assert complaint(folder.read_config) == f"{folder.config}: is damaged: settings, scene are missing"

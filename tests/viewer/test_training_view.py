@@ -100,6 +100,26 @@ def test_a_pause_holds_the_steps_but_not_the_pictures_and_save_saves(cpu, scene_
     assert seen == [20]
 
 
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_picture_that_cannot_be_made_ends_the_viewer_and_not_the_training(cpu, scene_folder, tmp_path, is_paused):
+    pytest.importorskip("viser")
+
+    def break_down(view):
+        def work():
+            raise MemoryError("no room for 4000 rows")
+
+        view.viewer.studio.work = work
+        look_again(view)
+        if is_paused:
+            view.pause(True)
+
+    view, folder, said = trained(scene_folder, tmp_path, {5: break_down, 20: look_again})
+    assert "the training goes on: MemoryError: no room for 4000 rows" in said[-1]
+    assert view.viewer is None
+    assert len(view.steps) == 40
+    assert load_checkpoint(folder.checkpoint)[0]["n_steps"] == 40
+
+
 def test_an_edited_kernel_is_in_the_next_step_and_a_mistake_ends_nothing(cpu, scene_folder, tmp_path):
     """Without a browser, as `train --watch-kernels` alone."""
     kept, news = dict(vars(compositing)), []
