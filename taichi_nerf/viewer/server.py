@@ -20,6 +20,7 @@ import io
 import ipaddress
 import re
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -90,6 +91,11 @@ def is_of_this_machine(host: str) -> bool:
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
+def named(host: str) -> str:
+    """What a browser calls who listens there: "any address" is none that another machine could open."""
+    return socket.gethostname() if is_address(host) and ipaddress.ip_address(host).is_unspecified else host
+
+
 def new_token() -> str:
     return secrets.token_urlsafe(18)
 
@@ -142,7 +148,8 @@ def start_server(
         server.stop()
         raise ViewerError(f"this viser ({viser.__version__}) starts its server in a way of its own, which cannot be guarded")
     server.request_share_url = lambda *_, **__: None  # any page could ask for a tunnel to the outside
-    shown = f"[{host}]" if ":" in host else host
+    name = named(host)
+    shown = f"[{name}]" if ":" in name else name
     return server, f"http://{shown}:{server.get_port()}/" + (f"{token}/" if token else "")
 
 

@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from taichi_nerf.viewer.server import Door, ViewerError, free_port, is_of_this_machine, start_server
+from taichi_nerf.viewer.server import Door, ViewerError, free_port, is_of_this_machine, named, start_server
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,12 @@ def test_the_door(token, path, headers, admitted):
 )
 def test_which_hosts_only_this_machine_reaches(host, inside):
     assert is_of_this_machine(host) == inside
+
+
+def test_who_listens_at_any_address_is_called_by_this_machine_s_name():
+    assert named("0.0.0.0") == named("::") == socket.gethostname()
+    assert named("192.168.1.2") == "192.168.1.2"
+    assert named("a.name") == "a.name"
 
 
 def test_without_viser_one_line_tells_how_to_get_it(monkeypatch):
