@@ -14,6 +14,7 @@ cameras, the field would stay where it is, and they would turn away from their t
 cameras that training does not see follow instead.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,16 @@ class CameraRig(nn.Module):
         if not self.refine_intrinsics:
             return self.intrinsics
         return torch.cat([self.intrinsics[:, :2] * self.log_focal.exp(), self.intrinsics[:, 2:]], -1)
+
+    @torch.no_grad()
+    def corrected(self, cameras: Cameras) -> Cameras:
+        """These cameras, which the rig was made of, as training has corrected them."""
+        found: dict[str, Any] = {}
+        if self.refine_poses:
+            found["camera_to_worlds"] = self.poses().double().cpu().numpy()
+        if self.refine_intrinsics:
+            found["intrinsics"] = self.lenses().double().cpu().numpy()
+        return replace(cameras, **found)
 
     def rays(self, pixels: Tensor, views: Tensor) -> Rays:  # [n_rays, 2], [n_rays] int32
         return ray_generation.generate_rays(pixels, views, self.poses(), self.lenses(), self.distortion, self.models)

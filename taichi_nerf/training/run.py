@@ -206,6 +206,7 @@ def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError) as error:
         raise RunError(folder.checkpoint, f"does not fit to {folder.config} and its scene ({_first_line(error)})") from error
+    found = replace(found, cameras=model.rig.corrected(found.cameras))  # paths are laid along where they are now
     return Run(folder, config, found, model.eval(), int(state["n_steps"]), warnings)
 
 

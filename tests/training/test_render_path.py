@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import sample_transforms
+import small_run
+import torch
 
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.training.pictures import picture_by, picture_of_view
 from taichi_nerf.training.render_path import cameras_of_path
+from taichi_nerf.training.run import load_run
+from taichi_nerf.training.settings import apply_settings
 
 from opengl_views import write_picture
 
@@ -21,3 +26,17 @@ def test_test_views_of_several_sizes_are_frames_only_of_one_that_is_given(tmp_pa
     pixels = np.array([[1.5, 2.5], [4, 0.5]])
     for frame, view, ratio in ((0, 0, 4), (1, 8, 2)):
         assert np.allclose(found.rays(frame, pixels)[1], scene.cameras.rays(view, pixels * ratio)[1])
+
+
+@pytest.mark.parametrize("refined", ["poses.refine=true", "poses.intrinsics=true"])
+def test_paths_are_laid_along_the_cameras_as_training_corrected_them(cpu, tmp_path, refined):
+    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=40)
+    config = apply_settings(config, [refined, "poses.intrinsics=true", "poses.learning_rate=0.02"])
+    small_run.trained(tmp_path / "run", config, scene)
+    run = load_run(tmp_path / "run", torch.device("cpu"))
+    test_views, _ = cameras_of_path(run.scene, "test")
+    given, _ = cameras_of_path(scene, "test")
+    for place, view in enumerate(scene.splits["test"]):
+        wanted = picture_of_view(run.model, int(view), scene.cameras.sizes[view]).color
+        assert (picture_by(run.model, test_views, place).color - wanted).abs().mean() < 1e-4
+        assert (picture_by(run.model, given, place).color - wanted).abs().mean() > 1e-3
