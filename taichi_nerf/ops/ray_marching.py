@@ -19,6 +19,7 @@ from taichi_nerf.runtime import DeviceArray, current
 
 MOST_PER_RAY = 2**24  # far from where 32-bit sums of counts wrap
 ROOM, MOST_ROOM = 64, 2**16  # samples of a ray, on average and at most, that a march in one pass has room for
+FEW_SAMPLES = 2**14  # that every slice has room for: the long rays of a few are no mean of many
 SLICES_OF_A_THREAD = 4  # so that a thread whose rays see little takes more of them
 LONGEST_STEP = 1e10  # keeps the lattice's numbers finite in 32 bits
 
@@ -122,7 +123,8 @@ def _march_slices(arguments: list[Any], spans: Tensor, most: int) -> Samples | N
     """In one pass, into room for ROOM samples a ray on average; None where that was too little. Fills in `spans`."""
     n_rays = len(spans)
     n_slices = min(SLICES_OF_A_THREAD * current().n_threads, n_rays)
-    room = -(-n_rays // n_slices) * ROOM + most
+    per_slice = -(-n_rays // n_slices)
+    room = max(per_slice * ROOM, min(per_slice * most, FEW_SAMPLES)) + most
     totals, out = spans.new_empty(n_slices), _empty_samples(n_slices * room, arguments[0], spans)
     counts = spans.new_empty(n_rays)
     launch(ray_marching.march_slices, *arguments, n_slices, room, counts, totals, *out[:3])

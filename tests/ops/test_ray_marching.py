@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from taichi_nerf import reference
 from taichi_nerf.kernels import ray_marching as kernels
-from taichi_nerf.ops.ray_marching import march_rays, sample_positions, spread_bits
+from taichi_nerf.launch import watching
+from taichi_nerf.ops.ray_marching import ROOM, march_rays, sample_positions, spread_bits
 from taichi_nerf.runtime import DeviceArray
 
 R = 32
@@ -267,6 +268,16 @@ def test_contraction_sees_the_shell_where_the_far_away_is(backend):
     assert 6 < found.min() < 20  # a cell is 0.06 wide, and 1.9 -+ 0.06 is at 6 and 25
     assert found.max() > 499.9
     assert ((found > 25).sum() - (500 - 25) / 0.05).abs() <= 2
+
+
+def test_a_processor_marches_a_few_long_rays_once(cpu, generator):
+    origins, directions, jitter = random_rays(60, generator, spread=0.2)
+    launched = []
+    with watching(lambda name, _: launched.append(name)):
+        samples = march(origins, directions, full(), jitter=jitter, step_size=0.012)
+    assert samples.spans[:, 1].float().mean() > 1.5 * ROOM
+    assert "march_slices" in launched
+    assert "march_rays" not in launched
 
 
 def test_a_ray_keeps_its_first_samples(backend, generator):
