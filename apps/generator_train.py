@@ -72,6 +72,9 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
                                n_images=None if kimg is None else int(1000 * kimg),
                                report=report, stop=lambda: stop.requested)  # fmt: skip
     click.echo(f"{done.n_images} images shown: {out}")
+    if done.networks != run.networks:
+        click.echo(f"warning: it stands at {done.networks.resolution} pixels; {run.networks.resolution} come after --grow-at "
+                   f"{run.grow_at / 1000:g}, which --resume with a larger --kimg goes on to", err=True)  # fmt: skip
     if stop.requested:
         click.echo(f"stopped and saved; go on with the same command and --resume: {out}", err=True)
         sys.exit(stop.exit_status)

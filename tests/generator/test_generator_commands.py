@@ -382,3 +382,9 @@ def test_every_command_has_help_with_an_example(command):
     assert status == 0
     assert "Example" in out
     assert "--debug" in out
+
+
+def test_a_training_that_ends_before_it_grows_says_so(place, tmp_path):
+    status, _, err = invoke("train", place / "set.npz", "--out", tmp_path / "m", "--kimg", 0.008, "--grow-at", 0.04, *TINY)
+    assert status == 0
+    assert "it stands at 8 pixels; 16 come after --grow-at 0.04" in err
