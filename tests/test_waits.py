@@ -52,7 +52,8 @@ def test_a_step_waits_for_a_gpu_only_where_it_has_to(cpu, method):
     with pretended_gpu() as gpu:
         made = trainer(method, GPU)
         made.step()
-        for _ in range(3):
+        for number in range(3):
+            made.model.pace = 1.1 + 0.1 * number  # of a model that has one: steps along rays change with it
             gpu.waits.clear()
             made.step()
             assert Counter(where for where, _ in gpu.waits) == METHODS[method][1]

@@ -147,7 +147,7 @@ class _Operations(TorchDispatchMode):
 def pretended_gpu():
     """Yields `Places`, whose `waits` lists (our function, what waited) in turn. Needs the cpu backend."""
     places, former, real, engine = Places(), runtime._current, launching.launch, torch.autograd._engine_run_backward
-    functions = _Functions(places)
+    functions, upload = _Functions(places), runtime.DeviceArray.copy_
     ours = [module for name, module in sys.modules.items() if name.startswith("taichi_nerf.")]
     users = [module for module in ours if vars(module).get("launch") is real]
 
@@ -161,7 +161,12 @@ def pretended_gpu():
         with functions:  # which `Tensor.backward` has left, and our own functions run Python again
             return engine(*arguments, **options)
 
+    def copy_(array, values):
+        places.wait("DeviceArray.copy_")
+        upload(array, values)
+
     try:
+        runtime.DeviceArray.copy_ = copy_
         runtime._current = runtime.Backend("cuda", "pretended", copies=False, n_threads=former.n_threads)
         torch.autograd._engine_run_backward = run_backward
         for module in users:
@@ -169,6 +174,7 @@ def pretended_gpu():
         with functions, _Operations(places):
             yield places
     finally:
+        runtime.DeviceArray.copy_ = upload
         runtime._current, torch.autograd._engine_run_backward = former, engine
         for module in users:
             module.launch = real
