@@ -109,7 +109,9 @@ def find_visible(
         n = len(marched.t_starts)
         positions = ray_marching.sample_positions(some.origins, some.directions, *marched)
         density, features = field.glance(positions)
-        chances = torch.rand(n, generator=draws).to(device) if draws is not None and culling.chance else None
+        chances = None
+        if draws is not None and culling.chance:
+            chances = torch.rand(n, generator=draws).to(device, non_blocking=True)
         kept, spans = compositing.visible_samples(
             density, marched.t_starts, marched.t_ends, marched.spans, chances,
             early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,
@@ -129,16 +131,17 @@ def find_visible(
             ends = marched.spans.index_select(0, going).long().sum(-1) - 1
             begin, some = marched.t_ends[ends], Rays(*(x.index_select(0, going) for x in some))
             jitter = None if jitter is None else jitter.index_select(0, going)
-    return _in_order(stages, n_rays, n_marched)
+    return _in_order(stages, going, n_marched)
 
 
-def _in_order(stages: list[tuple[Samples, Tensor, Tensor | None]], n_rays: int, n_marched: int) -> Visible:
-    """The samples of all stages, ray after ray."""
+def _in_order(stages: list[tuple[Samples, Tensor, Tensor | None]], going: Tensor, n_marched: int) -> Visible:
+    """The samples of both stages, ray after ray; the second is of the rays `going`."""
     if len(stages) == 1:
         return Visible(*stages[0], n_marched)
     t_starts, t_ends, ray_indices = (torch.cat([samples[i] for samples, _, _ in stages]) for i in range(3))
     ray_indices, order = torch.sort(ray_indices, stable=True)
-    counts = torch.bincount(ray_indices, minlength=n_rays)
+    counts, later = (samples.spans[:, 1] for samples, _, _ in stages)
+    counts = counts.index_add(0, going, later)  # what `bincount` would wait for a GPU to tell
     spans = torch.stack([counts.cumsum(0) - counts, counts], -1).int()
     positions = torch.cat([positions for _, positions, _ in stages]).index_select(0, order)
     features = [features for _, _, features in stages if features is not None]

@@ -188,7 +188,9 @@ def missing_driver(arch: str) -> str:
 
         if torch.version.cuda is None:
             return "the installed torch is a build without CUDA"
-        if not torch.cuda.is_available():
+        # Not `is_available`: it starts CUDA in this process, for which CUDA_VISIBLE_DEVICES then counts as it is now, and
+        # processes that train together could no longer take a GPU each.
+        if not torch.cuda.device_count():
             return "torch finds no CUDA device"
     return ""
 

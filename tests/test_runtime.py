@@ -51,6 +51,20 @@ def test_auto_prefers_cuda_metal_a_real_vulkan_gpu_and_then_the_cpu(monkeypatch)
     assert runtime.choose() == "cuda"
 
 
+def test_looking_for_a_gpu_does_not_start_cuda_in_this_process(monkeypatch):
+    """Once it has started, CUDA_VISIBLE_DEVICES is as it was: of processes that train together all would take the first GPU."""
+
+    def starts_cuda():
+        raise AssertionError("torch.cuda.is_available starts CUDA")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", starts_cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # which asks the driver's management library
+    assert runtime.missing_driver("cuda") == ""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert runtime.missing_driver("cuda") == "torch finds no CUDA device"
+
+
 def test_a_driver_that_ends_its_process_is_reported_not_suffered(monkeypatch):
     monkeypatch.setattr(runtime, "missing_driver", lambda arch: "")
     code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"

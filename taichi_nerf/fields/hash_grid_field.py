@@ -105,7 +105,7 @@ class HashGridField(Field):
         n = self.settings.n_levels
         shown = n / 3 + (n - n / 3) * min(max(progress, 0.0), 1.0)  # α
         weights = (1 - torch.cos(math.pi * (shown - torch.arange(n)).clamp(0, 1))) / 2
-        self.level_weights.copy_(weights.repeat_interleave(self.settings.n_features))
+        self.level_weights.copy_(weights.repeat_interleave(self.settings.n_features), non_blocking=True)
 
     def _weighed(self, features: Tensor) -> Tensor:
         return features * self.level_weights.to(features.dtype) if len(self.level_weights) else features

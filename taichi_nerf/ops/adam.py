@@ -13,7 +13,7 @@ from torch import Tensor
 
 from taichi_nerf.kernels import adam as kernels
 from taichi_nerf.launch import launch
-from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.door import check, plain, upload
 from taichi_nerf.runtime import DeviceArray, current
 
 LONGEST = 2**18  # corrections that are worked out: for betas beyond 0.9999 the rest counts as 1 a little early
@@ -132,7 +132,7 @@ def _settings(
     if not all(0 <= beta < 1 for beta in betas) or epsilon < 0:
         raise ValueError(f"{op}: betas have to lie in [0, 1) and epsilon must not be negative, got {betas} and {epsilon}")
     numbers = [learning_rate, 1 - betas[0], betas[1], 1 - betas[1], epsilon, decay]
-    return torch.tensor(numbers, dtype=dtype, device=current().torch_device)
+    return upload(numbers, dtype, current().torch_device)
 
 
 @lru_cache(maxsize=16)
@@ -158,7 +158,8 @@ def _dense(op: str, arrays: list[Any], clears: bool, dtype: torch.dtype, step: i
     n = math.prod(arrays[0].shape)
     flat = [array.view(-1) if isinstance(array, Tensor) else array for array in arrays]
     if n:
-        launch(kernels.adam, settings, settings.new_tensor([now]), n, _lanes(), clears, *flat)
+        corrections = upload([now], dtype, settings.device)
+        launch(kernels.adam, settings, corrections, n, _lanes(), clears, *flat)
 
 
 def _sparse(op: str, arrays: list[Any], clears: bool, dtype: torch.dtype, betas: Any, *others: float) -> None:

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import compositing
 from taichi_nerf.launch import launch
-from taichi_nerf.ops.door import check, check_spans, plain
+from taichi_nerf.ops.door import check, check_spans, plain, upload
 from taichi_nerf.rays import RenderedRays
 
 
@@ -70,7 +70,7 @@ def visible_samples(
     check_spans("visible_samples", spans, sizes["n_samples"])
     counts, is_visible = spans.new_zeros(sizes["n_rays"]), spans.new_zeros(sizes["n_samples"])
     if sizes["n_rays"] and sizes["n_samples"]:
-        limits = density.new_tensor([early_stop, least_weight, chance if draws is not None else 0.0])
+        limits = upload([early_stop, least_weight, chance if draws is not None else 0.0], density.dtype, density.device)
         inputs = [plain(x) for x in (density, t_starts, t_ends, spans, density if draws is None else draws)]
         launch(compositing.visible_samples, *inputs, limits, is_visible, counts)
     ends = counts.cumsum(0)

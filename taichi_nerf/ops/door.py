@@ -112,6 +112,11 @@ def fresh(like: Tensor, *shape: int) -> Tensor:
     return out
 
 
+def upload(numbers: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a kernel takes them. `torch.tensor(…, device=…)` would wait until a GPU is through with all it was given."""
+    return torch.tensor(numbers, dtype=dtype).to(device, non_blocking=True)
+
+
 def plain(tensor: Any) -> Any:
     """A tensor as a kernel takes it: contiguous, and without history (Taichi would write to `.grad` of a leaf).
 

@@ -231,7 +231,7 @@ def _pieces(n: int, room: Workspace) -> list[slice]:
 
 
 def _counted(n: int) -> Tensor:
-    return torch.tensor([n], dtype=torch.int32, device=current().torch_device)
+    return torch.full((1,), n, dtype=torch.int32, device=current().torch_device)
 
 
 class _FusedMlp(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import empty_space, ray_marching
 from taichi_nerf.launch import launch
-from taichi_nerf.ops.door import LARGEST, check, check_indices, check_spans, plain
+from taichi_nerf.ops.door import LARGEST, check, check_indices, check_spans, plain, upload
 from taichi_nerf.rays import Samples
 from taichi_nerf.runtime import DeviceArray, current
 
@@ -88,7 +88,7 @@ def march_rays(
     spread = spread_bits(occupancy, resolution) if spread is None else plain(spread)
     jitter = torch.zeros_like(t_near) if jitter is None else jitter
     rays = [plain(x) for x in (origins, directions, t_near, t_far, jitter)]
-    lattice = torch.tensor(lattice_of(step_size, cone_angle, max_step), dtype=origins.dtype, device=origins.device)
+    lattice = upload(lattice_of(step_size, cone_angle, max_step), origins.dtype, origins.device)
     dimming = least_density is not None and most_thickness < math.inf
     light = (plain(least_density) if least_density is not None else lattice, most_thickness)
     grid = (bits, spread, plain(aabb), lattice, *light, max_samples_per_ray, n_cascades, resolution)
@@ -111,7 +111,7 @@ def spread_bits(occupancy: Tensor, resolution: int) -> Tensor:  # [n_words] → 
     n_cascades = max(1, occupancy.shape[0] // (resolution**3 // 32))
     shape = str(n_cascades * resolution**3 // 32)
     check("spread_bits", lasting=("occupancy",), occupancy=(occupancy, shape, torch.int32))
-    device = None if isinstance(occupancy, DeviceArray) else occupancy.device
+    device = current().torch_device if isinstance(occupancy, DeviceArray) else occupancy.device
     scratch, spread = (
         torch.empty(occupancy.shape[0], *n, dtype=torch.int32, device=device) for n in ((), (len(empty_space.REACHES),))
     )

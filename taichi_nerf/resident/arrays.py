@@ -81,7 +81,8 @@ class Rendering:
         self.of_density, self.unused = floats(kept), [floats(kept), floats(kept)]
         self.out_color, self.opacity, self.depth, self.spread = floats(n_rays, 3), floats(n_rays), floats(n_rays), floats(n_rays)
         self.grad_rays = [floats(n_rays, 3), floats(n_rays), floats(n_rays), floats(n_rays)]
-        self.black = DeviceArray(torch.zeros(n_rays, 3))
+        self.black = floats(n_rays, 3)
+        self.black.data.fill(0)
         self.of_background = floats(n_rays, 3)
         self.intervals: list[DeviceArray] | None = None  # in which the spread of weights is measured
 

@@ -86,7 +86,7 @@ class ResidentField:
             array.zero_grad()
 
     def has_finite_gradients(self) -> bool:
-        launch(resident_field.finite_sum, self.density.weights.grad, self.color.weights.grad, self._health)
+        launch(resident_field.find_not_finite, self.density.weights.grad, self.color.weights.grad, self._health)
         return bool(self._health[0] == 0)
 
 

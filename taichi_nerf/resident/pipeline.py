@@ -25,6 +25,7 @@ from taichi_nerf.kernels import (
     resident_rays,
 )  # fmt: skip
 from taichi_nerf.launch import launch
+from taichi_nerf.ops.door import plain, upload
 from taichi_nerf.ops.fused_mlp import fused_mlp_, fused_mlp_backward_
 from taichi_nerf.ops.ray_marching import lattice_of
 from taichi_nerf.rays import Rays, Samples
@@ -174,10 +175,9 @@ class Pipeline:
 
     def _march(self, room: Rendering, march: March, rays: RayArrays, near: DeviceArray, until_dark: bool) -> None:
         grid, settings = self.grid, self.grid.sampler.settings
-        lattice = self._lattice()
         cone = self.grid.sampler.cone_angle
         given = [x.data for x in (rays.origins, rays.directions, near, room.far, room.jitter)]
-        known = [x.data for x in (grid.bits, grid.spread, self.field.box, lattice, grid.least_density)]
+        known = [plain(x) for x in (grid.bits, grid.spread, self.field.box, self._lattice(), grid.least_density)]
         dimming = until_dark and settings.most_thickness < float("inf")
         numbers = (settings.most_thickness if dimming else 1e30, settings.max_samples_per_ray, settings.n_cascades)
         kind = (settings.resolution, cone > 0, grid.contracted, dimming)
@@ -186,12 +186,13 @@ class Pipeline:
         launch(resident_rays.lay_out, march.room, room.sums.data, march.spans.data, march.total.data)
         launch(ray_marching.march_rays, *given, *known, *numbers, *kind, True, *out)
 
-    def _lattice(self) -> DeviceArray:
-        """The steps along rays as kernels take them, uploaded when they change."""
+    def _lattice(self) -> DeviceArray | Tensor:
+        """The steps along rays as kernels take them, uploaded when they change: in some trainings that is at every step."""
         sampler = self.grid.sampler
         numbers = lattice_of(sampler.step_size, sampler.cone_angle, sampler.settings.max_step)
         if getattr(self, "_numbers", None) != numbers:
-            self._numbers, self._steps = numbers, DeviceArray(torch.tensor(numbers, dtype=torch.float32))
+            steps = upload(numbers, torch.float32, current().torch_device)  # on CUDA filling a DeviceArray would wait
+            self._numbers, self._steps = numbers, DeviceArray(steps) if current().copies else steps
         return self._steps
 
     def _encode(self, march: March, rays: RayArrays) -> None:

@@ -136,8 +136,7 @@ class OccupancyGridSampler(nn.Module):
             cells = (runs * (n_cells / n)).int().clamp_(max=n_cells - 1)
         jitter = torch.rand(n, 3, generator=generator)
         for part in torch.arange(n).split(2**18):
-            chosen = cells[part[0] : part[-1] + 1].to(self.box.device)
-            shift = jitter[part[0] : part[-1] + 1].to(self.box.device)
+            chosen, shift = (x[part[0] : part[-1] + 1].to(self.box.device, non_blocking=True) for x in (cells, jitter))
             positions = self._positions(chosen, shift)
             met = density(positions).nan_to_num(0.0)
             occupancy_grid.update_density_(self.thickness, chosen, met * self.step_length, decay=self.settings.decay)
@@ -176,12 +175,11 @@ class OccupancyGridSampler(nn.Module):
         bit = torch.arange(32, dtype=torch.int32, device=words.device)
         some = words != 0
         along = ((words.view(-1, n // 32, 1) >> bit & 1).bool().any(0).flatten(), some.any(2).any(0), some.any(2).any(1))
-        cells = [there.nonzero()[:, 0] for there in along]
-        if any(len(numbers) == 0 for numbers in cells):
-            self.reach.copy_(torch.stack([high, low]))  # which no ray meets
-            return
-        edges = torch.stack([torch.stack([numbers[0] - MARGIN, numbers[-1] + 1 + MARGIN]) for numbers in cells], -1)
-        self.reach.copy_(low + (high - low) / n * edges)
+        there = torch.stack(along).int()  # the first of the largest is the first occupied: told without waiting for a GPU
+        first, last = there.argmax(-1), n - 1 - there.flip(-1).argmax(-1)
+        edges = torch.stack([first - MARGIN, last + 1 + MARGIN])
+        nothing = torch.stack([high, low])  # which no ray meets
+        self.reach.copy_(torch.where(there.any(), low + (high - low) / n * edges, nothing))
 
     @property
     def step_size(self) -> float:

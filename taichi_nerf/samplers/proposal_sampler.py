@@ -75,7 +75,7 @@ def propose(
     chance: float = 0.0,  # that it does all the same, given a generator
 ) -> Proposed:
     power = annealed(progress / settings.anneal) if settings.anneal else 1.0
-    edges = torch.tensor([0.0, 1.0], device=t_near.device).expand(len(t_near), 2).contiguous()
+    edges = torch.arange(2.0, device=t_near.device).expand(len(t_near), 2).contiguous()
     weights = torch.ones_like(edges[:, :1])
     proposals = []
     still = Rays(*(part.detach() for part in rays))  # proposals learn; cameras, where these are corrected, follow colors alone
@@ -99,7 +99,8 @@ def _drawn(
     """The edges of n intervals of a histogram, all of a ray shifted alike."""
     uniforms = None
     if generator is not None:
-        uniforms = torch.rand(len(edges), 1, generator=generator).to(edges.device).expand(-1, n + 1).contiguous()
+        shifts = torch.rand(len(edges), 1, generator=generator).to(edges.device, non_blocking=True)
+        uniforms = shifts.expand(-1, n + 1).contiguous()
     flat = weights.detach() if power == 1 else weights.detach() ** power
     return importance_sampling.importance_sample(
         edges, flat, n + 1, uniforms=uniforms, stratified=generator is not None, padding=settings.padding, blur=settings.blur
@@ -112,7 +113,7 @@ def _left(opacity: Tensor, least: float, chance: float, generator: torch.Generat
         return None
     some = opacity >= least
     if generator is not None:
-        some |= torch.rand(len(opacity), generator=generator).to(opacity.device) < chance
+        some |= torch.rand(len(opacity), generator=generator).to(opacity.device, non_blocking=True) < chance
     return some.nonzero()[:, 0]
 
 

@@ -75,7 +75,7 @@ def of_all_rays(
 
 def draws(n_rays: int, n: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:
     """Uniform numbers [n_rays, n]; without a generator none, which is evenly."""
-    return None if generator is None else torch.rand(n_rays, n, generator=generator).to(like.device)
+    return None if generator is None else torch.rand(n_rays, n, generator=generator).to(like.device, non_blocking=True)
 
 
 def shorten(parameters: list[torch.nn.Parameter], most: float) -> None:

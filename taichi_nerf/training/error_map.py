@@ -22,6 +22,7 @@ class ErrorMap(nn.Module):
     def __init__(self, table: PixelTable):
         super().__init__()
         self.starts, self.widths, self.same_size = table.starts.long(), table.widths.long(), table.same_size
+        self.n_pixels = len(table.values)
         heights = self.starts.diff() // self.widths
         self.n_columns, n_rows = -(-self.widths // TILE), -(-heights // TILE)
         self.first_tiles = torch.cat([self.starts[:1], (self.n_columns * n_rows).cumsum(0)])
@@ -35,20 +36,20 @@ class ErrorMap(nn.Module):
 
     def draw(self, n: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of the pixel table [n], and how many times likelier than evenly each was drawn [n]."""
-        device, n_pixels = self.errors.device, int(self.starts[-1])
-        index = torch.randint(n_pixels, (n,), generator=generator).to(device)
+        device, n_chosen = self.errors.device, int(share * n)
+        index = torch.randint(self.n_pixels, (n,), generator=generator).to(device, non_blocking=True)
         mass = self.errors * self.width * self.height
         ends = mass.double().cumsum(0)
-        n_chosen = int(share * n) if ends[-1] > 0 else 0
+        has_errors = ends[-1] > 0  # asked on the device: a GPU would be waited for
         if n_chosen:
-            draws = torch.rand(3, n_chosen, generator=generator).to(device)
+            draws = torch.rand(3, n_chosen, generator=generator).to(device, non_blocking=True)
             tile = torch.searchsorted(ends, draws[0].double() * ends[-1], right=True).clamp_max(len(mass) - 1)
             x = self.left[tile] + (draws[1] * self.width[tile]).long().clamp_max(self.width[tile] - 1)
             y = self.top[tile] + (draws[2] * self.height[tile]).long().clamp_max(self.height[tile] - 1)
             view = self.view[tile]
-            index[:n_chosen] = self.starts[view] + y * self.widths[view] + x
-        relative = self.errors[self.tile_of(index)] * (n_pixels / ends[-1].clamp_min(1e-30)).float()
-        return index, (1 - n_chosen / n) + n_chosen / n * relative
+            index[:n_chosen] = torch.where(has_errors, self.starts[view] + y * self.widths[view] + x, index[:n_chosen])
+        relative = self.errors[self.tile_of(index)] * (self.n_pixels / ends[-1].clamp_min(1e-30)).float()
+        return index, torch.where(has_errors, (1 - n_chosen / n) + n_chosen / n * relative, 1.0)
 
     def tile_of(self, index: Tensor) -> Tensor:
         if self.same_size:  # a search takes torch longer than all else here
@@ -64,8 +65,8 @@ class ErrorMap(nn.Module):
     @torch.no_grad()
     def learn(self, index: Tensor, errors: Tensor) -> None:  # [n], [n] squared errors
         known = errors.isfinite()  # a tile would never forget what is not a number
-        tile, errors = self.tile_of(index[known]), errors[known]
-        sums = torch.zeros_like(self.errors).index_add_(0, tile, errors)
-        counts = torch.zeros_like(self.errors).index_add_(0, tile, torch.ones_like(errors))
+        tile = self.tile_of(index)
+        sums = torch.zeros_like(self.errors).index_add_(0, tile, torch.where(known, errors, 0.0))
+        counts = torch.zeros_like(self.errors).index_add_(0, tile, known.to(errors.dtype))
         kept = REMEMBERED**counts
         self.errors.copy_(kept * self.errors + (1 - kept) * sums / counts.clamp_min(1))

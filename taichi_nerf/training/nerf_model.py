@@ -103,7 +103,7 @@ class NerfModel(DenseModel):
         positions = found.origins[:, None] + t[..., None] * found.directions[:, None]
         seen_from = field.encode_views(found.rays.directions).to(field.network.dtype).repeat_interleave(n_samples, 0)
         std = self.config.nerf.noise if generator is not None else 0.0
-        noise = std * torch.randn(n * n_samples, generator=generator).to(t.device) if std else None
+        noise = std * torch.randn(n * n_samples, generator=generator).to(t.device, non_blocking=True) if std else None
         density, color = field.look(positions.reshape(-1, 3), seen_from, noise)
         # As far in the field's space as light goes there: directions may be of any length.
         samples = from_points(t, None if self.config.nerf.endless else found.t_far)

@@ -155,7 +155,9 @@ class NgpProposalModel(Model):
         with torch.no_grad():
             whole = self._middles(rays, all_of._replace(ray_indices=ids))
             density, features = self.field.glance(whole)
-            chances = None if generator is None else torch.rand(len(density), generator=generator).to(density.device)
+            chances = None
+            if generator is not None:
+                chances = torch.rand(len(density), generator=generator).to(density.device, non_blocking=True)
             kept, spans = compositing.visible_samples(
                 density, all_of.t_starts, all_of.t_ends, all_of.spans, chances,
                 early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,

@@ -111,13 +111,16 @@ def draw_rows(
 
     `share`: only pixels in the middle of pictures, in that share of their width and height.
     """
-    starts, device = table.starts.to(generator.device, torch.int64), generator.device
+    device = generator.device
+    if not one_view:
+        rows = torch.randint(len(table.values), (n,), generator=generator, device=device)
+        if share == 1:  # which needs nothing of a table that may be a GPU's
+            return rows
+    starts = table.starts.to(device, torch.int64)
     if one_view:
         view = torch.randint(len(starts) - 1, (1,), generator=generator, device=device)
         first, count = int(starts[view]), int(starts[view + 1] - starts[view])
         rows = first + torch.randint(count, (n,), generator=generator, device=device)
-    else:
-        rows = torch.randint(int(starts[-1]), (n,), generator=generator, device=device)
     if share == 1:
         return rows
     # Pressed towards the middle: a pixel of the whole picture stands for one of its middle.

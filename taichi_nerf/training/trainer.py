@@ -87,11 +87,12 @@ class Trainer:
             self._follow_schedule()
             self.model.before_step(self.n_steps, self.progress, self.grid_generator)
             n_rays = self.n_rays
-            loss, error, n_samples = self.compare(self.draw(n_rays))
+            loss, squared_error, n_samples = self.compare(self.draw(n_rays))
             self.optimiser.zero_grad()
             loss.backward()
             self.world.average_gradients(self.model.parameters())
-            value, error = self.world.mean(float(loss.detach()), error)
+            # Both at once, after the backward pass was given out: here the host waits for a GPU.
+            value, error = self.world.mean(*torch.stack([loss.detach().reshape(()), squared_error]).tolist())
             fine = self.guard.accepts(value if self.model.gradients_are_finite() else math.nan, self.model)
             if fine:
                 self.optimiser.step()
@@ -110,9 +111,9 @@ class Trainer:
             return self.targets.at(*self.errors.draw(n, config.importance, self.generator))
         share = config.crop_share if self.n_steps < config.crop_steps else 1.0
         rows = draw_rows(self.targets.colors, n, self.generator, config.one_view, share)
-        return self.targets.at(rows.to(self.device))
+        return self.targets.at(rows.to(self.device, non_blocking=True))
 
-    def compare(self, batch: Batch) -> tuple[Tensor, float, int]:
+    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         """The loss of a batch, its mean squared error, and how many samples it took.
 
         Each ray is composited over its own random color, picture and render alike: nothing can be explained by painting the
@@ -130,8 +131,7 @@ class Trainer:
             self.errors.learn(batch.rows, squared if batch.counts is None else squared * batch.counts)
         # Of the pixels that count, as evaluation has it: those inside of masks.
         weight = torch.ones_like(squared) if shown.weight is None else shown.weight
-        error = float((squared * weight).sum() / weight.sum().clamp_min(1e-12))
-        return loss, error, n_samples
+        return loss, (squared * weight).sum() / weight.sum().clamp_min(1e-12), n_samples
 
     def warm_up(self) -> None:
         """Compile every kernel, on a copy of the state that is thrown away: training time is without compiling."""
@@ -187,7 +187,7 @@ class Trainer:
     def _background(self, n: int) -> Tensor:
         kind = self.config.batch.background
         if kind == "random":
-            return torch.rand(n, 3, generator=self.generator).to(self.device)
+            return torch.rand(n, 3, generator=self.generator).to(self.device, non_blocking=True)
         return torch.full((n, 3), float(kind == "white"), device=self.device)
 
     def _along_rays(self, batch: Batch, rays: Rays) -> Tensor:

@@ -1,5 +1,6 @@
 """Training that stays on the device against the same training through torch: pictures, gradients, checkpoints."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,22 @@ def test_a_rendering_and_its_gradients_are_those_of_the_same_rays_through_torch(
     for own, truth in pairs:
         assert truth.abs().max() > 1e-3
         assert (own - truth).norm() < 1e-4 * truth.norm()  # measured: 1e-6
+
+
+def test_a_gradient_that_is_no_number_is_found_wherever_it_is(scene_folder, gpu):
+    _, resident = pair(scene_folder, gpu)
+    field = resident.on_device
+    field.zero_grad()
+    for network in (field.density, field.color):
+        n = network.weights.shape[0]
+        for place, value, is_fine in (
+            (0, 3.4e38, True), (0, math.nan, False), (n // 2, math.inf, False), (n - 1, -math.inf, False), (n - 1, 1e-45, True),
+        ):  # fmt: skip
+            gradient = torch.zeros(n)
+            gradient[place] = value
+            network.weights.grad.from_numpy(gradient.cpu().numpy())
+            assert field.has_finite_gradients() is is_fine
+        network.weights.zero_grad()
 
 
 def test_the_spread_of_weights_and_its_gradients_are_those_of_the_loss(scene_folder, gpu):

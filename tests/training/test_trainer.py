@@ -226,7 +226,7 @@ def test_pixels_that_do_not_count_are_neither_in_the_psnr_of_a_step_nor_drawn_fo
     made.model.compare = lambda shown, generator: Compared(shown.rays.origins.sum() * 0, torch.full((len(shown.views),), 0.01), 1)
     for _ in range(5):
         _, error, _ = made.compare(made.draw(2000))
-        assert error == pytest.approx(0.01)
+        assert error.item() == pytest.approx(0.01)
     # Half of the pixels are drawn where errors count, the tiles of which one in four does; evenly it is one in sixteen.
     assert made.draw(2000).counts.mean().item() == pytest.approx(0.5 / 4 + 0.5 / 16, abs=0.03)
 

@@ -1,0 +1,141 @@
+"""On a GPU: every tensor lies where its operation does, and a step waits for the device where it has to and nowhere else."""
+
+from collections import Counter
+
+import pytest
+import torch
+from ball_scene import views_of_ball
+from pretended_gpu import GPU, HOST, pretended_gpu
+
+from taichi_nerf import runtime
+from taichi_nerf.kernels import probe
+from taichi_nerf.ops import ray_marching
+from taichi_nerf.runtime import DeviceArray
+from taichi_nerf.training import methods
+from taichi_nerf.training.config import RunSettings, SceneSettings
+from taichi_nerf.training.distributed import World
+from taichi_nerf.training.trainer import Trainer
+
+HASHED = ("batch.n_samples=4096", "field.n_levels=4", "field.precision=float32", "field.mlp.implementation=taichi")
+NGP = (*HASHED, "occupancy.resolution=32", "grid.every=2")
+NERF = ("nerf.n_samples=16", "nerf.n_samples_fine=16", "batch.n_rays=32", "field.n_layers=2", "field.n_hidden=16")
+MIPNERF = ("mipnerf.n_samples=16", "batch.n_rays=32", "field.n_layers=2", "field.n_hidden=16")
+
+# The loss with the error, and whether all gradients are finite; beside these, how much there is to be looked at.
+VERDICT = {"trainer.step": 1, "guard._are_finite": 1}
+MARCHES = {"ray_marching._lay_out": 2, "compositing.visible_samples": 2, "rendering.find_visible": 1}
+PROPOSALS = {"ngp_proposal_model._propose": 1, "proposal_sampler._left": 1, "compositing.visible_samples": 1}
+METHODS = {
+    "ngp": (NGP, VERDICT | MARCHES),
+    "torch": ((*NGP, "field.mlp.implementation=torch", "batch.importance=0", "loss.spread=0.1"), VERDICT | MARCHES),
+    "poses": ((*NGP, "poses.refine=true", "poses.from_step=0"), VERDICT | MARCHES),
+    "appearance": ((*NGP, "appearance.enabled=true", "loss.depth=0.1"), VERDICT | MARCHES),
+    "proposal": ((*HASHED, "sampler.kind=proposal"), VERDICT | PROPOSALS),
+    "resident": (
+        (*NGP, "backend.resident=true"),
+        {"trainer.step": 1, "field.has_finite_gradients": 1, "pipeline.forward": 1},
+    ),
+    "nerf": (NERF, VERDICT | {"cast.cast": 1}),
+    "mipnerf": (MIPNERF, VERDICT | {"cast.cast": 1}),
+}
+
+
+def trainer(method, device):
+    scene, _ = views_of_ball(n_views=3, size=24)
+    run = RunSettings(method if "nerf" in method else "ngp", "small" if "nerf" in method else "default", steps=20)
+    config, _ = methods.choose(scene, SceneSettings("ball"), run, HOST)
+    return Trainer(methods.changed(config, METHODS[method][0]), scene, device, World(device=device))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_waits_for_a_gpu_only_where_it_has_to(cpu, method):
+    with pretended_gpu() as gpu:
+        made = trainer(method, GPU)
+        made.step()
+        for number in range(3):
+            made.model.pace = 1.1 + 0.1 * number  # of a model that has one: steps along rays change with it
+            gpu.waits.clear()
+            made.step()
+            assert Counter(where for where, _ in gpu.waits) == METHODS[method][1]
+
+
+@pytest.mark.parametrize("method", ["ngp", "proposal"])
+def test_the_path_of_gpus_learns_what_that_of_processors_learns(cpu, method):
+    on_host = trainer(method, HOST)
+    expected = [on_host.step().loss for _ in range(5)]
+    with pretended_gpu():
+        on_gpu = trainer(method, GPU)
+        found = [on_gpu.step().loss for _ in range(5)]
+    assert found == pytest.approx(expected, rel=1e-3)  # measured: 3e-6
+
+
+def test_a_model_on_a_gpu_shows_pictures_and_is_saved(cpu):
+    with pretended_gpu():
+        made = trainer("ngp", GPU)
+        made.step()
+        made.load_state_dict(made.state_dict(copied=True))
+        pixels = 24 * torch.rand(64, 2)
+        rays = made.model.rig.rays(pixels.to(GPU), torch.zeros(64, dtype=torch.int32, device=GPU))
+        picture = made.model.picture(rays, (8, 8), with_normals=True)
+        assert {part.device.type for part in picture} == {"cuda"}
+
+
+def test_distances_to_what_is_occupied_are_where_the_backend_computes(cpu):
+    with pretended_gpu():
+        bits = DeviceArray(torch.full((1024,), -1, dtype=torch.int32))
+        assert ray_marching.spread_bits(bits, 32).device.type == "cuda"
+
+
+WAITING = {
+    "item": lambda x: x[0].item(),
+    "bool": lambda x: bool(x[0] > 1),
+    "tolist": lambda x: x.tolist(),
+    "nonzero": lambda x: x.nonzero(),
+    "mask": lambda x: x[x > 1],
+    "mask of a store": lambda x: x.__setitem__(x > 1, torch.zeros_like(x[:2])),
+    "bincount": lambda x: x.long().bincount(),
+    "cpu": lambda x: x.cpu(),
+    "to the host": lambda x: x.to("cpu", non_blocking=True),  # whoever reads it has to wait
+    "from the host": lambda x: torch.ones(3).to(x.device),
+    "copy": lambda x: x.copy_(torch.ones(4)),
+    "tensor": lambda x: torch.tensor([1.0], device=x.device),
+    "new_tensor": lambda x: x.new_tensor([1.0]),
+}
+NOT_WAITING = {
+    "sum": lambda x: x.sum(),
+    "where": lambda x: torch.where(x > 1, x, 0.0),
+    "full": lambda x: torch.full((2,), 3.0, device=x.device),
+    "new_zeros": lambda x: x.new_zeros(2),
+    "index": lambda x: x[torch.tensor([0, 1]).to(x.device, non_blocking=True)],
+    "staged": lambda x: torch.ones(3).to(x.device, non_blocking=True),
+    "where it is": lambda x: x.to(x.device),
+    "type": lambda x: x.to(torch.float64),
+    "backward": lambda x: x.clone().requires_grad_().square().sum().backward(),
+}
+
+
+@pytest.mark.parametrize("name", [*WAITING, *NOT_WAITING])
+def test_the_pretended_gpu_waits_where_cuda_does(cpu, name):
+    with pretended_gpu() as gpu:
+        x = torch.arange(4.0, device=GPU)
+        gpu.waits.clear()
+        (WAITING | NOT_WAITING)[name](x)
+        assert len(gpu.waits) == (name in WAITING)
+
+
+def test_the_pretended_gpu_refuses_what_cuda_refuses(cpu):
+    with pretended_gpu():
+        x, y = torch.arange(4.0, device=GPU), torch.arange(4.0)
+        assert {x[1:].view(3, 1).device.type, (x + 1).device.type, torch.zeros_like(x).device.type} == {"cuda"}
+        assert y.device.type == "cpu"
+        for refused in (lambda: x + y, lambda: torch.cat([x, y]), lambda: x.index_select(0, torch.tensor([1]))):
+            with pytest.raises(RuntimeError, match="on the same device"):
+                refused()
+        assert (x * torch.tensor(2.0)).device.type == "cuda"  # a single number may come from the host
+        with pytest.raises(TypeError, match="numpy"):
+            x.numpy()
+        with pytest.raises(RuntimeError, match="device type for generator"):
+            torch.rand(3, generator=torch.Generator(), device=GPU)
+        with pytest.raises(RuntimeError, match="square was given the host's memory"):
+            ray_marching.launch(probe.square, y)
+    assert runtime.current().arch == "cpu"
