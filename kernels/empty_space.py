@@ -34,6 +34,12 @@ def moved(before, word, after, by: ti.template()):
     return ti.cast(middle | up | down, ti.i32)
 
 
+@ti.func
+def beside(i, at, stride, by: ti.template(), resolution: ti.template()):
+    """The words `by` places before and after word i along an axis on which it stands at `at`; itself where the grid ends."""
+    return ti.select(at >= by, i - by * stride, i), ti.select(at + by < resolution, i + by * stride, i)
+
+
 @ti.kernel
 def spread_bits(
     occupancy: ti.types.ndarray(ndim=1),  # [n_words]
@@ -43,7 +49,7 @@ def spread_bits(
 ):
     for i in range(occupancy.shape[0]):
         scratch[i] = occupancy[i] | covered(i, resolution)
-    for level in ti.static(range(4)):
+    for level in ti.static(range(len(REACHES))):
         by = ti.static(max(1, REACHES[level] // 2))
         for i in range(occupancy.shape[0]):  # along x
             column, n_columns = i % (resolution // 32), resolution // 32
@@ -55,22 +61,12 @@ def spread_bits(
             out_spread[i, level] = moved(before, scratch[i], after, by)
         for i in range(occupancy.shape[0]):  # along y
             stride = resolution // 32
-            y = i // stride % resolution
-            bits = out_spread[i, level]
-            if y >= by:
-                bits |= out_spread[i - by * stride, level]
-            if y + by < resolution:
-                bits |= out_spread[i + by * stride, level]
-            scratch[i] = bits
+            before, after = beside(i, i // stride % resolution, stride, by, resolution)
+            scratch[i] = out_spread[i, level] | out_spread[before, level] | out_spread[after, level]
         for i in range(occupancy.shape[0]):  # along z
             stride = resolution * resolution // 32
-            z = i // stride % resolution
-            bits = scratch[i]
-            if z >= by:
-                bits |= scratch[i - by * stride]
-            if z + by < resolution:
-                bits |= scratch[i + by * stride]
-            out_spread[i, level] = bits
-        if ti.static(level < 3):
+            before, after = beside(i, i // stride % resolution, stride, by, resolution)
+            out_spread[i, level] = scratch[i] | scratch[before] | scratch[after]
+        if ti.static(level + 1 < len(REACHES)):
             for i in range(occupancy.shape[0]):
                 scratch[i] = out_spread[i, level]

@@ -10,9 +10,9 @@ form. The integer always advances, so no rounding can make a ray hang, and neigh
 
 Cells count x fastest: x + R (y + R (z + R cascade)), 32 along x to a word. Cascade c covers the box scaled by 2^c about its
 centre; the finest cascade around a point is asked. Under contraction one grid covers [-2, 2]^3, what mip-NeRF 360
-(Barron et al. 2022, equation 10) maps all space to. A cell answers for all midpoints
-before the ray leaves it, an empty one for as many cells around it as `empty_space` knows to be empty too: that is merely
-faster, the samples are those of asking for every lattice index.
+(Barron et al. 2022, equation 10) maps all space to. A cell answers for all midpoints before the ray leaves it, an empty one
+for as many cells around it as `empty_space` knows to be empty too: that is merely faster, the samples are those of asking for
+every lattice index.
 
 A ray may also end where no light is left: with `dimming`, every sample adds its length times the least density of its cell to
 an optical thickness, and the ray ends with the sample that takes it past `most_thickness`. What lies behind an opaque surface
@@ -164,7 +164,7 @@ def look_up(
         occupied = (occupancy[word] >> bit) & 1
         clear = 0  # cells around this one, along any axis, that are empty for certain
         if occupied == 0:
-            for level in ti.static(range(4)):
+            for level in ti.static(range(len(empty_space.REACHES))):
                 clear = ti.select((spread[word, level] >> bit) & 1 == 0, empty_space.REACHES[level], clear)
         if ti.static(contracted):
             leave = leave_contracted(cell, clear, place, t, position, norm, direction, resolution)

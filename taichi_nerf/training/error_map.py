@@ -8,7 +8,7 @@ counts 1/p.
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf.training.pixel_batches import PixelTable
+from taichi_nerf.training.pixel_batches import PixelTable, places_of
 
 TILE = 16  # pixels along an edge
 REMEMBERED = 0.95  # of a tile's error when new ones come in
@@ -21,8 +21,8 @@ class ErrorMap(nn.Module):
 
     def __init__(self, table: PixelTable):
         super().__init__()
-        self.starts, self.widths, self.same_size = table.starts.long(), table.widths.long(), table.same_size
-        self.n_pixels = len(table.values)
+        self.table, self.n_pixels = table, len(table.values)
+        self.starts, self.widths = table.starts.long(), table.widths.long()
         heights = self.starts.diff() // self.widths
         self.n_columns, n_rows = -(-self.widths // TILE), -(-heights // TILE)
         self.first_tiles = torch.cat([self.starts[:1], (self.n_columns * n_rows).cumsum(0)])
@@ -52,15 +52,8 @@ class ErrorMap(nn.Module):
         return index, torch.where(has_errors, (1 - n_chosen / n) + n_chosen / n * relative, 1.0)
 
     def tile_of(self, index: Tensor) -> Tensor:
-        if self.same_size:  # a search takes torch longer than all else here
-            view = index // self.starts[1]
-            width, n_columns = self.widths[0], self.n_columns[0]
-        else:
-            view = torch.searchsorted(self.starts, index, right=True) - 1
-            width, n_columns = self.widths[view], self.n_columns[view]
-        inside = index - self.starts[view]
-        y = inside // width
-        return self.first_tiles[view] + y // TILE * n_columns + (inside - y * width) // TILE
+        view, x, y = places_of(self.table, index.to(self.table.starts.dtype))
+        return self.first_tiles[view] + y // TILE * self.n_columns[view] + x // TILE
 
     @torch.no_grad()
     def learn(self, index: Tensor, errors: Tensor) -> None:  # [n], [n] squared errors

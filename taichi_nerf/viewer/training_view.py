@@ -101,7 +101,7 @@ class TrainingView(Onlooker):
             return self.viewer.work(self._kernels)
         except Exception as error:
             self._say(f"warning: the viewer has ended and the training goes on: {type(error).__name__}: {error}")
-            self.__exit__(type(error), error, error.__traceback__)
+            self.viewer.__exit__(type(error), error, error.__traceback__)
             self.viewer = None
             return False
 
