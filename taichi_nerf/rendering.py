@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf import random_numbers
 from taichi_nerf.fields.field import Field
 from taichi_nerf.fields.ranges import SHARE, check_ranges
 from taichi_nerf.ops import compositing, ray_marching
@@ -111,7 +112,7 @@ def find_visible(
         density, features = field.glance(positions)
         chances = None
         if draws is not None and culling.chance:
-            chances = torch.rand(n, generator=draws).to(device, non_blocking=True)
+            chances = random_numbers.uniform(n, generator=draws, device=device)
         kept, spans = compositing.visible_samples(
             density, marched.t_starts, marched.t_ends, marched.spans, chances,
             early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,

@@ -25,7 +25,7 @@ RULES = {
     "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes", "trajectories"}, {"torch", "numpy", "imageio"}),
     "ndc": ({"scenes.scene_data"}, {"torch"}),
     "fields": ({"fields", "ops", "rays", "runtime"}, {"torch"}),
-    "samplers": ({"samplers", "fields", "ops", "rays"}, {"torch"}),
+    "samplers": ({"samplers", "fields", "ops", "rays", "random_numbers"}, {"torch"}),
     "weight_files": (set(), {"torch"}),
     "weights": ({"weights", "weight_files", "fields"}, {"torch", "numpy"}),
     "priors": ({"priors", "weight_files", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
@@ -35,11 +35,12 @@ RULES = {
         | {"weight_files"},
         {"torch", "numpy", "imageio"},
     ),
-    "rendering": ({"fields", "samplers", "ops", "rays"}, {"torch"}),
+    "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers"}, {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
         | {
             "runtime",
+            "random_numbers",
             "cameras",
             "scenes",
             "export",
@@ -67,6 +68,7 @@ RULES = {
     ),
     "reference": ({"reference"}, {"torch"}),
     "rays": (set(), {"torch"}),
+    "random_numbers": (set(), {"torch"}),
     "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
     "hotswap": ({"runtime", "ops", "reference", "kernels"}, {"torch"}),
     "live_kernels": ({"hotswap", "runtime", "reference", "kernels"}, {"torch"}),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf import random_numbers
 from taichi_nerf.fields.ranges import AT_LEAST_ZERO, SHARE, check_ranges
 from taichi_nerf.ops import importance_sampling
 from taichi_nerf.rays import Rays, Samples
@@ -99,7 +100,7 @@ def _drawn(
     """The edges of n intervals of a histogram, all of a ray shifted alike."""
     uniforms = None
     if generator is not None:
-        shifts = torch.rand(len(edges), 1, generator=generator).to(edges.device, non_blocking=True)
+        shifts = random_numbers.uniform(len(edges), 1, generator=generator, device=edges.device)
         uniforms = shifts.expand(-1, n + 1).contiguous()
     flat = weights.detach() if power == 1 else weights.detach() ** power
     return importance_sampling.importance_sample(
@@ -113,7 +114,7 @@ def _left(opacity: Tensor, least: float, chance: float, generator: torch.Generat
         return None
     some = opacity >= least
     if generator is not None:
-        some |= torch.rand(len(opacity), generator=generator).to(opacity.device, non_blocking=True) < chance
+        some |= random_numbers.uniform(len(opacity), generator=generator, device=opacity.device) < chance
     return some.nonzero()[:, 0]
 
 

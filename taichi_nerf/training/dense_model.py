@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_nerf import random_numbers
 from taichi_nerf.rays import Rays, RenderedRays, Samples
 from taichi_nerf.rendering import Picture, RenderedBatch
 from taichi_nerf.training.cast import Cast
@@ -75,7 +76,7 @@ def of_all_rays(
 
 def draws(n_rays: int, n: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:
     """Uniform numbers [n_rays, n]; without a generator none, which is evenly."""
-    return None if generator is None else torch.rand(n_rays, n, generator=generator).to(like.device, non_blocking=True)
+    return None if generator is None else random_numbers.uniform(n_rays, n, generator=generator, device=like.device)
 
 
 def shorten(parameters: list[torch.nn.Parameter], most: float) -> None:

@@ -8,6 +8,7 @@ counts 1/p.
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf import random_numbers
 from taichi_nerf.training.pixel_batches import PixelTable, places_of
 
 TILE = 16  # pixels along an edge
@@ -37,12 +38,12 @@ class ErrorMap(nn.Module):
     def draw(self, n: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of the pixel table [n], and how many times likelier than evenly each was drawn [n]."""
         device, n_chosen = self.errors.device, int(share * n)
-        index = torch.randint(self.n_pixels, (n,), generator=generator).to(device, non_blocking=True)
+        index = random_numbers.below(self.n_pixels, n, generator=generator, device=device)
         mass = self.errors * self.width * self.height
         ends = mass.double().cumsum(0)
         has_errors = ends[-1] > 0  # asked on the device: a GPU would be waited for
         if n_chosen:
-            draws = torch.rand(3, n_chosen, generator=generator).to(device, non_blocking=True)
+            draws = random_numbers.uniform(3, n_chosen, generator=generator, device=device)
             tile = torch.searchsorted(ends, draws[0].double() * ends[-1], right=True).clamp_max(len(mass) - 1)
             x = self.left[tile] + (draws[1] * self.width[tile]).long().clamp_max(self.width[tile] - 1)
             y = self.top[tile] + (draws[2] * self.height[tile]).long().clamp_max(self.height[tile] - 1)

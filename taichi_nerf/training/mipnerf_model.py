@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from taichi_nerf import random_numbers
 from taichi_nerf.fields.mip_nerf_field import MipNerfField
 from taichi_nerf.ops import compositing, importance_sampling, integrated_encoding
 from taichi_nerf.rays import Rays, RenderedRays, Samples
@@ -116,8 +117,10 @@ class MipNerfModel(DenseModel):
         )
         views = self.field.encode_views(found.directions).to(self.field.network.dtype)
         seen_from = views.index_select(0, samples.ray_indices)
-        std = self.config.mipnerf.noise if generator is not None else 0.0
-        noise = std * torch.randn(len(means), generator=generator).to(means.device) if std else None
+        std = self.config.mipnerf.noise
+        noise = None
+        if generator is not None and std:
+            noise = std * random_numbers.normal(len(means), generator=generator, device=means.device)
         density, color = self.field.look(means, variances, seen_from, noise)
         rendered = compositing.composite_rays(density, color, *samples[:2], samples.spans, background)
         return Level(edges, rendered, samples)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf import losses
+from taichi_nerf import losses, random_numbers
 from taichi_nerf.fields.nerf_field import NerfField
 from taichi_nerf.ops import compositing
 from taichi_nerf.rays import Rays, RenderedRays, Samples
@@ -102,8 +102,10 @@ class NerfModel(DenseModel):
         n, n_samples = t.shape
         positions = found.origins[:, None] + t[..., None] * found.directions[:, None]
         seen_from = field.encode_views(found.rays.directions).to(field.network.dtype).repeat_interleave(n_samples, 0)
-        std = self.config.nerf.noise if generator is not None else 0.0
-        noise = std * torch.randn(n * n_samples, generator=generator).to(t.device, non_blocking=True) if std else None
+        std = self.config.nerf.noise
+        noise = None
+        if generator is not None and std:
+            noise = std * random_numbers.normal(n * n_samples, generator=generator, device=t.device)
         density, color = field.look(positions.reshape(-1, 3), seen_from, noise)
         # As far in the field's space as light goes there: directions may be of any length.
         samples = from_points(t, None if self.config.nerf.endless else found.t_far)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_nerf import losses
+from taichi_nerf import losses, random_numbers
 from taichi_nerf.fields.hash_grid_field import OF_NO_IMAGE, HashGridField
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.rays import Rays
@@ -73,7 +73,7 @@ class NgpModel(Model):
 
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         config, n = self.config.loss, len(shown.views)
-        jitter = torch.rand(n, generator=generator).to(shown.truth.device, non_blocking=True)
+        jitter = random_numbers.uniform(n, generator=generator, device=shown.truth.device)
         image_ids = seen_as(self.config.appearance, shown.views, generator)
         batch = self.render(shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=image_ids)
         spread = losses.spread(batch.rendered.weights, batch.samples) if config.spread else None
@@ -92,7 +92,7 @@ class NgpModel(Model):
         return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), batch.n_marched, batch)
 
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
-        jitter = torch.rand(len(rays.origins), generator=generator).to(background.device, non_blocking=True)
+        jitter = random_numbers.uniform(len(rays.origins), generator=generator, device=background.device)
         return self.render(rays, background, jitter=jitter, draws=generator)
 
     def density_weights(self) -> list[Tensor]:
@@ -147,8 +147,8 @@ def seen_as(settings: AppearanceSettings, views: Tensor, generator: torch.Genera
     """[n] whose appearance the rays of a step have, which are of these views."""
     if not settings.enabled:
         return None
-    of_none = torch.rand(len(views), generator=generator) < settings.dropout
-    return views.masked_fill(of_none.to(views.device, non_blocking=True), OF_NO_IMAGE)
+    of_none = random_numbers.uniform(len(views), generator=generator, device=views.device) < settings.dropout
+    return views.masked_fill(of_none, OF_NO_IMAGE)
 
 
 def sharpen(field: HashGridField, config: NgpConfig, progress: float) -> None:

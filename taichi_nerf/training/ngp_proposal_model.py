@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf import losses
+from taichi_nerf import losses, random_numbers
 from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
@@ -157,7 +157,7 @@ class NgpProposalModel(Model):
             density, features = self.field.glance(whole)
             chances = None
             if generator is not None:
-                chances = torch.rand(len(density), generator=generator).to(density.device, non_blocking=True)
+                chances = random_numbers.uniform(len(density), generator=generator, device=density.device)
             kept, spans = compositing.visible_samples(
                 density, all_of.t_starts, all_of.t_ends, all_of.spans, chances,
                 early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf import random_numbers
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
 from taichi_nerf.ops import compositing, importance_sampling
 from taichi_nerf.rays import Rays
@@ -44,7 +45,7 @@ def render_rays(
     n, device = len(rays.origins), rays.origins.device
     near, far = near_far
     edges = torch.linspace(near, far, settings.n_coarse + 1, device=device)
-    share = 0.5 if generator is None else torch.rand(n, settings.n_coarse, generator=generator).to(device)
+    share = 0.5 if generator is None else random_numbers.uniform(n, settings.n_coarse, generator=generator, device=device)
     t = edges[:-1] + share * (edges[1:] - edges[:-1])
     t = t.expand(n, -1).contiguous()
     coarse = look(field, encoded, rays, t, far, settings, background, False)
@@ -52,7 +53,9 @@ def render_rays(
         return [coarse]
     drawn = [t]
     if settings.n_importance:
-        uniforms = None if generator is None else torch.rand(n, settings.n_importance, generator=generator).to(device)
+        uniforms = (
+            None if generator is None else random_numbers.uniform(n, settings.n_importance, generator=generator, device=device)
+        )
         weights = coarse.weights.detach()
         bins = edges.expand(n, -1).contiguous()
         drawn.append(importance_sampling.importance_sample(bins, weights, settings.n_importance, uniforms=uniforms))
@@ -113,7 +116,7 @@ def _around(
         quantiles = (torch.arange(n, device=depth.device) + 0.5) / n
         noise = torch.special.ndtri(quantiles).expand(len(depth), n)
     else:
-        noise = torch.randn(len(depth), n, generator=generator).to(depth.device)
+        noise = random_numbers.normal(len(depth), n, generator=generator, device=depth.device)
     middle = depth if settings.depth_gradient else depth.detach()
     return (middle[:, None] + settings.depth_std * noise).clamp(*near_far)
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_nerf import random_numbers
 from taichi_nerf.priors.prior import Prior
 from taichi_nerf.training.prior_run import PatchSettings, PriorConfig, Report, patch_set, pictures_of
 
@@ -22,7 +23,7 @@ def score_patches(
     generator = torch.Generator().manual_seed(seed)
     device = next(prior.denoiser.parameters()).device
     patches = patch_set(config, [*pictures, *held_out]).draw(n, generator).to(device)
-    noise = torch.randn(patches.shape, generator=generator).to(device)
+    noise = random_numbers.normal(*patches.shape, generator=generator, device=device)
     rows = [_row(prior, patches, noise, tau) for tau in LEVELS]
     t = prior.schedule.time_at(DRAWN_AT)
     noisy, clean = denoised(prior, patches[:N_DRAWN], noise[:N_DRAWN], t)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf import random_numbers
 from taichi_nerf.priors.channels import inverse_depth
 from taichi_nerf.priors.diffusion_prior import ScoreWeights, patch_loss, tau_at
 from taichi_nerf.priors.patch_cameras import (
@@ -82,7 +83,7 @@ class PriorTerm(Term):
         noise = None
         if settings.noise:
             shape = (self.prior.settings.denoiser.channels, size, size)
-            noise = torch.randn(shape, generator=moment.generator).to(self.device)
+            noise = random_numbers.normal(*shape, generator=moment.generator, device=self.device)
         shown = out.color[:, :3] if color is None else color
         return patch_loss(
             self.prior,
@@ -130,7 +131,7 @@ class PriorTerm(Term):
         if self.settings.compat == "repo":
             return torch.full((1, 3), GREY, device=self.device)
         if kind == "random":
-            return torch.rand(1, 3, generator=moment.generator).to(self.device)
+            return random_numbers.uniform(1, 3, generator=moment.generator, device=self.device)
         return torch.full((1, 3), float(kind == "white"), device=self.device)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_nerf import random_numbers
 from taichi_nerf.rays import Rays
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.budget import Budget, Stopwatch
@@ -187,7 +188,7 @@ class Trainer:
     def _background(self, n: int) -> Tensor:
         kind = self.config.batch.background
         if kind == "random":
-            return torch.rand(n, 3, generator=self.generator).to(self.device, non_blocking=True)
+            return random_numbers.uniform(n, 3, generator=self.generator, device=self.device)
         return torch.full((n, 3), float(kind == "white"), device=self.device)
 
     def _along_rays(self, batch: Batch, rays: Rays) -> Tensor:
