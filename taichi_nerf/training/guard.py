@@ -47,16 +47,23 @@ class Guard:
             self.smoothed, self.n_bad = self.lowest, 0
             self.n_returns += 1
             return True
-        if self.n_seen % EVERY == 0 and self.smoothed <= NEARLY_BEST * self.lowest:
-            self._good = deepcopy(model.state_dict()), deepcopy(optimiser.state_dict())
+        if self.n_seen % EVERY == 0 and not self.n_bad:
+            self._remember(model, optimiser)
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Its counts; the state it remembers is that of the checkpoint itself, once training goes on from there."""
+        """Its counts. The state it remembers is left out: it would double a checkpoint, which is one itself."""
         return {name: value for name, value in vars(self).items() if name != "_good"}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """`model` and `optimiser` as they were then: what there is to go back to, if they went well."""
         vars(self).update(state, _good=None)
+        if self.n_seen >= SETTLED:
+            self._remember(model, optimiser)
+
+    def _remember(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        if self.smoothed <= NEARLY_BEST * self.lowest:
+            self._good = deepcopy(model.state_dict()), deepcopy(optimiser.state_dict())
 
 
 def _are_finite(numbers: list[Tensor]) -> bool:

@@ -131,7 +131,7 @@ class PixelNerfTrainer:
         self.field.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
-        self.guard.load_state_dict(state["guard"])
+        self.guard.load_state_dict(state["guard"], self.field, self.optimiser)
         self.stopwatch, self.n_steps = Stopwatch(state["seconds"]), state["n_steps"]
 
 

@@ -58,13 +58,14 @@ class Targets:
         color = pixels.colors if pixels.colors.shape[1] >= 3 else pixels.colors.expand(-1, 3)
         alpha = color[:, 3] if color.shape[1] == 4 else None
         counts = None if self.weights is None else self.weights.index_select(0, pixels.views)
+        depth = None if self.depths is None else self.depths[index]
         if self.masks is not None:
             inside = pixels_at(self.masks, index).colors[:, 0]
             if self.masks_are_alpha:
                 alpha = inside if alpha is None else alpha * inside
             else:
                 counts = inside if counts is None else counts * inside
-        depth = None if self.depths is None else self.depths[index]
+            depth = None if depth is None else depth * (inside > 0.5)  # what a mask hides may lie at any distance
         return Batch(index, pixels.positions, pixels.views, color[:, :3], alpha, counts, chances, depth)
 
 

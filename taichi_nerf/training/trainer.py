@@ -165,7 +165,7 @@ class Trainer:
             self.errors.load_state_dict(state["errors"])
         for generator, saved in zip((self.generator, self.grid_generator), state["generators"], strict=True):
             generator.set_state(saved)
-        self.guard.load_state_dict(state["guard"])
+        self.guard.load_state_dict(state["guard"], self.model, self.optimiser)
         self.stopwatch = Stopwatch(state["seconds"])
         self.n_steps, self.n_rays = state["n_steps"], state["n_rays"]
 

@@ -114,6 +114,40 @@ def test_its_counts_survive_a_checkpoint():
     steps(guard, model, optimiser, 250)
     guard.n_skipped = 3
     other = Guard()
-    other.load_state_dict(guard.state_dict())
+    other.load_state_dict(guard.state_dict(), model, optimiser)
     assert other.state_dict() == guard.state_dict()
     assert all(isinstance(value, int | float) for value in guard.state_dict().values())
+
+
+def resumed(guard, model, optimiser):
+    """The same training in another process."""
+    other_model, other_optimiser = training()
+    other_model.load_state_dict(model.state_dict())
+    other_optimiser.load_state_dict(deepcopy(optimiser.state_dict()))
+    other = Guard()
+    other.load_state_dict(guard.state_dict(), other_model, other_optimiser)
+    return other, other_model, other_optimiser
+
+
+def test_a_training_that_goes_bad_right_after_it_was_resumed_returns_to_where_that_was():
+    guard, (model, optimiser) = Guard(), training()
+    steps(guard, model, optimiser, module.EVERY + 1)
+    guard, model, optimiser = resumed(guard, model, optimiser)
+    good = deepcopy(model.state_dict())
+    with torch.no_grad():
+        model.weight.fill_(math.nan)
+    assert steps(guard, model, optimiser, module.PATIENCE) == [module.PATIENCE - 1]
+    assert all(torch.equal(value, good[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("n", [module.SETTLED - 1, module.SETTLED + 1])
+def test_what_was_saved_while_it_was_bad_or_young_is_no_place_to_return_to(n):
+    guard, (model, optimiser) = Guard(), training()
+    steps(guard, model, optimiser, n)
+    if n > module.SETTLED:
+        guard.smoothed = 2 * guard.lowest
+    guard, model, optimiser = resumed(guard, model, optimiser)
+    with torch.no_grad():
+        model.weight.fill_(math.nan)
+    assert steps(guard, model, optimiser, module.PATIENCE) == []
+    assert not model.weight.isfinite().any()

@@ -95,21 +95,33 @@ def test_what_was_not_measured_has_depth_zero(scene):
     stored = np.full((8, 8, 1), 2000, np.uint16)
     stored[0, 0], stored[0, 1], stored[1, 0] = 65535, 0, 1000
     maps = Depths(in_memory([stored] * 3), 0.001, "z", 65535, np.array([False, False, True]))
-    depth = all_of(replace(scene, depths=maps), with_depth=True).depth
+    depth = all_of(replace(scene, depths=maps, masks=None), with_depth=True).depth
     assert not depth[:64].any()  # view 2 has no map
     expected = torch.full((64,), 2.0)
     expected[0], expected[1], expected[8] = 0, 0, 1
     assert_close(depth[64:], expected)
     odd = np.array([[np.nan, np.inf], [-1, 3]], np.float32)[..., None]
     maps = Depths(in_memory([odd] * 3), 1.0, "z", 0.0, np.zeros(3, bool))
-    assert set(all_of(replace(scene, depths=maps), with_depth=True).depth.tolist()) == {0.0, 3.0}
+    assert set(all_of(replace(scene, depths=maps, masks=None), with_depth=True).depth.tolist()) == {0.0, 3.0}
 
 
 def test_a_map_of_another_size_is_read_at_the_nearest_pixel(scene):
     small = np.arange(1, 17, dtype=np.float32).reshape(4, 4, 1)
     maps = Depths(in_memory([small] * 3), 1.0, "z", 0.0, np.zeros(3, bool))
-    depth = all_of(replace(scene, depths=maps), with_depth=True).depth[:64].view(8, 8)
+    depth = all_of(replace(scene, depths=maps, masks=None), with_depth=True).depth[:64].view(8, 8)
     assert torch.equal(depth, torch.from_numpy(small[..., 0].repeat(2, 0).repeat(2, 1)))
+
+
+@pytest.mark.parametrize("masks_are_alpha", [False, True])
+def test_what_a_mask_hides_has_no_known_depth(scene, masks_are_alpha):
+    """A wall behind an object, somebody who walks through: there is a distance, but not of what is to be learned."""
+    maps = Depths(in_memory([np.full((8, 8, 1), 2, np.uint8)] * 3), 1.0, "z", 0, np.zeros(3, bool))
+    left = np.zeros((8, 8, 1), np.uint8)
+    left[:, :4] = 255
+    masked = replace(scene, depths=maps, masks=in_memory([left] * 3))
+    depth = all_of(masked, masks_are_alpha, with_depth=True).depth.view(2, 8, 8)
+    assert torch.equal(depth, torch.tensor([2.0, 0.0]).repeat_interleave(4).expand(2, 8, 8))
+    assert bool((all_of(replace(masked, masks=None), with_depth=True).depth == 2).all())
 
 
 def test_depth_is_read_only_when_it_is_wanted(scene):
