@@ -120,6 +120,21 @@ def test_resuming_takes_the_command_again_and_refuses_other_settings(place, mode
     assert status == 0, err
 
 
+def test_resuming_on_other_pictures_is_told(place, model):
+    again = ("--out", model, "--kimg", 0.08, "--resume")
+    with np.load(place / "set.npz") as known:
+        arrays = dict(known)
+    np.savez(place / "copy.npz", **arrays)  # stored otherwise, and elsewhere
+    arrays["images"][0, 0, 0, 0] ^= 1
+    np.savez(place / "other.npz", **arrays)
+    warnings = []
+    for name in ("set.npz", "copy.npz", "other.npz"):
+        status, _, err = invoke("train", place / name, *again)
+        assert status == 0, err
+        warnings.append("not the pictures" in err)
+    assert warnings == [False, False, True]
+
+
 def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
     out = place / "new" / "model"  # made by the training: 50 steps take less than the time between saves
     status, _, err = invoke("train", place / "set.npz", "--out", out, "--kimg", 0.204, *TINY)

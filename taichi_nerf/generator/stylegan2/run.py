@@ -29,6 +29,7 @@ class GanRun:
     grow_at: int = 0  # images up to which it trains at half the resolution
     precision: str = "float32"
     seed: int = 0
+    content_hash: str = ""  # of the pictures; empty: not known
     save_seconds: float = 60.0
     picture_images: int = 10_000  # from one grid to the next
 
