@@ -21,12 +21,14 @@ WHAT = ("color", "depth", "opacity", "normals")
 @click.option("--width", type=click.IntRange(1, 16384), help="[default: that of the views, or the file's]")
 @click.option("--height", type=click.IntRange(1, 16384))
 @click.option("--what", type=Kinds(WHAT), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
+@click.option("--antialias", type=click.IntRange(1, 8), default=1, show_default=True,
+              help="Smooth edges and fine patterns: N x N rays for each pixel, in N² times the time.")  # fmt: skip
 def render(
     run: Path, scene: Path | None, arch: str, out: Path, path: str | None, n_frames: int | None, fps: float | None,
-    width: int | None, height: int | None, what: list[str],
+    width: int | None, height: int | None, what: list[str], antialias: int,
 ) -> None:  # fmt: skip
     """Render RUN along a camera path. A folder keeps its frames: what is there already is not rendered again,
-    and one with frames of another path, step or --what is refused.
+    and one with frames of another path, step, --what or --antialias is refused.
 
     \b
     Examples:
@@ -47,11 +49,11 @@ def render(
         loaded = open_run(run, scene, arch, quiet=not ranks.is_main)
         path = path or ("spiral" if loaded.scene.bounds.forward_facing else "orbit")
         cameras, usual_fps = cameras_of_path(loaded.scene, path, n_frames, width, height)
-        about = about_frames(loaded, cameras, what)
+        about = about_frames(loaded, cameras, what, antialias)
         with progress() as report, open_frames(out, fps or usual_fps, about) as target:
             missing = set(target.missing(len(cameras)))
             mine = [number for number in ranks.share(len(cameras)) if number in missing]
-            for done, (number, picture) in enumerate(frames(loaded, cameras, mine, what), 1):
+            for done, (number, picture) in enumerate(frames(loaded, cameras, mine, what, antialias), 1):
                 target.add(picture, number)
                 report(done / len(mine), f"frame {done} of {len(mine)}")
         ranks.barrier()

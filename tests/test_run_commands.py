@@ -267,7 +267,7 @@ def test_a_moved_scene_is_told_and_found_where_it_is_now(run, scene, tmp_path):
     ("name", "path", "arguments", "shape"),
     [
         ("orbit.mp4", "orbit", ("--n-frames", 4, "--fps", 12, "--what", "color,depth,opacity,normals"), (4, 40, 160, 3)),
-        ("spiral.gif", "spiral", ("--n-frames", 3, "--width", 24), (3, 24, 24, 3)),
+        ("spiral.gif", "spiral", ("--n-frames", 3, "--width", 24, "--antialias", 2), (3, 24, 24, 3)),
         ("between.mp4", "interpolate", ("--n-frames", 3, "--height", 20, "--width", 30), (3, 20, 30, 3)),
     ],
 )
@@ -303,6 +303,7 @@ def test_a_folder_is_not_continued_with_frames_of_another_render(run, tmp_path):
     before = {file: file.read_bytes() for file in out.iterdir()}
     for option, told in (
         (("--what", "depth"), "what: color there, depth now"),
+        (("--antialias", 2), "antialias: 1 there, 2 now"),
         (("--path", "spiral"), "cameras: "),
         (("--n-frames", 3), "n_frames: 2 there, 3 now"),
         (("--height", 8), "size: 16x16 there, 16x8 now"),

@@ -1,5 +1,7 @@
 """Pictures of a model by any camera, and what the scene's own pictures look like over a background."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,28 +18,49 @@ from taichi_nerf.training.model import Model
 from taichi_nerf.training.pixel_batches import FULL
 
 
-def picture_by(model: Model, cameras: Cameras, number: int, *, with_normals: bool = False) -> Picture:
-    """What one of these cameras, in scene units, sees of the model, over black."""
+def picture_by(model: Model, cameras: Cameras, number: int, *, with_normals: bool = False, antialias: int = 1) -> Picture:
+    """What one of these cameras, in scene units, sees of the model, over black.
+
+    `antialias`: so many times as many rays along each side of a pixel, which is their mean.
+    """
     rig = CameraRig(cameras[[number]]).to(model.box.device)
-    return _picture(model, rig, 0, cameras.sizes[number], with_normals)
+    return _picture(model, rig, 0, cameras.sizes[number], with_normals, antialias)
 
 
 def picture_of_view(model: Model, view: int, size: Any) -> Picture:
     """The model as the scene's camera `view` sees it, its pose as training corrected it; over black."""
-    return _picture(model, model.rig, view, size, False)
+    return _picture(model, model.rig, view, size, False, 1)
 
 
-def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: bool) -> Picture:
+def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: bool, antialias: int) -> Picture:
     width, height = (int(side) for side in size)
-    with torch.no_grad():
-        rays = rays_of_all_pixels(rig, view, width, height)
-    return model.picture(rays, (width, height), with_normals)
+    places = [(part + 0.5) / antialias - 0.5 for part in range(antialias)]
+
+    def through(shift: tuple[float, float]) -> Picture:
+        with torch.no_grad():
+            rays = rays_of_all_pixels(rig, view, width, height, shift=shift)
+        rays = rays._replace(radii=rays.radii / antialias)  # cones that share a pixel
+        return model.picture(rays, (width, height), with_normals)
+
+    pictures = map(through, itertools.product(places, places))
+    return next(pictures) if antialias == 1 else mean_picture(pictures)
 
 
-def rays_of_all_pixels(rig: CameraRig, view: int, width: int, height: int) -> Rays:
-    """Through the centres of all pixels, row by row."""
+def mean_picture(pictures: Iterator[Picture]) -> Picture:
+    """Of one size, one after the other. Depth is that of what all of them see together, as it is along a single ray."""
+    first, n = next(pictures), 1
+    color, opacity, distance, normals = first.color, first.opacity, first.opacity * first.depth, first.normals
+    for picture in pictures:
+        n, color, opacity = n + 1, color + picture.color, opacity + picture.opacity
+        distance = distance + picture.opacity * picture.depth
+        normals = None if normals is None or picture.normals is None else normals + picture.normals
+    return Picture(color / n, opacity / n, distance / opacity.clamp_min(1e-6), None if normals is None else normals / n)
+
+
+def rays_of_all_pixels(rig: CameraRig, view: int, width: int, height: int, *, shift: tuple[float, float] = (0.0, 0.0)) -> Rays:
+    """Through the centres of all pixels, row by row, or so many pixels beside them."""
     device = rig.models.device
-    pixels = pixel_centers(width, height).to(device)
+    pixels = (pixel_centers(width, height) + torch.tensor(shift)).to(device)
     return rig.rays(pixels, torch.full((len(pixels),), view, dtype=torch.int32, device=device))
 
 

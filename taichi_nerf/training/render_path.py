@@ -78,18 +78,19 @@ def depth_range(run: Run, cameras: Cameras) -> tuple[float, float]:
 
 
 def frames(
-    run: Run, cameras: Cameras, numbers: Sequence[int], what: Sequence[str] = ("color",)
+    run: Run, cameras: Cameras, numbers: Sequence[int], what: Sequence[str] = ("color",), antialias: int = 1
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for."""
     limits = depth_range(run, cameras) if "depth" in what and len(numbers) else (1.0, 2.0)
     for number in numbers:
-        picture = picture_by(run.model, cameras, number, with_normals="normals" in what)
+        picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias)
         yield number, side_by_side([shown(picture, kind, run, limits) for kind in what])
 
 
-def about_frames(run: Run, cameras: Cameras, what: Sequence[str]) -> dict[str, str | int]:
+def about_frames(run: Run, cameras: Cameras, what: Sequence[str], antialias: int = 1) -> dict[str, str | int]:
     """What tells the frames of one render from those of another."""
-    return {"step": run.n_steps, **about_path(cameras, what), "checkpoint": content_hash([run.folder.checkpoint])}
+    about = {"step": run.n_steps, "antialias": antialias, **about_path(cameras, what)}
+    return {**about, "checkpoint": content_hash([run.folder.checkpoint])}
 
 
 def about_path(cameras: Cameras, what: Sequence[str]) -> dict[str, str | int]:

@@ -1,11 +1,15 @@
 """Which cameras a path by name has."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import sample_transforms
 import small_run
 import torch
 
+from taichi_nerf.cameras import Cameras
+from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.training.pictures import picture_by, picture_of_view
 from taichi_nerf.training.render_path import cameras_of_path
@@ -40,3 +44,40 @@ def test_paths_are_laid_along_the_cameras_as_training_corrected_them(cpu, tmp_pa
         wanted = picture_of_view(run.model, int(view), scene.cameras.sizes[view]).color
         assert (picture_by(run.model, test_views, place).color - wanted).abs().mean() < 1e-4
         assert (picture_by(run.model, given, place).color - wanted).abs().mean() > 1e-3
+
+
+def test_a_pixel_is_the_mean_of_its_rays(cpu):
+    """A wall 2 away, left of x = 3.35 pixels; right of it a half transparent one, 6 away. Two of five rays see the first."""
+    camera = Cameras(
+        np.eye(3, 4)[None], np.array([[10.0, 10, 4, 3]]), np.array([[8, 6]]), np.zeros(1, np.int32), np.zeros((1, 8))
+    )
+    widths = []
+
+    def picture(rays, size, with_normals):
+        x = 10 * rays.directions[:, 0] / rays.directions[:, 2] + 4
+        is_left = (x < 3.35).view(size[1], size[0])
+        widths.append(rays.radii.mean())
+        opacity, depth = torch.where(is_left, 1.0, 0.5), torch.where(is_left, 2.0, 6.0)
+        return Picture(opacity[..., None] * torch.tensor([1.0, 0, 0]), opacity, depth, is_left[..., None] * torch.ones(3))
+
+    model = SimpleNamespace(picture=picture, box=torch.zeros(2, 3))
+    found = picture_by(model, camera, 0, with_normals=True, antialias=5)
+    row = torch.tensor([1.0, 1, 1, 0.7, 0.5, 0.5, 0.5, 0.5])
+    assert torch.allclose(found.opacity, row.expand(6, 8))
+    assert torch.allclose(found.color[..., 0], found.opacity)
+    assert torch.allclose(found.depth[0], torch.tensor([2.0, 2, 2, (2 * 2 + 1.5 * 6) / 3.5, 6, 6, 6, 6]))
+    assert torch.allclose(found.normals[0, :, 0], torch.tensor([1.0, 1, 1, 0.4, 0, 0, 0, 0]))
+    picture_by(model, camera, 0)
+    assert torch.allclose(torch.stack(widths[:25]).mean(), widths[-1] / 5, rtol=1e-2)  # cones that fill a pixel together
+
+
+def test_rays_of_a_pixel_are_those_of_a_larger_picture(cpu, tmp_path):
+    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=40)
+    small_run.trained(tmp_path / "run", config, scene)
+    model = load_run(tmp_path / "run", torch.device("cpu")).model
+    camera = scene.cameras[[0]]
+    large = picture_by(model, camera.resized(2 * camera.sizes[0]), 0, with_normals=True)
+    found = picture_by(model, camera, 0, with_normals=True, antialias=2)
+    for one, four in ((found.color, large.color), (found.opacity, large.opacity), (found.normals, large.normals)):
+        of_pixels = four.unflatten(1, (-1, 2)).mean(2).unflatten(0, (-1, 2)).mean(1)
+        assert (one - of_pixels).abs().max() < 1e-3
