@@ -112,16 +112,16 @@ class PriorTerm(Term):
         pixels = window_pixels(self.lens, window)
         numbers = torch.full((len(pixels),), view, dtype=torch.int32, device=self.device)
         both = picture_at(self._truth(view), pixels, max(window.across, window.down)).to(self.device)
-        shown = torch.lerp(background, both[:, :3], both[:, 3:])
+        shown = both[:, :3] + (1 - both[:, 3:]) * background
         return Rays(*(part.detach() for part in rig.rays(pixels.to(self.device), numbers))), rig.poses()[view, :, 2], shown
 
     def _truth(self, view: int) -> Tensor:
-        """[h, w, 4] color and alpha; the last few are kept."""
+        """[h, w, 4] color times alpha, and alpha: as they are to be averaged. The last few are kept."""
         if view not in self._truths:
             if len(self._truths) >= MOST_KEPT:
                 self._truths.pop(next(iter(self._truths)))
             color, alpha, _ = truth_of_view(self.scene, view, self.masks_are_alpha)
-            self._truths[view] = torch.cat([color, alpha[..., None]], -1)
+            self._truths[view] = torch.cat([color * alpha[..., None], alpha[..., None]], -1)
         return self._truths[view]
 
     def _background(self, moment: Moment) -> Tensor:

@@ -12,6 +12,7 @@ from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.scenes.images import Images
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
@@ -243,6 +244,24 @@ def test_pictures_are_looked_up_at_pixel_centres_and_averaged():
     at = torch.tensor([[0.5, 0.5], [2.5, 1.5], [2.0, 1.5]])
     assert_close(picture_at(picture, at, 1.0)[:, 0], torch.tensor([0.0, 6.0, 5.5]))
     assert_close(picture_at(picture, torch.tensor([[2.0, 1.0]]), 2.0)[:, 1], torch.tensor([(1 + 2 + 5 + 6) / 4]))
+
+
+def test_windows_of_pictures_with_alpha_are_averaged_over_the_background(cpu):
+    """Of a red thing on white every pixel is as red as can be, also where the color that alpha leaves out is black."""
+    config, scene = small()
+    red = [np.concatenate([255 * (p[..., 3:] > 0), 0 * p[..., :2], p[..., 3:]], -1).astype(np.uint8) for p in scene.images]
+    config = replace(config, batch=replace(config.batch, background="white"))
+    scene, seen = replace(scene, images=Images([None] * len(red), arrays=red)), []
+    moment = moment_of(Trainer(config, scene, CPU))
+    settings = PriorSettings(DenoiserSettings(8, (1, 2)), size=8, focal=15.0)
+    prior = Prior(settings, Denoiser(settings.denoiser))
+    prior.score = lambda x, t: seen.append((x[0, :3] + 1) / 2) or torch.zeros_like(x)
+    term = PriorTerm(PatchPriorSettings(image_share=1.0), prior, scene, [0, 1, 2], 1.0, True, CPU)
+    for _ in range(5):
+        term(moment)
+    reds, others = torch.stack(seen)[:, 0], torch.stack(seen)[:, 1:]
+    assert bool(((others > 0.1) & (others < 0.9)).any())  # outlines
+    assert_close(reds, torch.ones_like(reds))
 
 
 def test_metres_of_a_scene(cpu):
