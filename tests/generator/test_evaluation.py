@@ -116,6 +116,14 @@ def test_features_of_a_set_tell_its_objects_apart_and_know_its_yaws(tmp_path):
     assert torch.equal(load_features(tmp_path / "f.safetensors").features(pictures), network.features(pictures))
 
 
+def test_features_take_pictures_to_where_they_are_themselves():
+    """Pictures that were gathered stay in the host's memory while the network may be on a GPU; `meta` is another device, too."""
+    network = FeatureNetwork(FeatureSettings(16, 8)).to("meta")
+    pictures = torch.zeros(2, 3, 16, 16)
+    for told, shape in ((network.features, (2, 128)), (network.identity, (2, 64)), (network.yaws, (2,))):
+        assert (told(pictures).device.type, told(pictures).shape) == ("meta", shape)
+
+
 def views(shift=0.0, drift=0.0):
     """Four subjects at five places, whose mean color is the angle, and whose identity drifts."""
     steps = torch.linspace(-2, 2, 5)
