@@ -105,6 +105,17 @@ def test_both_layouts_round_trip(generator, tmp_path):
     assert (again(z, truncation=0.7) - generator(z, truncation=0.7)).abs().max() < 1e-4
 
 
+def test_the_mean_of_codes_is_measured_where_a_training_did_not_keep_it(generator, tmp_path):
+    """rosinality's train.py writes no latent_avg: its generate.py measures one, and truncation is towards that, not towards 0."""
+    state = published.to_rosinality(generator.state_dict())
+    torch.save({"g_ema": state, "args": None}, tmp_path / "train.pt")
+    read = published.read_generator(tmp_path / "train.pt")
+    codes = TheirsOfRosinality(state, 3).mapped(torch.randn(50_000, 24))
+    expected = codes.mean(0)
+    assert expected.norm() > 1
+    assert (read.mapping.w_avg - expected).abs().max() < 6 * codes.std(0).max() * (1 / 50_000 + 1 / 2**14) ** 0.5
+
+
 class Persistent:
     """How torch_utils.persistence pickles a module: a function, and its class as a text beside its state."""
 

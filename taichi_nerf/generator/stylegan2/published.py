@@ -23,6 +23,7 @@ from taichi_nerf.weight_files import read_weights
 
 State = dict[str, Tensor]
 AVERAGE = "mapping.w_avg"
+N_MEASURED = 2**14  # codes
 
 
 def read_generator(file: Path | str) -> Generator:
@@ -31,9 +32,19 @@ def read_generator(file: Path | str) -> Generator:
     if file.suffix == ".pkl":
         networks = read_networks(file)
         state = networks.get("G_ema") or networks.get("G") or {}
-    else:
-        state = from_rosinality(read_weights(file, "rosinality's checkpoint of a StyleGAN2, or NVIDIA's .pkl", PickleError), file)
-    return generator_of(state, file)
+        return generator_of(state, file)
+    data = read_weights(file, "rosinality's checkpoint of a StyleGAN2, or NVIDIA's .pkl", PickleError)
+    generator = generator_of(from_rosinality(data, file), file)
+    if data.get("latent_avg") is None:  # of checkpoints that train.py writes; convert_weight.py's have it
+        generator.mapping.w_avg.copy_(mean_of_codes(generator))
+    return generator
+
+
+@torch.no_grad()
+def mean_of_codes(generator: Generator) -> Tensor:
+    """[w_dim] over many random w: what truncation moves codes to where no running mean was kept."""
+    z = torch.randn(N_MEASURED, generator.settings.z_dim, generator=torch.Generator().manual_seed(0))
+    return generator.mapping.w(z).mean(0)
 
 
 def write_rosinality(file: Path | str, generator: Generator) -> None:
