@@ -64,7 +64,8 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
     backend = start_backend(arch)
     with progress() as report:
         size = kept.networks.resolution if kept else options["size"]
-        pictures = pictures_of(images, size, folder.images, True, report)
+        keep = not (resume and folder.images.exists())  # those that the training began with stay, should these be others
+        pictures = pictures_of(images, size, folder.images, keep, report)
     run = kept or run_of(options, pictures.size)
     click.echo(f"{len(pictures)} pictures of {pictures.size} pixels, on {backend.arch} ({backend.device_name})")
     with progress(30.0) as report, StopSignals() as stop:

@@ -120,6 +120,32 @@ def test_resuming_takes_the_command_again_and_refuses_other_settings(place, mode
     assert status == 0, err
 
 
+def test_a_training_does_not_go_on_with_other_pictures(place):
+    """As many, of the same size, or fewer of them; those that it began with are taken again."""
+    with np.load(place / "set.npz") as data:
+        images = data["images"]
+    save_image_set(place / "negative.npz", ImageSet(255 - images))
+    save_image_set(place / "fewer.npz", ImageSet(images[:20]))
+    save_image_set(place / "nearly.npz", ImageSet(images - (images > 0)))  # rendered by another machine
+    command = ("--out", place / "own", *TINY)
+    assert invoke("train", place / "set.npz", *command, "--kimg", 0.004)[0] == 0
+    before = (place / "own" / "gan.safetensors").read_bytes()
+    for other in ("negative", "fewer"):
+        status, _, err = invoke("train", place / f"{other}.npz", *command, "--kimg", 0.008, "--resume")
+        assert (status, "own/gan.safetensors: was trained on other pictures" in err) == (1, True)
+    assert (place / "own" / "gan.safetensors").read_bytes() == before
+    assert invoke("train", place / "nearly.npz", *command, "--kimg", 0.008, "--resume")[0] == 0
+
+
+def test_pictures_of_other_persons_do_not_take_the_place_of_those_that_a_training_began_with(place):
+    command = ("--out", place / "persons", "--size", 16, *TINY)
+    assert invoke("train", "heads:2", *command, "--kimg", 0.004)[0] == 0
+    before = (place / "persons" / "images.npz").read_bytes()
+    status, _, err = invoke("train", "heads:3", *command, "--kimg", 0.008, "--resume")
+    assert (status, "was trained on other pictures" in err) == (1, True)
+    assert (place / "persons" / "images.npz").read_bytes() == before
+
+
 def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
     out = place / "new" / "model"  # made by the training: 50 steps take less than the time between saves
     status, _, err = invoke("train", place / "set.npz", "--out", out, "--kimg", 0.204, *TINY)
