@@ -14,11 +14,13 @@ from failing_starts import FAILING_STARTS, contents
 from taichi_nerf.apps.main import main
 from taichi_nerf.apps.pixelnerf_steps import cameras_for, viewed
 from taichi_nerf.camera_path import write_camera_path
+from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, load_prior
 from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
 from taichi_nerf.training.pixelnerf_render import cameras_like
-from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer
+from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
+from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.tensor_file import read_tensors
 
 CPU = torch.device("cpu")
@@ -66,6 +68,34 @@ def test_train_evaluate_and_render_a_set(cpu, balls, trained, tmp_path):
     assert status == 0, err
     frames = sorted((tmp_path / "frames").glob("*.png"))
     assert [imageio.imread(frame).shape for frame in frames] == [(20, 40, 3)] * 2
+
+
+def test_what_the_authors_files_do_not_say_is_set(cpu, balls, tmp_path):
+    """Networks without the first pooling, another background, other bounds; the weights fit either way."""
+    narrow = ("encoder.width=4", "field.n_hidden=16", "sampling.n_coarse=8", "sampling.n_importance=2", "sampling.n_depth=2")
+    config = apply_settings(published(ObjectSettings(""), PixelNerfRun(steps=1)), narrow)
+    torch.save(make_field(config).state_dict(), tmp_path / "pixel_nerf_latest")
+    told = ("encoder.first_pool=false", "objects.background=black", "objects.near=1.5", "objects.far=2.5")
+    changes = [word for text in (*narrow, *told) for word in ("--set", text)]
+    taps = {}
+    for settings in (narrow, (*narrow, *told)):
+        prior = load_prior(tmp_path / "pixel_nerf_latest", CPU, settings)
+        taps[prior.background] = [tap.shape[-1] for tap in prior.field.encoder(torch.zeros(1, 3, 32, 32))]
+    assert taps == {1.0: [16, 8, 4, 2], 0.0: [16, 16, 8, 4]}
+    item = viewed((balls / "balls_test/100",), prior, {"turntable": False, "views": [0], "settings": told}, CPU)[0]
+    assert (item.near, item.far) == (1.5, 2.5)
+    found = []
+    for given in (changes[:10], changes):
+        arguments = ("evaluate", tmp_path / "pixel_nerf_latest", balls, "--out", tmp_path / "eval", "--arch", "cpu", *given)
+        status, _, err = invoke(*arguments)
+        assert status == 0, err
+        found.append(json.loads((tmp_path / "eval/metrics.json").read_text())["psnr"])
+    assert found[0] != found[1]
+    arguments = ("render", balls / "balls_test/100", "--model", tmp_path / "pixel_nerf_latest", "--n-frames", 1, "--arch", "cpu")
+    status, _, err = invoke(*arguments, "--out", tmp_path / "frames", *changes)
+    assert status == 0, err
+    status, _, err = invoke(*arguments, "--out", tmp_path / "other", "--set", "encoder.frist_pool=false")
+    assert (status, "first_pool" in err) == (1, True)
 
 
 def test_a_folder_of_frames_goes_on_only_with_the_same_render(cpu, balls, trained, tmp_path):
@@ -156,7 +186,8 @@ def test_the_preset_is_small_where_there_is_no_cuda_unless_it_is_chosen(cpu, bal
 
 
 def test_a_path_file_says_how_many_frames_how_large_and_how_fast_unless_options_do(trained, balls, tmp_path):
-    item = viewed((balls / "balls_test/100",), load_prior(trained, CPU), {"turntable": False, "views": [0]}, CPU)[0]
+    options = {"turntable": False, "views": [0], "settings": ()}
+    item = viewed((balls / "balls_test/100",), load_prior(trained, CPU), options, CPU)[0]
     orbit = cameras_like(item, orbit_of(item, 5))
     write_camera_path(tmp_path / "path.json", orbit, fps=7)
     cameras, fps = cameras_for(item, [0], None, None, tmp_path / "path.json")
