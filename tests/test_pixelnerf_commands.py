@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -16,7 +17,8 @@ from taichi_nerf.apps.pixelnerf_steps import cameras_for, viewed
 from taichi_nerf.camera_path import write_camera_path
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
-from taichi_nerf.training.pixelnerf_model import BUILTIN, load_prior
+from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
+from taichi_nerf.training.pixelnerf_objects import object_of
 from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
 from taichi_nerf.training.pixelnerf_render import cameras_like
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
@@ -296,11 +298,39 @@ def test_an_orbit_begins_at_the_source_view_and_keeps_its_height(square):
     np.testing.assert_allclose(np.linalg.norm(poses[:, :, 3], axis=-1), 2, atol=1e-5)
 
 
+@pytest.mark.parametrize("compat", ["centres", "repo"])
+def test_the_cameras_of_a_written_prediction_are_those_that_took_its_pictures(cpu, tmp_path, monkeypatch, compat):
+    """A ball beside the origin lies in every picture where the scene's cameras project it, whatever lens the sources had."""
+    from taichi_nerf.scenes import load_scene
+    from taichi_nerf.training import pixelnerf_distil
+
+    monkeypatch.setattr(pixelnerf_distil, "N_TRAIN", 4)
+    monkeypatch.setattr(pixelnerf_distil, "N_TEST", 2)
+    narrow = ("encoder.width=4", "field.n_hidden=16", "sampling.n_coarse=64", f"field.compat={compat}")
+    config = apply_settings(published(ObjectSettings(""), PixelNerfRun(steps=1)), narrow)
+    field, middle = make_field(config).eval(), torch.tensor([0.2, -0.1, 0.15])
+    field.look = lambda encoded, at, along, fine=False: (1e3 * ((at - middle).norm(dim=-1) < 0.2).float(), torch.ones_like(at))
+    cameras, pictures = ball_views(0, size=32)
+    cameras = replace(cameras, intrinsics=cameras.intrinsics * [1, 1.3, 1.2, 0.9])
+    pictures = torch.from_numpy(pictures)
+    item = object_of("0", "balls", pictures, None, cameras, 1.25, 2.75)
+    write_scene(Prior(field, config), item, [0], tmp_path / "scene", CPU, width=48)
+    scene = load_scene(tmp_path / "scene")
+    center = scene.scene_from_source(middle.double().numpy())
+    y, x = np.mgrid[:48, :48] + 0.5
+    for view in range(6):
+        alpha = scene.images[view][..., 3].astype(float)
+        pose, (fx, fy, cx, cy) = scene.cameras.camera_to_worlds[view], scene.cameras.intrinsics[view]
+        right, down, ahead = pose[:, :3].T @ (center - pose[:, 3])
+        expected = fx * right / ahead + cx, fy * down / ahead + cy
+        found = (alpha * x).sum() / alpha.sum(), (alpha * y).sum() / alpha.sum()
+        np.testing.assert_allclose(found, expected, atol=0.2)  # of a ball's outline the middle is nearly its middle
+
+
 def test_a_prediction_is_written_as_a_scene_that_shows_it(cpu, trained, tmp_path, monkeypatch):
     """And opens as every scene: pictures with alpha, poses around the origin."""
     from taichi_nerf.scenes import load_scene
     from taichi_nerf.training import pixelnerf_distil
-    from taichi_nerf.training.pixelnerf_objects import object_of
 
     monkeypatch.setattr(pixelnerf_distil, "N_TRAIN", 4)
     monkeypatch.setattr(pixelnerf_distil, "N_TEST", 2)
