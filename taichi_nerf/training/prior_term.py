@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf.few_view_losses import ENOUGH
 from taichi_nerf.priors.channels import inverse_depth
 from taichi_nerf.priors.diffusion_prior import ScoreWeights, patch_loss, tau_at
 from taichi_nerf.priors.patch_cameras import (
@@ -69,7 +70,8 @@ class PriorTerm(Term):
         # Its gradient alone: the value of the loss is what tells whether training goes well, and this one's says nothing.
         loss = loss - loss.detach()
         if self.geometry is not None:
-            loss = loss + settings.every * self.geometry.along(moment, rays, seen)
+            enough = 1 if settings.compat == "repo" else ENOUGH
+            loss = loss + settings.every * self.geometry.along(moment, rays, seen, enough)
         return loss
 
     def _loss(self, moment: Moment, seen: RenderedBatch, cosines: Tensor, color: Tensor | None) -> Tensor:

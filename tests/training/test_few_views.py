@@ -227,6 +227,25 @@ def test_the_value_of_the_priors_term_is_0_and_patches_come_every_so_many_steps(
         assert loss.requires_grad == (n_steps % 3 == 0)
 
 
+def test_patches_of_the_published_code_mind_only_what_no_camera_sees(cpu, prior_file):
+    """What a window of a training image shows its own camera sees: there nothing is lonely, but where one camera is too few."""
+    config, scene = small(steps=60)
+    narrow = replace(scene, cameras=replace(scene.cameras, intrinsics=scene.cameras.intrinsics * [1.6, 1.6, 1, 1]))
+    trainer = Trainer(config, narrow, CPU)
+    for _ in range(60):
+        trainer.step()
+    moment = moment_of(trainer)
+    geometry = GeometryTerm(GeometrySettings(frustum=1.0, frustum_later=1.0, on_patches=True), narrow, [0, 1, 2], CPU)
+    found = {}
+    for compat in ("paper", "repo"):
+        term = a_prior_term(trainer, narrow, prior_file, image_share=1.0, compat=compat)
+        term.geometry = geometry
+        generator = torch.Generator().manual_seed(3)
+        found[compat] = sum(term(moment._replace(generator=generator)).item() for _ in range(10))
+    assert found["paper"] > 1
+    assert found["repo"] < 1e-3 * found["paper"]
+
+
 def test_resuming_with_terms_changes_nothing(cpu, prior_file):
     geometry = GeometrySettings(1e-3, 1e-3, distortion=1e-4, distortion_from=0.0)
     config, scene = small(steps=8, geometry=geometry, prior=PatchPriorSettings(str(prior_file), every=2))
