@@ -75,7 +75,6 @@ def objects_of(prior: Any, settings: tuple[str, ...], **place: Any) -> Any:
 
 def evaluation(model: str, objects: Path | None, out: Path | None, options: dict[str, Any], device: Any) -> Any:
     """The prior, the objects, the arguments of `evaluate`, and the folder that the figures go to."""
-    from taichi_nerf.metrics import Lpips
     from taichi_nerf.training.pixelnerf_evaluate import read_view_list
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_objects import ObjectSet
@@ -91,11 +90,22 @@ def evaluation(model: str, objects: Path | None, out: Path | None, options: dict
         "sources": read_view_list(options["view_list"]) if options["view_list"] else options["views"],
         "targets": options["targets"],
         "without": options["without"] or (),
-        "lpips": Lpips(options["lpips"], device=device) if options["lpips"] else None,
+        "lpips": lpips_of(options["lpips"], device) if options["lpips"] else None,
         "seed": options["sampling_seed"],
         "save_to": folder if options["save_images"] else None,
     }
     return prior, ObjectSet(place, options["split"]), arguments, folder
+
+
+def lpips_of(place: Path, device: Any) -> Any:
+    """By VGG, as published, where a folder has weights of both networks."""
+    from taichi_nerf.metrics import Lpips
+    from taichi_nerf.weight_files import WeightsError
+
+    try:
+        return Lpips(place, "vgg", device)
+    except WeightsError:
+        return Lpips(place, device=device)  # AlexNet's alone, or a complaint of what is missing
 
 
 def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], device: Any) -> Any:

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from failing_starts import FAILING_STARTS, contents
 
 from taichi_nerf.apps.main import main
-from taichi_nerf.apps.pixelnerf_steps import cameras_for, viewed
+from taichi_nerf.apps.pixelnerf_steps import cameras_for, lpips_of, viewed
 from taichi_nerf.camera_path import write_camera_path
+from taichi_nerf.metrics import TRUNKS
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
@@ -24,6 +25,7 @@ from taichi_nerf.training.pixelnerf_render import cameras_like
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
 from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.tensor_file import read_tensors
+from taichi_nerf.weight_files import WeightsError
 
 CPU = torch.device("cpu")
 TINY = [word for text in ("encoder.kind=resnet10", "encoder.width=4", "field.n_hidden=16", "batch.n_objects=2",
@@ -98,6 +100,24 @@ def test_what_the_authors_files_do_not_say_is_set(cpu, balls, tmp_path):
     assert status == 0, err
     status, _, err = invoke(*arguments, "--out", tmp_path / "other", "--set", "encoder.frist_pool=false")
     assert (status, "first_pool" in err) == (1, True)
+
+
+def test_lpips_is_by_vgg_as_published_where_there_is_a_choice(tmp_path):
+    """Its figures and AlexNet's cannot be compared."""
+    for network, name in (("alex", "alexnet"), ("vgg", "vgg16")):
+        taps = [layer.n_out for layer in TRUNKS[network] if layer.tap]
+        torch.save({f"lin{i}.model.1.weight": torch.ones(1, n, 1, 1) for i, n in enumerate(taps)}, tmp_path / f"{network}.pth")
+        trunk = {}
+        for layer in TRUNKS[network]:
+            trunk[f"features.{layer.number}.weight"] = torch.zeros(layer.n_out, layer.n_in, layer.kernel, layer.kernel)
+            trunk[f"features.{layer.number}.bias"] = torch.zeros(layer.n_out)
+        torch.save(trunk, tmp_path / f"{name}.pth")
+    assert lpips_of(tmp_path, CPU).network == "vgg"
+    (tmp_path / "vgg16.pth").unlink()
+    assert lpips_of(tmp_path, CPU).network == "alex"
+    (tmp_path / "alexnet.pth").unlink()
+    with pytest.raises(WeightsError, match="lacks weights of alex and vgg"):
+        lpips_of(tmp_path, CPU)
 
 
 def test_a_folder_of_frames_goes_on_only_with_the_same_render(cpu, balls, trained, tmp_path):
