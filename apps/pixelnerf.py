@@ -117,16 +117,21 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.files import write_whole
     from taichi_nerf.runtime import start
-    from taichi_nerf.training.pixelnerf_evaluate import as_json, as_text
+    from taichi_nerf.training.pixelnerf_evaluate import as_json, as_text, trained_on
     from taichi_nerf.training.pixelnerf_evaluate import evaluate as evaluate_prior
 
     if out is not None and out.is_file():
         raise ValueError(f"{out}: is a file; figures go into a folder")
     device = start(arch).torch_device
     prior, found, arguments, folder = evaluation(model, objects, out, options, device)
+    known = trained_on(prior, found)
+    if known and options["split"] != "train":
+        click.echo(
+            f"warning: {model} was trained on {known} of these {len(found)} objects; its set holds none of them out", err=True
+        )
     with progress() as report:
         figures = evaluate_prior(prior, found, device=device, report=report, **arguments)
-    write_whole(folder / "metrics.json", as_json({"model": model, "split": options["split"], **figures}))
+    write_whole(folder / "metrics.json", as_json({"model": model, "split": options["split"], "n_trained_on": known, **figures}))
     click.echo(as_text(figures))
     click.echo(f"{figures['n_images']} images, {figures['seconds_per_image']:.3f} s each: {folder / 'metrics.json'}")
 

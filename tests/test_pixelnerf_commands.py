@@ -102,6 +102,22 @@ def test_what_the_authors_files_do_not_say_is_set(cpu, balls, tmp_path):
     assert (status, "first_pool" in err) == (1, True)
 
 
+def test_figures_of_objects_that_were_trained_on_say_so(cpu, balls, trained, tmp_path):
+    """A set of fewer than eight objects without splits has none to spare."""
+    for name in ("100", "101"):
+        shutil.copytree(balls / "balls_test/100", tmp_path / "plain" / name)
+    command = ("train", tmp_path / "plain", "--out", tmp_path / "run", "--preset", "small", "--steps", 1, "--arch", "cpu", *TINY)
+    assert invoke(*command)[0] == 0
+    found = []
+    for run, options in ((tmp_path / "run", ()), (trained, ()), (trained, ("--split", "train"))):
+        status, _, err = invoke("evaluate", run, "--arch", "cpu", "--out", tmp_path / "eval", *options)
+        assert status == 0, err
+        found.append(
+            (json.loads((tmp_path / "eval/metrics.json").read_text())["n_trained_on"], "was trained on 2 of these 2" in err)
+        )
+    assert found == [(2, True), (0, False), (3, False)]
+
+
 def test_lpips_is_by_vgg_as_published_where_there_is_a_choice(tmp_path):
     """Its figures and AlexNet's cannot be compared."""
     for network, name in (("alex", "alexnet"), ("vgg", "vgg16")):
