@@ -146,6 +146,31 @@ def test_pictures_of_other_persons_do_not_take_the_place_of_those_that_a_trainin
     assert (place / "persons" / "images.npz").read_bytes() == before
 
 
+def test_components_come_from_a_file_of_ganspaces(place, model):
+    """The one that is asked for, with the layers that are, and a measured sign."""
+    with np.load(model / "directions.npz") as data:
+        theirs = {name: data[name][::-1] for name in data.files if not name.startswith(("yaw", "truncation"))}
+    np.savez(place / "theirs.npz", **theirs)
+    out = place / "of_theirs"
+    assert invoke("convert", model, out)[0] == 0
+    arguments = ("directions", "--model", out, "--file", place / "theirs.npz", "--arch", "cpu")
+    status, _, err = invoke(*arguments, "--yaw", 7, "--layers", "0-2")
+    assert status == 0, err
+    found, before = load_directions(out / "directions.npz"), load_directions(model / "directions.npz")
+    assert torch.equal(found.components[7], before.components[0])
+    assert (found.yaw_component, found.yaw_layers) == (7, (0, 3))
+    assert json.loads((out / "about.json").read_text())["directions"]["method"] == "file theirs.npz"
+    plain = ("directions", "--model", out, "--arch", "cpu")
+    for options, told in (
+        ((*arguments, "--method", "factorised"), "--method says nothing with --file"),
+        ((*arguments, "--components", 3), "--components says nothing with --file"),
+        ((*plain, "--method", "factorised", "--samples", 2000), "--samples says nothing with --method factorised"),
+        ((*plain, "--method", "labels", "--components", 3), "--components says nothing with --method labels"),
+    ):
+        status, _, err = invoke(*options)
+        assert (status, told in err) == (2, True)
+
+
 def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
     out = place / "new" / "model"  # made by the training: 50 steps take less than the time between saves
     status, _, err = invoke("train", place / "set.npz", "--out", out, "--kimg", 0.204, *TINY)
