@@ -1,7 +1,6 @@
 """`taichi-nerf generator train`: pictures to a StyleGAN2."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +64,9 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
     backend = start_backend(arch)
     with progress() as report:
         size = kept.networks.resolution if kept else options["size"]
-        pictures = pictures_of(images, size, folder.images, True, report)
-    run = kept or replace(run_of(options, pictures.size), content_hash=pictures.content_hash)
-    if run.content_hash not in ("", pictures.content_hash):
-        click.echo(f"warning: these are not the pictures that the training in {out} began with", err=True)
+        keep = not (resume and folder.images.exists())  # those that the training began with stay, should these be others
+        pictures = pictures_of(images, size, folder.images, keep, report)
+    run = kept or run_of(options, pictures.size)
     click.echo(f"{len(pictures)} pictures of {pictures.size} pixels, on {backend.arch} ({backend.device_name})")
     with progress(30.0) as report, StopSignals() as stop:
         done = train_generator(folder, pictures, run, backend.torch_device, seconds=time_budget, resume=resume,

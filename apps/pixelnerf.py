@@ -12,6 +12,8 @@ from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.scene_options import Views
 
 WHAT = ("color", "depth", "opacity")
+SETTINGS = click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE",
+                        help="What the authors' files do not say, or another value; may be repeated.")  # fmt: skip
 
 
 @click.group(cls=Group)
@@ -98,6 +100,7 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
 @click.option("--without", type=Views(), help="Views to leave out, such as over-exposed ones of DTU.")
 @click.option("--prefix", default="", help="Which lists of a set in NMR's form: softras, gen or new.")
 @click.option("--lpips", type=click.Path(path_type=Path), metavar="WEIGHTS", help="Folder or file of LPIPS' weights.")
+@SETTINGS
 @click.option("--sampling-seed", type=int, help="Draw samples at random, as the published code does.  [default: evenly]")
 @click.option("--save-images", is_flag=True, help="Keep the rendered views beside the figures.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where figures go.  [default: RUN/eval/SPLIT, or ./pixelnerf_eval]")
@@ -114,16 +117,21 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.files import write_whole
     from taichi_nerf.runtime import start
-    from taichi_nerf.training.pixelnerf_evaluate import as_json, as_text
+    from taichi_nerf.training.pixelnerf_evaluate import as_json, as_text, trained_on
     from taichi_nerf.training.pixelnerf_evaluate import evaluate as evaluate_prior
 
     if out is not None and out.is_file():
         raise ValueError(f"{out}: is a file; figures go into a folder")
     device = start(arch).torch_device
     prior, found, arguments, folder = evaluation(model, objects, out, options, device)
+    known = trained_on(prior, found)
+    if known and options["split"] != "train":
+        click.echo(
+            f"warning: {model} was trained on {known} of these {len(found)} objects; its set holds none of them out", err=True
+        )
     with progress() as report:
         figures = evaluate_prior(prior, found, device=device, report=report, **arguments)
-    write_whole(folder / "metrics.json", as_json({"model": model, "split": options["split"], **figures}))
+    write_whole(folder / "metrics.json", as_json({"model": model, "split": options["split"], "n_trained_on": known, **figures}))
     click.echo(as_text(figures))
     click.echo(f"{figures['n_images']} images, {figures['seconds_per_image']:.3f} s each: {folder / 'metrics.json'}")
 
@@ -132,6 +140,7 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @click.argument("pictures", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="X.mp4, X.gif, or a folder for PNGs.")
 @click.option("--model", default="builtin", show_default=True, help="A run, a file of weights, or builtin.")
+@SETTINGS
 @arch_option
 @click.option("--views", type=Views(), default="0", show_default=True, help="Source views, of a folder that has poses.")
 @turntable_options
@@ -171,7 +180,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
         require_places(options["distil"])
         expect_writable(options["distil"])
     device = start(arch).torch_device
-    prior = load_prior(options["model"], device)
+    prior = load_prior(options["model"], device, options["settings"])
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])

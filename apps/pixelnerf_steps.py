@@ -65,17 +65,24 @@ def configuration_to_resume(
     return replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
 
 
+def objects_of(prior: Any, settings: tuple[str, ...], **place: Any) -> Any:
+    """The prior's settings of objects for others than it was trained on, whose near and far are their own unless --set says."""
+    from taichi_nerf.training.settings import apply_settings
+
+    config = replace(prior.config, objects=replace(prior.config.objects, near=None, far=None, **place))
+    return apply_settings(config, settings).objects
+
+
 def evaluation(model: str, objects: Path | None, out: Path | None, options: dict[str, Any], device: Any) -> Any:
     """The prior, the objects, the arguments of `evaluate`, and the folder that the figures go to."""
-    from taichi_nerf.metrics import Lpips
     from taichi_nerf.training.pixelnerf_evaluate import read_view_list
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_objects import ObjectSet
 
-    prior = load_prior(model, device)
+    prior = load_prior(model, device, options["settings"])
     place = prior.config.objects
     if objects is not None:
-        place = replace(place, path=str(objects), prefix=options["prefix"] or place.prefix, near=None, far=None)
+        place = objects_of(prior, options["settings"], path=str(objects), prefix=options["prefix"] or place.prefix)
     if not place.path:
         raise click.UsageError(f"{model} has no set of its own: name one, as in `evaluate {model} OBJECTS`")
     folder = out or (Path(model) / "eval" / options["split"] if Path(model).is_dir() else Path("pixelnerf_eval"))
@@ -83,11 +90,22 @@ def evaluation(model: str, objects: Path | None, out: Path | None, options: dict
         "sources": read_view_list(options["view_list"]) if options["view_list"] else options["views"],
         "targets": options["targets"],
         "without": options["without"] or (),
-        "lpips": Lpips(options["lpips"], device=device) if options["lpips"] else None,
+        "lpips": lpips_of(options["lpips"], device) if options["lpips"] else None,
         "seed": options["sampling_seed"],
         "save_to": folder if options["save_images"] else None,
     }
     return prior, ObjectSet(place, options["split"]), arguments, folder
+
+
+def lpips_of(place: Path, device: Any) -> Any:
+    """By VGG, as published, where a folder has weights of both networks."""
+    from taichi_nerf.metrics import Lpips
+    from taichi_nerf.weight_files import WeightsError
+
+    try:
+        return Lpips(place, "vgg", device)
+    except WeightsError:
+        return Lpips(place, device=device)  # AlexNet's alone, or a complaint of what is missing
 
 
 def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], device: Any) -> Any:
@@ -112,7 +130,7 @@ def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], devi
         raise click.UsageError("PICTURES without poses need --turntable; with poses, name one folder of an object")
     folder = pictures[0]
     entry = ObjectEntry(folder.resolve().parent.name, folder.resolve().name, folder, "")
-    item = read_object(entry, replace(prior.config.objects, near=None, far=None))
+    item = read_object(entry, objects_of(prior, options["settings"]))
     return item, sources_of(item, options["views"])
 
 

@@ -110,7 +110,8 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
         variant=options["variant"],
     )
     rate = options["learning_rate"] or (1e-3 if small else 1e-4)
-    training = PriorTraining(options["steps"], options["time_budget"], options["batch"], rate,
+    average = 0.995 if small else 0.995 ** (1 / 10)  # published: at every tenth step
+    training = PriorTraining(options["steps"], options["time_budget"], options["batch"], rate, average,
                              late_share=0.5 if small else 0.0, late_until=0.4, seed=options["seed"])  # fmt: skip
     sources = tuple(options["data"] or PatchSettings.sources)
     # Small priors' patches are as wide as pictures, also of longer lenses.

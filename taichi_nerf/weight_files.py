@@ -1,15 +1,19 @@
 """Files that torch.save wrote, which may come from anywhere: tensors, numbers and names are read, and nothing is executed.
 
+A tensor may claim any shape by repeating a number. Those that are more than the file holds for them are refused: what is made
+after the shapes in a file is then as large as the file allows, and no larger.
+
 data = read_weights(file, "a checkpoint of nerf-pytorch")     # or WeightsError(file, "… expected …")
 """
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a ZIP archive, or a pickle by old versions
 
@@ -32,8 +36,31 @@ def read_weights(file: Path, expected: str, error: Callable[[Path, str], Excepti
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles in other versions, which fail or are read all the same
-            return torch.load(file, map_location="cpu", weights_only=True)
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as reason:  # torch raises whatever a damaged file makes it meet
         asked = re.search(r"GLOBAL ([\w.]+)", str(reason))
         why = f"asks for {asked[1]}, and nothing in a file is executed" if asked else "is damaged, or something else"
         raise error(file, f"is no checkpoint of weights alone: it {why}; expected {expected}") from None
+    if not all(is_whole(tensor) for tensor in _tensors_in(found)):
+        raise error(file, f"claims more numbers than it holds; expected {expected}")
+    return found
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Whether every number of the tensor is one that was read."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _tensors_in(found: Any) -> list[Tensor]:
+    """Each container is looked into once: it may hold itself, or others so often that no walk through them ends."""
+    tensors, pending, known = [], [found], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in known:
+            known.add(id(value))
+            pending += value.values() if isinstance(value, Mapping) else value
+    return tensors

@@ -58,6 +58,14 @@ def a_rotation(generator):
     return torch.linalg.matrix_exp(skew - skew.T)
 
 
+def test_objects_whose_pictures_have_other_sizes_are_encoded_as_each_by_itself(cpu, sources, generator):
+    field = PixelAlignedField(PixelAlignedSettings(n_hidden=8), EncoderSettings("resnet10", 4), generator).eval()
+    other = sources._replace(pictures=torch.rand(3, 3, 21, 35, generator=generator))
+    for together, alone in zip(field.encode_all([sources, other]), (field.encode(sources), field.encode(other)), strict=True):
+        torch.testing.assert_close(together.coarse, alone.coarse)
+        torch.testing.assert_close(together.fine, alone.fine)
+
+
 def test_parameters_are_the_published_ones(generator):
     field = PixelAlignedField(PixelAlignedSettings(), EncoderSettings(), generator)
     state = field.state_dict()

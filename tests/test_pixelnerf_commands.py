@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -12,14 +13,19 @@ from click.testing import CliRunner
 from failing_starts import FAILING_STARTS, contents
 
 from taichi_nerf.apps.main import main
-from taichi_nerf.apps.pixelnerf_steps import cameras_for, viewed
+from taichi_nerf.apps.pixelnerf_steps import cameras_for, lpips_of, viewed
 from taichi_nerf.camera_path import write_camera_path
+from taichi_nerf.metrics import TRUNKS
+from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
-from taichi_nerf.training.pixelnerf_model import BUILTIN, load_prior
+from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
+from taichi_nerf.training.pixelnerf_objects import object_of
 from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
 from taichi_nerf.training.pixelnerf_render import cameras_like
-from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer
+from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
+from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.tensor_file import read_tensors
+from taichi_nerf.weight_files import WeightsError
 
 CPU = torch.device("cpu")
 TINY = [word for text in ("encoder.kind=resnet10", "encoder.width=4", "field.n_hidden=16", "batch.n_objects=2",
@@ -66,6 +72,68 @@ def test_train_evaluate_and_render_a_set(cpu, balls, trained, tmp_path):
     assert status == 0, err
     frames = sorted((tmp_path / "frames").glob("*.png"))
     assert [imageio.imread(frame).shape for frame in frames] == [(20, 40, 3)] * 2
+
+
+def test_what_the_authors_files_do_not_say_is_set(cpu, balls, tmp_path):
+    """Networks without the first pooling, another background, other bounds; the weights fit either way."""
+    narrow = ("encoder.width=4", "field.n_hidden=16", "sampling.n_coarse=8", "sampling.n_importance=2", "sampling.n_depth=2")
+    config = apply_settings(published(ObjectSettings(""), PixelNerfRun(steps=1)), narrow)
+    torch.save(make_field(config).state_dict(), tmp_path / "pixel_nerf_latest")
+    told = ("encoder.first_pool=false", "objects.background=black", "objects.near=1.5", "objects.far=2.5")
+    changes = [word for text in (*narrow, *told) for word in ("--set", text)]
+    taps = {}
+    for settings in (narrow, (*narrow, *told)):
+        prior = load_prior(tmp_path / "pixel_nerf_latest", CPU, settings)
+        taps[prior.background] = [tap.shape[-1] for tap in prior.field.encoder(torch.zeros(1, 3, 32, 32))]
+    assert taps == {1.0: [16, 8, 4, 2], 0.0: [16, 16, 8, 4]}
+    item = viewed((balls / "balls_test/100",), prior, {"turntable": False, "views": [0], "settings": told}, CPU)[0]
+    assert (item.near, item.far) == (1.5, 2.5)
+    found = []
+    for given in (changes[:10], changes):
+        arguments = ("evaluate", tmp_path / "pixel_nerf_latest", balls, "--out", tmp_path / "eval", "--arch", "cpu", *given)
+        status, _, err = invoke(*arguments)
+        assert status == 0, err
+        found.append(json.loads((tmp_path / "eval/metrics.json").read_text())["psnr"])
+    assert found[0] != found[1]
+    arguments = ("render", balls / "balls_test/100", "--model", tmp_path / "pixel_nerf_latest", "--n-frames", 1, "--arch", "cpu")
+    status, _, err = invoke(*arguments, "--out", tmp_path / "frames", *changes)
+    assert status == 0, err
+    status, _, err = invoke(*arguments, "--out", tmp_path / "other", "--set", "encoder.frist_pool=false")
+    assert (status, "first_pool" in err) == (1, True)
+
+
+def test_figures_of_objects_that_were_trained_on_say_so(cpu, balls, trained, tmp_path):
+    """A set of fewer than eight objects without splits has none to spare."""
+    for name in ("100", "101"):
+        shutil.copytree(balls / "balls_test/100", tmp_path / "plain" / name)
+    command = ("train", tmp_path / "plain", "--out", tmp_path / "run", "--preset", "small", "--steps", 1, "--arch", "cpu", *TINY)
+    assert invoke(*command)[0] == 0
+    found = []
+    for run, options in ((tmp_path / "run", ()), (trained, ()), (trained, ("--split", "train"))):
+        status, _, err = invoke("evaluate", run, "--arch", "cpu", "--out", tmp_path / "eval", *options)
+        assert status == 0, err
+        found.append(
+            (json.loads((tmp_path / "eval/metrics.json").read_text())["n_trained_on"], "was trained on 2 of these 2" in err)
+        )
+    assert found == [(2, True), (0, False), (3, False)]
+
+
+def test_lpips_is_by_vgg_as_published_where_there_is_a_choice(tmp_path):
+    """Its figures and AlexNet's cannot be compared."""
+    for network, name in (("alex", "alexnet"), ("vgg", "vgg16")):
+        taps = [layer.n_out for layer in TRUNKS[network] if layer.tap]
+        torch.save({f"lin{i}.model.1.weight": torch.ones(1, n, 1, 1) for i, n in enumerate(taps)}, tmp_path / f"{network}.pth")
+        trunk = {}
+        for layer in TRUNKS[network]:
+            trunk[f"features.{layer.number}.weight"] = torch.zeros(layer.n_out, layer.n_in, layer.kernel, layer.kernel)
+            trunk[f"features.{layer.number}.bias"] = torch.zeros(layer.n_out)
+        torch.save(trunk, tmp_path / f"{name}.pth")
+    assert lpips_of(tmp_path, CPU).network == "vgg"
+    (tmp_path / "vgg16.pth").unlink()
+    assert lpips_of(tmp_path, CPU).network == "alex"
+    (tmp_path / "alexnet.pth").unlink()
+    with pytest.raises(WeightsError, match="lacks weights of alex and vgg"):
+        lpips_of(tmp_path, CPU)
 
 
 def test_a_folder_of_frames_goes_on_only_with_the_same_render(cpu, balls, trained, tmp_path):
@@ -156,7 +224,8 @@ def test_the_preset_is_small_where_there_is_no_cuda_unless_it_is_chosen(cpu, bal
 
 
 def test_a_path_file_says_how_many_frames_how_large_and_how_fast_unless_options_do(trained, balls, tmp_path):
-    item = viewed((balls / "balls_test/100",), load_prior(trained, CPU), {"turntable": False, "views": [0]}, CPU)[0]
+    options = {"turntable": False, "views": [0], "settings": ()}
+    item = viewed((balls / "balls_test/100",), load_prior(trained, CPU), options, CPU)[0]
     orbit = cameras_like(item, orbit_of(item, 5))
     write_camera_path(tmp_path / "path.json", orbit, fps=7)
     cameras, fps = cameras_for(item, [0], None, None, tmp_path / "path.json")
@@ -265,11 +334,39 @@ def test_an_orbit_begins_at_the_source_view_and_keeps_its_height(square):
     np.testing.assert_allclose(np.linalg.norm(poses[:, :, 3], axis=-1), 2, atol=1e-5)
 
 
+@pytest.mark.parametrize("compat", ["centres", "repo"])
+def test_the_cameras_of_a_written_prediction_are_those_that_took_its_pictures(cpu, tmp_path, monkeypatch, compat):
+    """A ball beside the origin lies in every picture where the scene's cameras project it, whatever lens the sources had."""
+    from taichi_nerf.scenes import load_scene
+    from taichi_nerf.training import pixelnerf_distil
+
+    monkeypatch.setattr(pixelnerf_distil, "N_TRAIN", 4)
+    monkeypatch.setattr(pixelnerf_distil, "N_TEST", 2)
+    narrow = ("encoder.width=4", "field.n_hidden=16", "sampling.n_coarse=64", f"field.compat={compat}")
+    config = apply_settings(published(ObjectSettings(""), PixelNerfRun(steps=1)), narrow)
+    field, middle = make_field(config).eval(), torch.tensor([0.2, -0.1, 0.15])
+    field.look = lambda encoded, at, along, fine=False: (1e3 * ((at - middle).norm(dim=-1) < 0.2).float(), torch.ones_like(at))
+    cameras, pictures = ball_views(0, size=32)
+    cameras = replace(cameras, intrinsics=cameras.intrinsics * [1, 1.3, 1.2, 0.9])
+    pictures = torch.from_numpy(pictures)
+    item = object_of("0", "balls", pictures, None, cameras, 1.25, 2.75)
+    write_scene(Prior(field, config), item, [0], tmp_path / "scene", CPU, width=48)
+    scene = load_scene(tmp_path / "scene")
+    center = scene.scene_from_source(middle.double().numpy())
+    y, x = np.mgrid[:48, :48] + 0.5
+    for view in range(6):
+        alpha = scene.images[view][..., 3].astype(float)
+        pose, (fx, fy, cx, cy) = scene.cameras.camera_to_worlds[view], scene.cameras.intrinsics[view]
+        right, down, ahead = pose[:, :3].T @ (center - pose[:, 3])
+        expected = fx * right / ahead + cx, fy * down / ahead + cy
+        found = (alpha * x).sum() / alpha.sum(), (alpha * y).sum() / alpha.sum()
+        np.testing.assert_allclose(found, expected, atol=0.2)  # of a ball's outline the middle is nearly its middle
+
+
 def test_a_prediction_is_written_as_a_scene_that_shows_it(cpu, trained, tmp_path, monkeypatch):
     """And opens as every scene: pictures with alpha, poses around the origin."""
     from taichi_nerf.scenes import load_scene
     from taichi_nerf.training import pixelnerf_distil
-    from taichi_nerf.training.pixelnerf_objects import object_of
 
     monkeypatch.setattr(pixelnerf_distil, "N_TRAIN", 4)
     monkeypatch.setattr(pixelnerf_distil, "N_TEST", 2)

@@ -81,6 +81,8 @@ def test_presets_say_how_wide_patches_are_and_what_is_near_unless_options_do(tmp
     assert (published.prior.size, published.prior.nearest) == (48, 0.2)
     assert published.prior.focal == pytest.approx(175)
     assert (published.patches.closest, published.patches.farthest) == (0.8, 1.3)
+    assert (published.training.learning_rate, published.training.batch) == (1e-4, 1)
+    assert published.training.average**10 == pytest.approx(0.995)  # what is left of the mean after ten steps
     other = configuration({**asked, "preset": "small", "angle": 90.0, "nearest": 0.5})
     assert (other.prior.focal, other.prior.nearest) == (pytest.approx(12), 0.5)
     for option in (("--angle", 0), ("--nearest", 0)):

@@ -61,6 +61,10 @@ def write_newer_pickle(file):
     file.write_bytes(pickle.dumps({"a": Harmful()}, protocol=4))
 
 
+def write_claiming(file):
+    torch.save({"a": [{"b": torch.zeros(1).expand(10**6, 10**6)}]}, file)
+
+
 KINDS = {
     write_text: "is no file of weights, but something else",
     write_picture: "is no file of weights, but something else",
@@ -69,6 +73,7 @@ KINDS = {
     write_harmful: "is no checkpoint of weights alone: it asks for exec, and nothing in a file is executed",
     write_harmful_pickle: "is no checkpoint of weights alone: it asks for ",
     write_newer_pickle: "is no checkpoint of weights alone: it is damaged, or something else",
+    write_claiming: "claims more numbers than it holds",
 }
 
 

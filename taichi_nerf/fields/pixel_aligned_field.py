@@ -92,7 +92,9 @@ class PixelAlignedField(nn.Module):
         return self.encode_all([sources])[0]
 
     def encode_all(self, objects: list[Sources]) -> list[Encoded]:
-        """The sources of several objects, of equal numbers of pictures or not, in one pass of the encoder."""
+        """The sources of several objects, of as many pictures or not, in one pass of the encoder if all have one size."""
+        if len({sources.pictures.shape[2:] for sources in objects}) > 1:
+            return [self.encode(sources) for sources in objects]
         taps = self.encoder(torch.cat([sources.pictures for sources in objects]))
         counts = [len(sources.pictures) for sources in objects]
         coarse = self.mlp_coarse.project(taps).split(counts)

@@ -7,7 +7,6 @@
 `heads` makes a procedural one. Objects (`groups`) and yaws serve evaluation alone; training a generator takes the pictures.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,6 @@ class ImageSet:
     @property
     def size(self) -> int:
         return int(self.images.shape[1])
-
-    @property
-    def content_hash(self) -> str:
-        """Tells these pictures from others, wherever they were read from."""
-        return hashlib.blake2b(self.images.tobytes(), digest_size=16).hexdigest()
 
 
 def open_image_set(place: Path | str, size: int | None = None) -> ImageSet:

@@ -68,6 +68,7 @@ def choose_yaw(
     n_subjects: int = 24,
     n_components: int = 12,
     ranges: list[tuple[int, int]] | None = None,
+    also: int | None = None,  # a component that is measured as well, should it be none of the first `n_components`
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> tuple[Directions, list[Candidate]]:
     """The directions with the yaw chosen, and all candidates, the best first."""
@@ -76,7 +77,8 @@ def choose_yaw(
     device = generator.mapping.w_avg.device
     seeds = list(range(FIRST_SEED, FIRST_SEED + n_subjects))
     codes = generator.mapping(latents_of_seeds(seeds, generator.settings.z_dim).to(device), directions.truncation)
-    tried = [(c, layers) for c in range(min(n_components, len(directions.components))) for layers in ranges]
+    numbers = [c for c in range(len(directions.components)) if c < n_components or c == also]
+    tried = [(c, layers) for c in numbers for layers in ranges]
     step = STEP if directions.normals is None else STEP_ALONG_MEANS
     candidates = []
     for done, (component, layers) in enumerate(tried, 1):

@@ -161,11 +161,12 @@ def _out_channels(state: dict[str, Tensor], level: int, file: Path) -> int:
 
 def _filled(settings: DenoiserSettings, state: dict[str, Tensor], file: Path) -> Denoiser:
     """A denoiser with these weights, if they are all of its weights."""
-    denoiser = Denoiser(settings)
-    expected = {name: tuple(value.shape) for name, value in denoiser.state_dict().items()}
+    with torch.device("meta"):  # shapes alone: what does not fit costs no memory, whatever sizes the file claims
+        expected = {name: tuple(value.shape) for name, value in Denoiser(settings).state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         raise PriorError(file, f"{wrong[0]} is {found.get(wrong[0])}, expected {expected.get(wrong[0])}")
+    denoiser = Denoiser(settings)
     denoiser.load_state_dict({name: value.float() for name, value in state.items()})
     return denoiser

@@ -37,14 +37,14 @@ class GeometryTerm(Term):
             loss = loss + settings.density_decay * squares.sum()
         return loss
 
-    def along(self, moment: Moment, rays: Rays, seen: RenderedBatch) -> Tensor:
-        """What concerns single rays: frusta and distortion."""
+    def along(self, moment: Moment, rays: Rays, seen: RenderedBatch, enough: int = few_view_losses.ENOUGH) -> Tensor:
+        """What concerns single rays: frusta and distortion. `enough`: cameras that see a place."""
         settings, out = self.settings, seen.rendered
         loss = out.opacity.new_zeros(())
         frustum = settings.frustum * (1.0 if moment.progress < settings.frustum_until else settings.frustum_later)
         if frustum:
             counts = self.counts(moment, rays, seen)
-            loneliness = few_view_losses.loneliness(out.weights, counts, len(rays.origins))
+            loneliness = few_view_losses.loneliness(out.weights, counts, len(rays.origins), enough)
             loss = loss + frustum * PUBLISHED_RAYS * loneliness
         distortion = settings.distortion * grown(moment.progress, settings.distortion_from, settings.distortion_full)
         if distortion:

@@ -10,14 +10,14 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 
-from taichi_nerf.cameras import Array, opengl_to_opencv
+from taichi_nerf.cameras import Array, Cameras, make_cameras, opengl_to_opencv
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.unfinished import require_free, unfinished_folder
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
-from taichi_nerf.training.pixelnerf_render import cameras_like, encode, picture_by
+from taichi_nerf.training.pixelnerf_render import encode, picture_by
 from taichi_nerf.training.run import Outcome, Report, train
 from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.trajectories import look_at
@@ -72,7 +72,7 @@ def write_scene(
     reach = min(distance - item.near, item.far - distance) if item.near < distance < item.far else distance / 2
     encoded = encode(prior, item, sources, device)
     n = N_TRAIN + N_TEST
-    cameras = cameras_like(item, around(n, distance), width)
+    cameras = cameras_around(item, n, distance, width)
     order = {"test": list(range(0, n, n // N_TEST))[:N_TEST]}
     order["train"] = [i for i in range(n) if i not in order["test"]]
     focal = float(cameras.intrinsics[0, 0])
@@ -95,6 +95,13 @@ def write_scene(
             data = {"camera_angle_x": 2 * float(np.arctan(int(cameras.sizes[0, 0]) / 2 / focal)), "frames": frames}
             data["aabb"] = [[-reach] * 3, [reach] * 3]
             (unfinished / f"transforms_{split}.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def cameras_around(item: ViewedObject, n: int, distance: float, width: int | None) -> Cameras:
+    """With the focal length of the object's first, looking through the middle: the form has an angle, and no more of a lens."""
+    size = width or item.size[0], round((width or item.size[0]) * item.size[1] / item.size[0])
+    focal = float(item.intrinsics[0, 0]) * size[0] / item.size[0]
+    return make_cameras(around(n, distance), [focal, focal, size[0] / 2, size[1] / 2], list(size))
 
 
 def around(n: int, distance: float) -> Array:

@@ -20,8 +20,9 @@ from torch import Tensor
 from taichi_nerf.export.colors import to_bytes
 from taichi_nerf.export.files import write_png
 from taichi_nerf.metrics import Lpips, psnr, ssim
+from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.training.pixelnerf_model import Prior
-from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
+from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject, entries_of
 from taichi_nerf.training.run import Report
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.train_pixelnerf import render_view
@@ -75,6 +76,18 @@ def evaluate(
         "categories": {name: means([one for one in found if one["category"] == name]) for name in categories},
         "objects": found,
     }
+
+
+def trained_on(prior: Prior, objects: ObjectSet) -> int:
+    """How many of the objects the prior was trained on, as far as its set is still there: of few objects none are held out."""
+    place = prior.config.objects
+    if not place.path or not Path(place.path).exists():
+        return 0
+    try:
+        known = {entry.folder.resolve() for entry in entries_of(place, "train")}
+    except SceneError:
+        return 0
+    return sum(entry.folder.resolve() in known for entry in objects.entries)
 
 
 def sources_of(item: ViewedObject, sources: list[int] | SourceTable) -> list[int]:

@@ -8,6 +8,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from taichi_nerf.training.pixelnerf_rays import render_picture
 from taichi_nerf.training.pixelnerf_trainer import LEVELS, make_field
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import OBJECTS, open_kind
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
+from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training.tensor_file import read_tensors, write_tensors
 from taichi_nerf.weights import pixelnerf
 
@@ -58,15 +59,15 @@ def save_model(file: Path, prior: Prior, about: dict[str, str]) -> None:
         write_tensors(stream, dict(prior.field.state_dict()), header)
 
 
-def load_prior(place: str | Path, device: torch.device) -> Prior:
-    """Ready to be asked."""
+def load_prior(place: str | Path, device: torch.device, changes: Sequence[str] = ()) -> Prior:
+    """Ready to be asked, with `changes` of its settings: the authors' files say none."""
     file = BUILTIN if str(place) == "builtin" else Path(place)
     if not file.exists():
         raise RunError(file, "no such model: expected builtin, a run of `taichi-nerf pixelnerf train`, or a file of weights")
     if file.is_dir():
-        return _of_run(file, device)
+        return _of_run(file, device, changes)
     if file.suffix != ".safetensors":
-        return _published(file, device)
+        return _published(file, device, changes)
     try:
         tensors, header = read_tensors(file)
     except ValueError as error:
@@ -74,22 +75,22 @@ def load_prior(place: str | Path, device: torch.device) -> Prior:
     if header.get("kind") != "pixelnerf":
         raise RunError(file, "holds no pixelNeRF of this package")
     config = from_json_dict(PixelNerfConfig, json.loads(header["settings"]), str(file))
-    return _with(tensors, config, file, device)
+    return _with(tensors, apply_settings(config, changes), file, device)
 
 
-def _of_run(path: Path, device: torch.device) -> Prior:
+def _of_run(path: Path, device: torch.device, changes: Sequence[str]) -> Prior:
     if (path / MODEL_FILE).is_file():
-        return load_prior(path / MODEL_FILE, device)
+        return load_prior(path / MODEL_FILE, device, changes)
     folder = open_kind(path, OBJECTS)
     config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
-    return _with(load_checkpoint(folder.checkpoint)[0]["model"], config, folder.checkpoint, device)
+    return _with(load_checkpoint(folder.checkpoint)[0]["model"], apply_settings(config, changes), folder.checkpoint, device)
 
 
-def _published(file: Path, device: torch.device) -> Prior:
-    """The authors' weights, with the sampling that they were trained with."""
+def _published(file: Path, device: torch.device, changes: Sequence[str]) -> Prior:
+    """The authors' weights, with the sampling that they were trained with. All else is as for SRN's sets, if not changed."""
     config = published(ObjectSettings(""), PixelNerfRun(steps=1))
     config = replace(config, field=replace(config.field, compat="repo"))
-    return _with(pixelnerf.read_checkpoint(file), config, file, device)
+    return _with(pixelnerf.read_checkpoint(file), apply_settings(config, changes), file, device)
 
 
 def _with(tensors: dict[str, torch.Tensor], config: PixelNerfConfig, file: Path, device: torch.device) -> Prior:

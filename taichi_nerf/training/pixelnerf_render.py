@@ -43,9 +43,7 @@ def picture_by(
 ) -> Picture:
     """What a camera sees of the object, over the background."""
     width, height = (int(side) for side in cameras.sizes[number])
-    pixels = pixel_centers(width, height)
-    if prior.config.field.compat == "repo":
-        pixels = pixels - 0.5
+    pixels = pixel_centers(width, height)  # also of published weights: where their pictures' pixels lie is no matter here
     return prior.picture(encoded, _rays(cameras, number, pixels, device), (width, height), (item.near, item.far))
 
 

@@ -15,7 +15,7 @@ from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
 from taichi_nerf.training.budget import Budget, Stopwatch
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.guard import Guard
-from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
+from taichi_nerf.training.pixelnerf_config import ObjectBatchSettings, PixelNerfConfig
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
 from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.schedules import cosine
@@ -72,12 +72,7 @@ class PixelNerfTrainer:
         """Loss, squared error of the last look, and how many samples were asked about."""
         batch = self.config.batch
         self.optimiser.zero_grad()
-        chosen = [self.objects[int(i)] for i in torch.randint(len(self.objects), (batch.n_objects,), generator=self.generator)]
-        if batch.color_shuffle:
-            chosen = [item._replace(pictures=item.pictures[..., torch.randperm(3, generator=self.generator)]) for item in chosen]
-        chosen = [jittered(item, batch.color_jitter, self.generator) for item in chosen]
-        n_views = batch.views[int(torch.randint(len(batch.views), (1,), generator=self.generator))]
-        views = [torch.randperm(item.n_views, generator=self.generator)[:n_views] for item in chosen]
+        chosen, views = draw_objects(self.objects, batch, self.generator)
         sources = [item.sources(index, self.device) for item, index in zip(chosen, views, strict=True)]
         encoded = self.field.encode_all(sources)
         leaves = [_leaf(one) for one in encoded]
@@ -135,6 +130,18 @@ class PixelNerfTrainer:
         self.stopwatch, self.n_steps = Stopwatch(state["seconds"]), state["n_steps"]
 
 
+def draw_objects(
+    objects: ObjectSet, batch: ObjectBatchSettings, generator: torch.Generator
+) -> tuple[list[ViewedObject], list[Tensor]]:
+    """Random objects in random colors, and which views of each are sources."""
+    chosen = [objects[int(i)] for i in torch.randint(len(objects), (batch.n_objects,), generator=generator)]
+    if batch.color_shuffle:
+        chosen = [item._replace(pictures=item.pictures[..., torch.randperm(3, generator=generator)]) for item in chosen]
+    chosen = [jittered(item, batch.color_jitter, generator) for item in chosen]
+    n_views = batch.views[int(torch.randint(len(batch.views), (1,), generator=generator))]
+    return chosen, [torch.randperm(item.n_views, generator=generator)[:n_views] for item in chosen]
+
+
 def draw_pixels(item: ViewedObject, n: int, generator: torch.Generator, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Views, columns and rows [n] of random pixels, of whole pictures or within the boxes that the object fills."""
     views = torch.randint(item.n_views, (n,), generator=generator)
@@ -160,8 +167,13 @@ def jittered(item: ViewedObject, amount: float, generator: torch.Generator) -> V
 
 
 @torch.no_grad()
-def settle_statistics(field: PixelAlignedField, objects: ObjectSet, n: int, device: torch.device, seed: int = 0) -> None:
-    """What batch normalisation subtracts and divides by when it no longer trains: the mean over n objects' views, all alike."""
+def settle_statistics(
+    field: PixelAlignedField, objects: ObjectSet, batch: ObjectBatchSettings, n: int, device: torch.device, seed: int = 0
+) -> None:
+    """What batch normalisation subtracts and divides by when it no longer trains: the mean over n batches, all alike.
+
+    They are drawn as in training. Views of one object by itself vary less than those of several, and would be divided by less.
+    """
     norms = [module for module in field.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     generator = torch.Generator().manual_seed(seed)
@@ -169,10 +181,12 @@ def settle_statistics(field: PixelAlignedField, objects: ObjectSet, n: int, devi
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
     field.train()
-    for i in torch.randperm(len(objects), generator=generator)[:n].tolist():
-        item = objects[i]
-        views = torch.randperm(item.n_views, generator=generator)[:8]
-        field.encoder(item.sources(views, device).pictures)
+    for _ in range(n):
+        drawn = zip(*draw_objects(objects, batch, generator), strict=True)
+        pictures = [item.sources(views, device).pictures for item, views in drawn]
+        one_size = len({each.shape[2:] for each in pictures}) == 1
+        for each in [torch.cat(pictures)] if one_size else pictures:
+            field.encoder(each)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     field.eval()

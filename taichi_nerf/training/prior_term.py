@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf import random_numbers
+from taichi_nerf.few_view_losses import ENOUGH
 from taichi_nerf.priors.channels import inverse_depth
 from taichi_nerf.priors.diffusion_prior import ScoreWeights, patch_loss, tau_at
 from taichi_nerf.priors.patch_cameras import (
@@ -70,7 +71,8 @@ class PriorTerm(Term):
         # Its gradient alone: the value of the loss is what tells whether training goes well, and this one's says nothing.
         loss = loss - loss.detach()
         if self.geometry is not None:
-            loss = loss + settings.every * self.geometry.along(moment, rays, seen)
+            enough = 1 if settings.compat == "repo" else ENOUGH
+            loss = loss + settings.every * self.geometry.along(moment, rays, seen, enough)
         return loss
 
     def _loss(self, moment: Moment, seen: RenderedBatch, cosines: Tensor, color: Tensor | None) -> Tensor:
@@ -113,16 +115,16 @@ class PriorTerm(Term):
         pixels = window_pixels(self.lens, window)
         numbers = torch.full((len(pixels),), view, dtype=torch.int32, device=self.device)
         both = picture_at(self._truth(view), pixels, max(window.across, window.down)).to(self.device)
-        shown = torch.lerp(background, both[:, :3], both[:, 3:])
+        shown = both[:, :3] + (1 - both[:, 3:]) * background
         return Rays(*(part.detach() for part in rig.rays(pixels.to(self.device), numbers))), rig.poses()[view, :, 2], shown
 
     def _truth(self, view: int) -> Tensor:
-        """[h, w, 4] color and alpha; the last few are kept."""
+        """[h, w, 4] color times alpha, and alpha: as they are to be averaged. The last few are kept."""
         if view not in self._truths:
             if len(self._truths) >= MOST_KEPT:
                 self._truths.pop(next(iter(self._truths)))
             color, alpha, _ = truth_of_view(self.scene, view, self.masks_are_alpha)
-            self._truths[view] = torch.cat([color, alpha[..., None]], -1)
+            self._truths[view] = torch.cat([color * alpha[..., None], alpha[..., None]], -1)
         return self._truths[view]
 
     def _background(self, moment: Moment) -> Tensor:

@@ -35,7 +35,7 @@ from taichi_nerf.training.settings import to_json_dict
 from taichi_nerf.weights.pixelnerf import load_resnet
 
 ROW_EVERY = 5.0  # seconds of training between rows of metrics
-N_SETTLED = 64  # objects that batch normalisation is settled with
+N_SETTLED = 64  # batches that batch normalisation is settled with
 N_SHOWN, N_TARGETS = 6, 3  # objects of a validation, and views of each
 
 
@@ -74,7 +74,7 @@ def train(
         folder.truncate_metrics(trainer.n_steps)
     stopped = _train(trainer, validation, folder, about, report, stop)
     if world.is_main:
-        settle_statistics(trainer.field, objects, N_SETTLED, device)
+        settle_statistics(trainer.field, objects, config.batch, N_SETTLED, device)
         save_model(folder.path / MODEL_FILE, Prior(trainer.field, config), {"steps": str(trainer.n_steps)})
         if not stopped:
             folder.plots.mkdir(exist_ok=True)
@@ -135,7 +135,7 @@ def describe_run(config: PixelNerfConfig, objects: ObjectSet) -> dict[str, objec
 
 def validate(trainer: PixelNerfTrainer, validation: ObjectSet, file: Path) -> float:
     """Mean PSNR, from the first view of some objects to others, and a picture of it."""
-    settle_statistics(trainer.field, trainer.objects, N_SETTLED // 4, trainer.device)
+    settle_statistics(trainer.field, trainer.objects, trainer.config.batch, N_SETTLED // 4, trainer.device)
     prior = Prior(trainer.field, trainer.config)
     n = min(N_SHOWN, len(validation))
     chosen = [validation[int(i)] for i in np.linspace(0, len(validation) - 1, n).round()]

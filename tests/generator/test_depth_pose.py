@@ -141,6 +141,16 @@ def test_folders_are_monodepth2s_and_come_back(tmp_path):
         load_depth_pose(tmp_path / "nets")
 
 
+def test_a_width_that_a_file_claims_costs_no_memory(tmp_path):
+    """A million channels are the rows of one small matrix; the layers after it would have 10^12 weights each."""
+    save_depth_pose(tmp_path, DepthPose(DepthPoseSettings(width=4)))
+    (tmp_path / "settings.json").unlink()
+    encoder = torch.load(tmp_path / "encoder.pth")
+    torch.save({**encoder, "encoder.conv1.weight": torch.zeros(10**6, 1)}, tmp_path / "encoder.pth")
+    with pytest.raises(DepthPoseError, match=r"encoder.conv1.weight: expected shape \(1000000, 3, 7, 7\), it is \(1000000, 1\)"):
+        load_depth_pose(tmp_path)
+
+
 def test_depths_begin_as_a_ball_before_the_pivot():
     model = DepthPose(DepthPoseSettings(width=4, nearest=0.6, farthest=1.5))
     depth = model.depth_of(ball_of(model, 101))[0, 0]

@@ -158,6 +158,19 @@ def test_codes_that_are_turned_are_truncated_as_the_directions_say(ball):
     assert torch.allclose(half[:, :, 1:], 0.5 * whole[:, :, 1:], atol=1e-2)  # number 0 is the turn, and that of the mean
 
 
+def test_a_component_beyond_the_first_is_measured_if_it_is_asked_for(ball):
+    """Number 13 of fourteen turns as number 0 does, the other way round."""
+    few = pca(ball, 20_000, 4)
+    order = [*range(4), *[1] * 9, 0]
+    flip = torch.tensor([1.0] * 13 + [-1.0])[:, None]
+    many = replace(few, components=few.components[order] * flip, deviations=few.deviations[order])
+    assert {c.component for c in choose_yaw(ball, many, n_subjects=4)[1]} == set(range(12))
+    found = {c.component: c for c in choose_yaw(ball, many, n_subjects=4, also=13)[1]}
+    assert set(found) == {*range(12), 13}
+    assert found[13].sign == -found[0].sign
+    assert found[13].parallax == pytest.approx(found[0].parallax, rel=0.01)
+
+
 def test_flow_measures_how_far_a_picture_moved():
     at = torch.arange(64).float()
     wave = lambda shift: torch.sin((at - shift) / 3)[None, None, None, :] * torch.cos(at / 4)[None, None, :, None]  # noqa: E731

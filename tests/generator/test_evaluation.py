@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from taichi_nerf.generator.evaluation import report
 from taichi_nerf.generator.evaluation.ablation import trained_with
 from taichi_nerf.generator.evaluation.distances import frechet_distance, kernel_difference, kernel_distance
 from taichi_nerf.generator.evaluation.feature_files import load_features, save_features
@@ -116,6 +117,14 @@ def test_features_of_a_set_tell_its_objects_apart_and_know_its_yaws(tmp_path):
     assert torch.equal(load_features(tmp_path / "f.safetensors").features(pictures), network.features(pictures))
 
 
+def test_features_take_pictures_to_where_they_are_themselves():
+    """Pictures that were gathered stay in the host's memory while the network may be on a GPU; `meta` is another device, too."""
+    network = FeatureNetwork(FeatureSettings(16, 8)).to("meta")
+    pictures = torch.zeros(2, 3, 16, 16)
+    for told, shape in ((network.features, (2, 128)), (network.identity, (2, 64)), (network.yaws, (2,))):
+        assert (told(pictures).device.type, told(pictures).shape) == ("meta", shape)
+
+
 def views(shift=0.0, drift=0.0):
     """Four subjects at five places, whose mean color is the angle, and whose identity drifts."""
     steps = torch.linspace(-2, 2, 5)
@@ -147,6 +156,30 @@ def test_figures_are_means_over_turned_images_within_a_range():
     assert found["pose_preservation"] == pytest.approx(1.0)
     assert plain["fid"] > 0
     assert found["missing"] == {}
+
+
+def test_distances_within_a_range_are_to_the_real_images_within_it():
+    """Real images whose first color is their yaw, as seen by a camera that takes what looks 0.3 aside for facing it."""
+    random = np.random.default_rng(0)
+    real = random.integers(0, 256, (300, 16, 16, 3)).astype(np.uint8)
+    real[..., 0] = random.integers(60, 220, (300, 1, 1))
+    tools = Instruments("plain", features=lambda x: x.mean((2, 3)), yaws=lambda x: 2.5 * x[:, 0].mean((1, 2)), real=real)
+    turned = views()
+    turned.images[:, :, 0] += 0.3
+    turned.images[:, :, 1] += 0.05 * torch.randn(4, 5, 1, 1)
+    both = Both(turned, None, torch.zeros(4, 16, 16), torch.zeros(4, 5, 3, 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "FEWEST", 2)
+        found = figures(both, tools)["ranges"]
+    features = real.mean((1, 2)) / 127.5 - 1
+    aside = np.degrees(2.5 * (features[:, 0] - 0.3))
+    made = turned.images.mean((3, 4)).double().numpy()
+    angles = np.degrees(2.5 * (made[..., 0] - 0.3))
+    for name, limit in (("20", 20), ("40", 40), ("full", 360)):
+        within = (np.abs(angles) <= limit) & (np.arange(5) != 2)
+        expected = frechet_distance(made[within], features[np.abs(aside) <= limit])
+        assert found[name]["gan_space"]["fid"] == pytest.approx(expected, rel=1e-3)
+    assert (np.abs(aside) <= 20).sum() < 100 < (np.abs(aside) <= 360).sum()
 
 
 def test_what_cannot_be_measured_is_null_and_says_what_is_missing():

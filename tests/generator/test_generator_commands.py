@@ -120,19 +120,55 @@ def test_resuming_takes_the_command_again_and_refuses_other_settings(place, mode
     assert status == 0, err
 
 
-def test_resuming_on_other_pictures_is_told(place, model):
-    again = ("--out", model, "--kimg", 0.08, "--resume")
-    with np.load(place / "set.npz") as known:
-        arrays = dict(known)
-    np.savez(place / "copy.npz", **arrays)  # stored otherwise, and elsewhere
-    arrays["images"][0, 0, 0, 0] ^= 1
-    np.savez(place / "other.npz", **arrays)
-    warnings = []
-    for name in ("set.npz", "copy.npz", "other.npz"):
-        status, _, err = invoke("train", place / name, *again)
-        assert status == 0, err
-        warnings.append("not the pictures" in err)
-    assert warnings == [False, False, True]
+def test_a_training_does_not_go_on_with_other_pictures(place):
+    """As many, of the same size, or fewer of them; those that it began with are taken again."""
+    with np.load(place / "set.npz") as data:
+        images = data["images"]
+    save_image_set(place / "negative.npz", ImageSet(255 - images))
+    save_image_set(place / "fewer.npz", ImageSet(images[:20]))
+    save_image_set(place / "nearly.npz", ImageSet(images - (images > 0)))  # rendered by another machine
+    command = ("--out", place / "own", *TINY)
+    assert invoke("train", place / "set.npz", *command, "--kimg", 0.004)[0] == 0
+    before = (place / "own" / "gan.safetensors").read_bytes()
+    for other in ("negative", "fewer"):
+        status, _, err = invoke("train", place / f"{other}.npz", *command, "--kimg", 0.008, "--resume")
+        assert (status, "own/gan.safetensors: was trained on other pictures" in err) == (1, True)
+    assert (place / "own" / "gan.safetensors").read_bytes() == before
+    assert invoke("train", place / "nearly.npz", *command, "--kimg", 0.008, "--resume")[0] == 0
+
+
+def test_pictures_of_other_persons_do_not_take_the_place_of_those_that_a_training_began_with(place):
+    command = ("--out", place / "persons", "--size", 16, *TINY)
+    assert invoke("train", "heads:2", *command, "--kimg", 0.004)[0] == 0
+    before = (place / "persons" / "images.npz").read_bytes()
+    status, _, err = invoke("train", "heads:3", *command, "--kimg", 0.008, "--resume")
+    assert (status, "was trained on other pictures" in err) == (1, True)
+    assert (place / "persons" / "images.npz").read_bytes() == before
+
+
+def test_components_come_from_a_file_of_ganspaces(place, model):
+    """The one that is asked for, with the layers that are, and a measured sign."""
+    with np.load(model / "directions.npz") as data:
+        theirs = {name: data[name][::-1] for name in data.files if not name.startswith(("yaw", "truncation"))}
+    np.savez(place / "theirs.npz", **theirs)
+    out = place / "of_theirs"
+    assert invoke("convert", model, out)[0] == 0
+    arguments = ("directions", "--model", out, "--file", place / "theirs.npz", "--arch", "cpu")
+    status, _, err = invoke(*arguments, "--yaw", 7, "--layers", "0-2")
+    assert status == 0, err
+    found, before = load_directions(out / "directions.npz"), load_directions(model / "directions.npz")
+    assert torch.equal(found.components[7], before.components[0])
+    assert (found.yaw_component, found.yaw_layers) == (7, (0, 3))
+    assert json.loads((out / "about.json").read_text())["directions"]["method"] == "file theirs.npz"
+    plain = ("directions", "--model", out, "--arch", "cpu")
+    for options, told in (
+        ((*arguments, "--method", "factorised"), "--method says nothing with --file"),
+        ((*arguments, "--components", 3), "--components says nothing with --file"),
+        ((*plain, "--method", "factorised", "--samples", 2000), "--samples says nothing with --method factorised"),
+        ((*plain, "--method", "labels", "--components", 3), "--components says nothing with --method labels"),
+    ):
+        status, _, err = invoke(*options)
+        assert (status, told in err) == (2, True)
 
 
 def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):

@@ -105,6 +105,17 @@ def test_both_layouts_round_trip(generator, tmp_path):
     assert (again(z, truncation=0.7) - generator(z, truncation=0.7)).abs().max() < 1e-4
 
 
+def test_the_mean_of_codes_is_measured_where_a_training_did_not_keep_it(generator, tmp_path):
+    """rosinality's train.py writes no latent_avg: its generate.py measures one, and truncation is towards that, not towards 0."""
+    state = published.to_rosinality(generator.state_dict())
+    torch.save({"g_ema": state, "args": None}, tmp_path / "train.pt")
+    read = published.read_generator(tmp_path / "train.pt")
+    codes = TheirsOfRosinality(state, 3).mapped(torch.randn(50_000, 24))
+    expected = codes.mean(0)
+    assert expected.norm() > 1
+    assert (read.mapping.w_avg - expected).abs().max() < 6 * codes.std(0).max() * (1 / 50_000 + 1 / 2**14) ** 0.5
+
+
 class Persistent:
     """How torch_utils.persistence pickles a module: a function, and its class as a text beside its state."""
 
@@ -210,6 +221,40 @@ def test_a_made_up_type_turns_no_bytes_into_objects(tmp_path):
     with pytest.raises(PickleError) as refused:
         read_networks(file)
     assert "Secret" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("nvidia")
+def test_modules_that_hold_each_other_twice_do_not_keep_the_reader_for_hours(tmp_path):
+    """A few kilobytes, of which a walk through all paths would see 2^30 modules."""
+    module, file = Persistent(torch.nn.Linear(1, 1)), tmp_path / "network.pkl"
+    for _ in range(30):
+        outer = Persistent(torch.nn.Identity())
+        outer.meta["state"]["_modules"] = OrderedDict(a=module, b=module)
+        module = outer
+    file.write_bytes(pickle.dumps({"G_ema": module}))
+    with pytest.raises(PickleError, match="more modules than any network"):
+        read_networks(file)
+
+
+@pytest.mark.usefixtures("nvidia")
+def test_a_tensor_that_repeats_one_number_is_refused(tmp_path):
+    module, file = torch.nn.Linear(1, 1), tmp_path / "network.pkl"
+    module.register_buffer("big", torch.zeros(1).expand(10**6, 10**6))
+    file.write_bytes(pickle.dumps({"G_ema": Persistent(module)}))
+    with pytest.raises(PickleError, match="more numbers than the file has"):
+        read_networks(file)
+
+
+def test_sizes_that_a_file_claims_cost_no_memory(generator, tmp_path):
+    """The next layers of a mapping from one number to a million would be four terabytes each."""
+    state = published.to_rosinality(generator.state_dict())
+    torch.save({"g_ema": {**state, "style.1.weight": torch.zeros(10**6, 1)}}, tmp_path / "wide.pt")
+    with pytest.raises(PickleError, match=r"wide\.pt: mapping\.fc0\.bias: found and expected shapes"):
+        published.read_generator(tmp_path / "wide.pt")
+    states = generator.state_dict()
+    for name in ("synthesis.bx.conv1.weight", "synthesis.b4096.conv1.weight", f"synthesis.b{'9' * 5000}.conv1.weight"):
+        with pytest.raises(PickleError):
+            published.generator_of({**states, name: torch.zeros(1, 1, 3, 3)}, "x")
 
 
 def test_other_files_are_told_apart_in_one_line(generator, tmp_path):

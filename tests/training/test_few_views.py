@@ -12,6 +12,7 @@ from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.scenes.images import Images
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
@@ -226,6 +227,25 @@ def test_the_value_of_the_priors_term_is_0_and_patches_come_every_so_many_steps(
         assert loss.requires_grad == (n_steps % 3 == 0)
 
 
+def test_patches_of_the_published_code_mind_only_what_no_camera_sees(cpu, prior_file):
+    """What a window of a training image shows its own camera sees: there nothing is lonely, but where one camera is too few."""
+    config, scene = small(steps=60)
+    narrow = replace(scene, cameras=replace(scene.cameras, intrinsics=scene.cameras.intrinsics * [1.6, 1.6, 1, 1]))
+    trainer = Trainer(config, narrow, CPU)
+    for _ in range(60):
+        trainer.step()
+    moment = moment_of(trainer)
+    geometry = GeometryTerm(GeometrySettings(frustum=1.0, frustum_later=1.0, on_patches=True), narrow, [0, 1, 2], CPU)
+    found = {}
+    for compat in ("paper", "repo"):
+        term = a_prior_term(trainer, narrow, prior_file, image_share=1.0, compat=compat)
+        term.geometry = geometry
+        generator = torch.Generator().manual_seed(3)
+        found[compat] = sum(term(moment._replace(generator=generator)).item() for _ in range(10))
+    assert found["paper"] > 1
+    assert found["repo"] < 1e-3 * found["paper"]
+
+
 def test_resuming_with_terms_changes_nothing(cpu, prior_file):
     geometry = GeometrySettings(1e-3, 1e-3, distortion=1e-4, distortion_from=0.0)
     config, scene = small(steps=8, geometry=geometry, prior=PatchPriorSettings(str(prior_file), every=2))
@@ -243,6 +263,24 @@ def test_pictures_are_looked_up_at_pixel_centres_and_averaged():
     at = torch.tensor([[0.5, 0.5], [2.5, 1.5], [2.0, 1.5]])
     assert_close(picture_at(picture, at, 1.0)[:, 0], torch.tensor([0.0, 6.0, 5.5]))
     assert_close(picture_at(picture, torch.tensor([[2.0, 1.0]]), 2.0)[:, 1], torch.tensor([(1 + 2 + 5 + 6) / 4]))
+
+
+def test_windows_of_pictures_with_alpha_are_averaged_over_the_background(cpu):
+    """Of a red thing on white every pixel is as red as can be, also where the color that alpha leaves out is black."""
+    config, scene = small()
+    red = [np.concatenate([255 * (p[..., 3:] > 0), 0 * p[..., :2], p[..., 3:]], -1).astype(np.uint8) for p in scene.images]
+    config = replace(config, batch=replace(config.batch, background="white"))
+    scene, seen = replace(scene, images=Images([None] * len(red), arrays=red)), []
+    moment = moment_of(Trainer(config, scene, CPU))
+    settings = PriorSettings(DenoiserSettings(8, (1, 2)), size=8, focal=15.0)
+    prior = Prior(settings, Denoiser(settings.denoiser))
+    prior.score = lambda x, t: seen.append((x[0, :3] + 1) / 2) or torch.zeros_like(x)
+    term = PriorTerm(PatchPriorSettings(image_share=1.0), prior, scene, [0, 1, 2], 1.0, True, CPU)
+    for _ in range(5):
+        term(moment)
+    reds, others = torch.stack(seen)[:, 0], torch.stack(seen)[:, 1:]
+    assert bool(((others > 0.1) & (others < 0.9)).any())  # outlines
+    assert_close(reds, torch.ones_like(reds))
 
 
 def test_metres_of_a_scene(cpu):

@@ -21,7 +21,7 @@ from taichi_nerf.training.pixelnerf_model import Prior, load_prior, save_model
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, entries_of, object_of, read_object
 from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.pixelnerf_render import refine
-from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, draw_pixels, jittered, make_field
+from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, draw_pixels, jittered, make_field, settle_statistics
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.setting_values import SettingsError
 from taichi_nerf.training.settings import apply_settings
@@ -102,6 +102,19 @@ def test_the_gradient_of_a_step_is_that_of_the_loss_written_in_one_piece(cpu, ba
         if parameter.grad is not None:
             torch.testing.assert_close(parts[name], parameter.grad, atol=1e-6, rtol=1e-4)
     assert len(parts) > 50
+
+
+def test_statistics_are_settled_over_batches_of_several_objects_as_in_training(cpu, tmp_path):
+    """Against those of all pictures at once: pictures of one object by itself vary less."""
+    colors = torch.randint(0, 256, (20, 1, 1, 1, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    items = [ball(0)._replace(pictures=color.expand(6, 24, 24, 3)) for color in colors]
+    config = configured(tmp_path, "batch.n_objects=16", "batch.views=1", "batch.color_shuffle=false")
+    field = make_field(config)
+    settle_statistics(field, items, config.batch, 64, CPU)
+    convolved = field.encoder.model.conv1((colors[:, :, 0].float() / 255).movedim(-1, 1).expand(20, 3, 24, 24) * 2 - 1)
+    norm = field.encoder.model.bn1
+    torch.testing.assert_close(norm.running_mean, convolved.mean((0, 2, 3)), atol=0.1, rtol=0.1)
+    torch.testing.assert_close(norm.running_var, convolved.var((0, 2, 3)), atol=0.02, rtol=0.2)
 
 
 def test_a_model_file_holds_the_model_and_its_settings(cpu, tmp_path):

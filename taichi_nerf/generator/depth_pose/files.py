@@ -51,9 +51,12 @@ def load_depth_pose(folder: Path, settings: DepthPoseSettings | None = None) -> 
     focal = None
     if settings is None:
         settings, focal = _settings(folder, states["encoder"])
+    with torch.device("meta"):  # shapes alone: what does not fit costs no memory, whatever sizes the files claim
+        shapes = DepthPose(settings)
+    fitting = {part: _fitting(getattr(shapes, part), states[file], folder / f"{file}.pth") for file, part in PARTS.items()}
     model = DepthPose(settings)
-    for file, part in PARTS.items():
-        _fill(getattr(model, part), states[file], folder / f"{file}.pth")
+    for part, state in fitting.items():
+        getattr(model, part).load_state_dict(state)
     if focal is not None:
         model.root_of_focal.data.fill_(focal**0.5)
     return model.eval().requires_grad_(False)
@@ -75,14 +78,15 @@ def _settings(folder: Path, encoder: dict[str, Any]) -> tuple[DepthPoseSettings,
     return DepthPoseSettings(width=len(first), size=size, nearest=0.1, farthest=100.0, pivot=0.0, shift=1.0), None
 
 
-def _fill(module: nn.Module, state: dict[str, Any], file: Path) -> None:
+def _fitting(module: nn.Module, state: dict[str, Any], file: Path) -> dict[str, Tensor]:
+    """What the module has of a file, if that is all that it has."""
     ours = module.state_dict()
     known = {name: value for name, value in state.items() if name in ours and isinstance(value, Tensor)}
     wrong = [name for name in ours if name not in known or known[name].shape != ours[name].shape]
     if wrong:
         found = tuple(known[wrong[0]].shape) if wrong[0] in known else "missing"
         raise DepthPoseError(file, f"{wrong[0]}: expected shape {tuple(ours[wrong[0]].shape)}, it is {found}")
-    module.load_state_dict(known)
+    return known
 
 
 def load_part(file: Path) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class FeatureNetwork(nn.Module):
         self.to_yaw = nn.Sequential(nn.SiLU(), nn.Linear(128, 2))
 
     def features(self, images: Tensor) -> Tensor:
-        """[n, 128] of images [n, 3, ·, ·] from −1 to 1."""
+        """[n, 128] of images [n, 3, ·, ·] from −1 to 1, which may lie anywhere: sets of them are kept in the host's memory."""
+        images = images.to(self.pooled.weight.device)
         values = self.trunk(smaller(images.clamp(-1, 1), self.settings.size))
         return self.pooled(functional.adaptive_avg_pool2d(values, 2).flatten(1))
 

@@ -5,6 +5,7 @@
      "ranges": {"20", "40", "full"}, "features", "missing"}
 
 What cannot be measured is null, and `missing` says which file would let it be. Angles are degrees from where the source looks.
+FID and KID within a range are distances to the real images within it, if yaws can be told of these; else to all of them.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,15 @@ class Instruments:
                  yaws: Embed | None = None, real: NDArray[np.uint8] | None = None):  # fmt: skip
         self.name, self.features, self.identity, self.yaws = name, features, identity, yaws
         self.real = None if real is None or features is None else in_chunks(features, from_bytes(real))
+        self.real_yaws = None if real is None or yaws is None else in_chunks(yaws, from_bytes(real))
+
+    def real_within(self, degrees: float, ahead: Tensor) -> Tensor:
+        """Features of the real images that look at most so far from where sources, by their yaws, do."""
+        assert self.real is not None
+        if self.real_yaws is None or degrees >= RANGES["full"]:
+            return self.real
+        middle = torch.atan2(ahead.sin().mean(), ahead.cos().mean())
+        return self.real[_degrees(self.real_yaws - middle).abs() <= degrees]
 
 
 def from_bytes(images: NDArray[np.uint8]) -> Tensor:
@@ -49,6 +59,11 @@ def from_bytes(images: NDArray[np.uint8]) -> Tensor:
 @torch.no_grad()
 def in_chunks(function: Embed, images: Tensor) -> Tensor:
     return torch.cat([function(chunk).cpu() for chunk in images.split(CHUNK)])
+
+
+def _degrees(angles: Tensor) -> Tensor:
+    """Of radians, from −180 to 180."""
+    return torch.rad2deg(torch.atan2(angles.sin(), angles.cos()))
 
 
 def figures(both: Both, tools: Instruments) -> dict[str, Any]:
@@ -92,8 +107,8 @@ class _Measured:
         if identity is not None:
             self.likeness = torch.cosine_similarity(identity, identity[:, views.middle, None], dim=-1)
         yaws = views.turns if tools.yaws is None else in_chunks(tools.yaws, flat).view(n, k)
-        relative = yaws - yaws[:, views.middle, None]
-        self.yaws = torch.rad2deg(torch.atan2(relative.sin(), relative.cos()))
+        self.ahead = yaws[:, views.middle]
+        self.yaws = _degrees(yaws - self.ahead[:, None])
         pictures = ((flat + 1) / 2).permute(0, 2, 3, 1).unflatten(0, (n, k))
         self.ssims = torch.tensor([[ssim(p, row[views.middle]) for p in row] for row in pictures])
 
@@ -102,10 +117,12 @@ class _Measured:
         chosen = self.yaws.abs() <= degrees
         chosen[:, self.views.middle] = False
         fid = kid = None
-        if self.features is not None and tools.real is not None and int(chosen.sum()) >= FEWEST:
-            made, real = self.features[chosen].double().numpy(), tools.real.double().numpy()
-            fid = frechet_distance(made, real)
-            kid = kernel_distance(made, real)
+        if self.features is not None and tools.real is not None:
+            sets = self.features[chosen], tools.real_within(degrees, self.ahead)
+            made, real = (each.double().numpy() for each in sets)
+            if len(made) >= FEWEST and len(real) >= 2:
+                fid = frechet_distance(made, real)
+                kid = kernel_distance(made, real)
         angles = torch.where(chosen | (torch.arange(chosen.shape[1]) == self.views.middle), self.yaws, 0.0)
         return {
             "warp_error": mean(self.views.warp_errors[chosen]),

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_nerf.weight_files import is_whole
+
 LARGEST = 2**33  # bytes of a file
-DEEPEST = 32  # modules within modules
+MOST_MODULES = 1000  # of a network; StyleGAN2 has about a hundred
 Contents = dict[str, Any]
 
 
@@ -66,7 +68,10 @@ def _parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool, hooks: Any, metadata: Any = None) -> Tensor:
-    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+    found = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+    if not is_whole(found):
+        raise pickle.UnpicklingError("holds a tensor of more numbers than the file has")
+    return found
 
 
 ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
@@ -116,16 +121,20 @@ def read_networks(file: Path) -> dict[str, dict[str, Tensor]]:
     return networks
 
 
-def _gathered(module: _Module, depth: int = 0) -> dict[str, Tensor]:
+def _gathered(network: _Module) -> dict[str, Tensor]:
     """Parameters and buffers by their dotted names."""
-    if depth > DEEPEST:
-        raise pickle.UnpicklingError("its modules are nested too deeply")
     found: dict[str, Tensor] = {}
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (module.state.get(kind) or {}).items():
-            if isinstance(value, Tensor):
-                found[str(name)] = value.detach()
-    for name, inner in (module.state.get("_modules") or {}).items():
-        if isinstance(inner, _Module):
-            found.update({f"{name}.{key}": value for key, value in _gathered(inner, depth + 1).items()})
+    pending, n = [("", network)], 0
+    while pending:
+        prefix, module = pending.pop()
+        n += 1
+        if n > MOST_MODULES:  # a few that hold each other several times are as many as one likes
+            raise pickle.UnpicklingError("holds more modules than any network has")
+        for kind in ("_parameters", "_buffers"):
+            for name, value in (module.state.get(kind) or {}).items():
+                if isinstance(value, Tensor):
+                    found[f"{prefix}{name}"] = value.detach()
+        for name, inner in (module.state.get("_modules") or {}).items():
+            if isinstance(inner, _Module):
+                pending.append((f"{prefix}{name}.", inner))
     return found

@@ -7,6 +7,7 @@
 Our state dict has NVIDIA's names. Rosinality's is the same numbers under other names and shapes: no kernel is flipped.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from taichi_nerf.weight_files import read_weights
 
 State = dict[str, Tensor]
 AVERAGE = "mapping.w_avg"
+N_MEASURED = 2**14  # codes
 
 
 def read_generator(file: Path | str) -> Generator:
@@ -30,9 +32,19 @@ def read_generator(file: Path | str) -> Generator:
     if file.suffix == ".pkl":
         networks = read_networks(file)
         state = networks.get("G_ema") or networks.get("G") or {}
-    else:
-        state = from_rosinality(read_weights(file, "rosinality's checkpoint of a StyleGAN2, or NVIDIA's .pkl", PickleError), file)
-    return generator_of(state, file)
+        return generator_of(state, file)
+    data = read_weights(file, "rosinality's checkpoint of a StyleGAN2, or NVIDIA's .pkl", PickleError)
+    generator = generator_of(from_rosinality(data, file), file)
+    if data.get("latent_avg") is None:  # of checkpoints that train.py writes; convert_weight.py's have it
+        generator.mapping.w_avg.copy_(mean_of_codes(generator))
+    return generator
+
+
+@torch.no_grad()
+def mean_of_codes(generator: Generator) -> Tensor:
+    """[w_dim] over many random w: what truncation moves codes to where no running mean was kept."""
+    z = torch.randn(N_MEASURED, generator.settings.z_dim, generator=torch.Generator().manual_seed(0))
+    return generator.mapping.w(z).mean(0)
 
 
 def write_rosinality(file: Path | str, generator: Generator) -> None:
@@ -44,12 +56,14 @@ def write_rosinality(file: Path | str, generator: Generator) -> None:
 
 def generator_of(state: State, file: Path | str) -> Generator:
     """A generator with these weights, under NVIDIA's names."""
-    generator = Generator(settings_of(state, file))
-    ours = generator.state_dict()
+    settings = settings_of(state, file)
+    with torch.device("meta"):  # shapes alone: what does not fit costs no memory, whatever sizes the weights claim
+        ours = Generator(settings).state_dict()
     wrong = sorted(n for n in ours.keys() | state.keys() if n not in ours or n not in state or ours[n].shape != state[n].shape)
     if wrong:
         shapes = " and ".join(str(tuple(s[wrong[0]].shape) if wrong[0] in s else None) for s in (state, ours))
         raise PickleError(file, f"{wrong[0]}: found and expected shapes are {shapes}")
+    generator = Generator(settings)
     generator.load_state_dict({name: value.float() for name, value in state.items()})
     return generator.eval().requires_grad_(False)
 
@@ -58,7 +72,7 @@ def settings_of(state: State, file: Path | str) -> GeneratorSettings:
     """The sizes that these weights have."""
     if any(name.startswith("mapping.embed") for name in state):
         raise PickleError(file, "is conditioned on classes; only unconditional generators are read")
-    sizes = [int(n.split(".")[1][1:]) for n in state if n.startswith("synthesis.b") and n.endswith("conv1.weight")]
+    sizes = [int(found[1]) for name in state if (found := re.fullmatch(r"synthesis\.b([0-9]{1,5})\.conv1\.weight", name))]
     if not sizes or "mapping.fc0.weight" not in state:
         raise PickleError(file, "holds no StyleGAN2 generator (mapping.fc0 and synthesis.b4 were expected)")
     resolution = max(sizes)

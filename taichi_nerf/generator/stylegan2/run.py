@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from taichi_nerf.generator.grids import save_grid
 from taichi_nerf.generator.image_set import ImageSet, resized
-from taichi_nerf.generator.model_folder import TRAIN, ModelFolder
+from taichi_nerf.generator.model_folder import TRAIN, ModelError, ModelFolder
 from taichi_nerf.generator.stylegan2.generator import GeneratorSettings, as_bytes, latents_of_seeds
 from taichi_nerf.generator.stylegan2.growth import take_over
 from taichi_nerf.generator.stylegan2.training import GanSettings, GanTraining
@@ -17,6 +19,7 @@ from taichi_nerf.training import metrics_file
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 
 SHOWN_SEEDS = list(range(32))
+SAME = 2.0  # of 255, by which means of pictures may differ that another machine rendered
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -29,7 +32,6 @@ class GanRun:
     grow_at: int = 0  # images up to which it trains at half the resolution
     precision: str = "float32"
     seed: int = 0
-    content_hash: str = ""  # of the pictures; empty: not known
     save_seconds: float = 60.0
     picture_images: int = 10_000  # from one grid to the next
 
@@ -76,6 +78,11 @@ def begun(folder: ModelFolder) -> GanRun:
     return GanRun.from_json(load_checkpoint(folder.needs(folder.gan, TRAIN))[0]["run"])
 
 
+def means_of(images: ImageSet) -> Tensor:
+    """[n] of each picture: what a set is known by again."""
+    return torch.from_numpy(images.images.reshape(len(images), -1).mean(1, dtype=np.float32))
+
+
 def train_generator(
     folder: ModelFolder,
     images: ImageSet,
@@ -89,9 +96,12 @@ def train_generator(
     stop: Callable[[], bool] = lambda: False,
 ) -> GanTraining:
     """Train until so many images were shown, or for so many seconds in all, whichever comes first."""
-    course, spent = _Course(run, images, device), 0.0
+    course, spent, known_by = _Course(run, images, device), 0.0, means_of(images)
     if resume:
         state, _ = load_checkpoint(folder.needs(folder.gan, TRAIN))
+        before = state.get("pictures", known_by)
+        if before.shape != known_by.shape or float((before - known_by).abs().max()) > SAME:
+            raise ModelError(folder.gan, "was trained on other pictures than these; --resume goes on with the same ones")
         course.load(state)
         spent = state["seconds"]
         metrics_file.truncate(folder.metrics, course.training.n_steps)
@@ -110,6 +120,7 @@ def train_generator(
             "training": training.state(),
             "resolution": training.networks.resolution,
             "seconds": elapsed(),
+            "pictures": known_by,
         }
         save_checkpoint(folder.gan, state, {})
         folder.save_generator(training.average)
