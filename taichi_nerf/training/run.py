@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +48,7 @@ class Outcome:
     stopped: bool  # before its budget was spent
     n_skipped: int  # steps that were no numbers
     n_returns: int  # to an earlier state, after it had gone bad
+    n_before: int = 0  # steps that the folder had already
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def train(
     trainer.warm_up()
     if resume and folder.checkpoint.exists():
         go_on(trainer, folder)
+    n_before = trainer.n_steps
     about = describe_run(config, scene)
     if _agree(trainer, stop()):
         raise Stopped
@@ -100,7 +103,7 @@ def train(
         training_plot(folder.read_metrics(), folder.plots / "training.png")
         save_previews(trainer.model, scene, folder.preview)
     guard = trainer.guard
-    return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns)
+    return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns, n_before)
 
 
 def _train(
@@ -199,7 +202,7 @@ def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run
         config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))
     found, warnings = scene_of_run(folder, config)
     if not folder.checkpoint.exists():
-        raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {path}` goes on with it")
+        raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {quote(str(path))}` goes on with it")
     state, _ = load_checkpoint(folder.checkpoint)
     model = make_model(taken_up(config), found, device)
     try:
