@@ -14,11 +14,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
-
 from taichi_nerf.scenes.colmap_find import folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import list_images, read_image, stored_size
+from taichi_nerf.scenes.unfinished import write_png
 from taichi_nerf.scenes.video_frames import Frames, extract_frames, is_video
 
 Report = Callable[[float, str], None]
@@ -70,7 +69,7 @@ class Steps:
             _, orientation = stored_size(file)
             if orientation in MIRRORED:
                 name = f"{name}.png"
-                imageio.imwrite(self.images / name, read_image(file))
+                write_png(self.images / name, read_image(file))
             else:
                 shutil.copyfile(file, self.images / name)
             self.names.append(name)
