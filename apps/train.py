@@ -28,7 +28,8 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
               help="A diffusion prior over patches, for few views; brings --geometry along.")  # fmt: skip
 @click.option("--geometry/--no-geometry", default=None, help="Geometric terms for few views: opacity, frusta, distortion.")
 @click.option("--background", type=click.Choice(["white", "black", "random"]),
-              help="What pictures with alpha, or masks, are evaluated on.  [default: black with masks, else white]")  # fmt: skip
+              help="What pictures with alpha, or masks, are evaluated on.  "
+              "[default: black for objects with masks, else white]")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; of all settings only the budget may change.")

@@ -175,6 +175,20 @@ def test_a_budget_that_is_spent_is_told(run, tmp_path):
     assert "nothing was trained" not in invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 121)[1]
 
 
+def test_a_training_does_not_go_on_without_one_of_its_pictures_and_says_that_the_scene_has_changed(run, scene, tmp_path):
+    copy, fewer = shutil.copytree(run, tmp_path / "run"), shutil.copytree(scene, tmp_path / "fewer")
+    (fewer / "train/r_3.png").unlink()
+    config = json.loads((copy / "config.json").read_text())
+    config["settings"]["scene"]["path"] = str(fewer)
+    (copy / "config.json").write_text(json.dumps(config))
+    before = (copy / "checkpoint.safetensors").read_bytes()
+    status, _, err = invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 130)
+    warning, *_, error = [line for line in err.splitlines() if line.startswith(("warning", "error"))]
+    assert (status, warning) == (1, f"warning: {fewer}: its files are not those that {copy} was trained on")
+    assert error.startswith(f"error: {copy}/checkpoint.safetensors: does not fit to the settings and the scene as it is now (")
+    assert (copy / "checkpoint.safetensors").read_bytes() == before
+
+
 def started(scene, out, *more):
     command = [sys.executable, "-m", "taichi_nerf", "train", str(scene), "--out", str(out), "--arch", "cpu", "--steps", "100000"]
     process = subprocess.Popen([*command, *small_run.SETTINGS, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

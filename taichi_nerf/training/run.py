@@ -163,7 +163,8 @@ def go_on(trainer: Resumable, folder: RunFolder) -> None:
     try:
         trainer.load_state_dict(state)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(folder.checkpoint, f"does not fit to the settings ({_first_line(error)}); train anew") from error
+        told = f"does not fit to the settings and the scene as it is now ({_first_line(error)}); train anew"
+        raise RunError(folder.checkpoint, told) from error
     if trainer.world.rank:  # the main process's random numbers are in the checkpoint; the others draw others
         trainer.generator.manual_seed(trainer.config.run.seed + 7919 * trainer.world.rank + trainer.n_steps)
 
