@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -104,4 +105,4 @@ def directions(model: str, method: str, samples: int, components: int, own_file:
     for c in candidates[:6]:
         click.echo(f"{c.component:>9}  {c.layers[0]:>2}-{c.layers[1] - 1:<3}  {c.parallax:>11.3f}  {c.drift:.4f}  {c.score:.1f}")
     click.echo(f"the yaw is component {found.yaw_component}; look at {folder.pictures / 'directions_yaw.png'}")
-    click.echo(f"next:  taichi-nerf generator depth-pose --model {model}")
+    click.echo(f"next:  taichi-nerf generator depth-pose --model {quote(str(model))}")

@@ -1,5 +1,7 @@
 """`taichi-nerf generator refine`: the latent refiner."""
 
+from shlex import quote
+
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
@@ -54,4 +56,4 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     click.echo(f"{told['steps']} steps: {losses}")
     click.echo(f"look at {folder.pictures / 'refined.png'}")
     ended(stop)
-    click.echo(f"next:  taichi-nerf generator evaluate --model {model} --seeds 500-599")
+    click.echo(f"next:  taichi-nerf generator evaluate --model {quote(str(model))} --seeds 500-599")

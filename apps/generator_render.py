@@ -1,6 +1,7 @@
 """`taichi-nerf generator render`: an object of a generator from many sides, as pictures, a video or a scene."""
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -79,4 +80,6 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         click.echo(f"{len(pictures[what[0]])} frames: {out}")
     if to_scene is not None and turn is not None:
         write_scene(to_scene, turn.pictures["refined"], turn.motions, turn.focal)
-        click.echo(f"{len(turn.motions)} views: {to_scene}\nnext:  taichi-nerf train {to_scene} --out runs/{to_scene.name}")
+        run = Path("runs") / to_scene.name
+        click.echo(f"{len(turn.motions)} views: {to_scene}")
+        click.echo(f"next:  taichi-nerf train {quote(str(to_scene))} --out {quote(str(run))}")

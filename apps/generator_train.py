@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,7 +80,7 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
     if stop.requested:
         click.echo(f"stopped and saved; go on with the same command and --resume: {out}", err=True)
         sys.exit(stop.exit_status)
-    click.echo(f"next:  taichi-nerf generator directions --model {out}")
+    click.echo(f"next:  taichi-nerf generator directions --model {quote(str(out))}")
 
 
 def run_of(options: dict[str, Any], size: int) -> "GanRun":

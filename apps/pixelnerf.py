@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from taichi_nerf.apps.command import Group, arch_option
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
+from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import Views
 
 WHAT = ("color", "depth", "opacity")
@@ -83,10 +85,12 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
             outcome = train_prior(config, folder, ranks.device, resume=options["resume"], encoder=encoder, start=start,
                                   report=quiet, stop=lambda: stop.requested, world=ranks)  # fmt: skip
         say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
+        if outcome.n_steps == outcome.n_before:
+            say(SPENT)
         if outcome.stopped:
-            say(f"stopped and saved; go on with: taichi-nerf pixelnerf train --out {out} --resume", err=True)
+            say(f"stopped and saved; go on with: taichi-nerf pixelnerf train --out {quote(str(out))} --resume", err=True)
             sys.exit(stop.exit_status)
-        say(f"how good it is:  taichi-nerf pixelnerf evaluate {out}")
+        say(f"how good it is:  taichi-nerf pixelnerf evaluate {quote(str(out))}")
 
 
 @pixelnerf.command()
@@ -195,7 +199,8 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
         if options["distil"] is not None:
             folder, seconds = options["distil"], options["distil_seconds"]
             distil(prior, item, sources, folder, device, seconds=seconds, width=width, seed=options["seed"], report=report)
-            click.echo(f"a run that renders at once: {folder / 'run'}; its mesh: taichi-nerf export {folder / 'run'} --out x.glb")
+            made = folder / "run"
+            click.echo(f"a run that renders at once: {made}; its mesh: taichi-nerf export {quote(str(made))} --out x.glb")
 
 
 @pixelnerf.command()

@@ -3,6 +3,7 @@
 import math
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,7 +83,7 @@ def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch
                                          stop=lambda: stop.requested)  # fmt: skip
     click.echo(f"{trainer.n_steps} steps in {trainer.stopwatch.seconds:.0f} s of training: {out / 'prior.safetensors'}")
     if stopped:
-        click.echo(f"stopped and saved; go on with: taichi-nerf prior train --out {out} --resume", err=True)
+        click.echo(f"stopped and saved; go on with: taichi-nerf prior train --out {quote(str(out))} --resume", err=True)
         sys.exit(stop.exit_status)
 
 

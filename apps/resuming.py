@@ -8,6 +8,7 @@ import click
 from taichi_nerf.apps.command import given_options
 
 ANYWHERE = {"out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_run", "debug"}
+SPENT = "its budget was spent before, so nothing was trained: --steps and --time-budget count from the beginning, give more"
 
 
 def refuse_changes(context: click.Context, may_change: Container[str] = (), as_before: Container[str] = ()) -> None:
@@ -26,8 +27,11 @@ def place_now(out: Path, before: str, given: Path | None, argument: str) -> str:
     """Where the pictures are that the training in `out` learned from `before`: there, or at `given` if they were moved."""
     from taichi_nerf.training.run_folder import RunError
 
+    is_there = Path(before).exists()
     if given is None or given.resolve() == Path(before):
-        return before
-    if Path(before).exists():
+        if is_there:
+            return before
+        raise RunError(out, f"was trained on {before}, which is not there any more; name its new place as {argument}")
+    if is_there:
         raise RunError(out, f"was trained on {before}, not on {given}; leave {argument} out, or choose another --out")
     return str(given.resolve())

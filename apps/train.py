@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
 from taichi_nerf.apps.view_options import view_options
@@ -26,7 +28,8 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
               help="A diffusion prior over patches, for few views; brings --geometry along.")  # fmt: skip
 @click.option("--geometry/--no-geometry", default=None, help="Geometric terms for few views: opacity, frusta, distortion.")
 @click.option("--background", type=click.Choice(["white", "black", "random"]),
-              help="What pictures with alpha, or masks, are evaluated on.  [default: black with masks, else white]")  # fmt: skip
+              help="What pictures with alpha, or masks, are evaluated on.  "
+              "[default: black for objects with masks, else white]")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; of all settings only the budget may change.")
@@ -84,9 +87,12 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
             outcome = train_run(config, found, folder, device, resume=options["resume"], report=quiet,
                                 stop=lambda: stop.requested, world=ranks, onlooker=onlooker)  # fmt: skip
         say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
+        if outcome.n_steps == outcome.n_before:
+            say(SPENT)
         if outcome.n_skipped or outcome.n_returns:
             say(f"{outcome.n_skipped} steps were no numbers and skipped; {outcome.n_returns} returns to an earlier state")
         if outcome.stopped:
-            say(f"stopped and saved; go on with: taichi-nerf train --out {out} --resume", err=True)
+            say(f"stopped and saved; go on with: taichi-nerf train --out {quote(str(out))} --resume", err=True)
             sys.exit(stop.exit_status)
-        say(f"how good it is:  taichi-nerf evaluate {out}\na video:         taichi-nerf render {out} --out {out}/orbit.mp4")
+        say(f"how good it is:  taichi-nerf evaluate {quote(str(out))}")
+        say(f"a video:         taichi-nerf render {quote(str(out))} --out {quote(str(out / 'orbit.mp4'))}")

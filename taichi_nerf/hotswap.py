@@ -12,13 +12,14 @@ Nothing here is magic: ops call `compositing.composite_rays(...)` through the mo
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from taichi_nerf.launch import launches
 from taichi_nerf.reference import FAMILIES
 from taichi_nerf.runtime import current
 
@@ -75,6 +76,14 @@ def check_gradients(family: str, n: int = 64, seed: int = 0, show: bool = True) 
     """
     if family not in FAMILIES or n < 1:
         raise ValueError(f"check_gradients: expected n >= 1 and one of {', '.join(FAMILIES)}, got {family!r} and n={n}")
+    with launches() as launched:
+        rows = _compared(family, n, seed)
+    if show:
+        print(gradient_table(family, current().arch, rows, not_among(launched, family)))
+    return rows
+
+
+def _compared(family: str, n: int, seed: int) -> list[GradientError]:
     backend = current()
     dtype = torch.float64 if backend.arch in ("cpu", "cuda") else torch.float32
     op_module = importlib.import_module(f"taichi_nerf.ops.{family}")
@@ -98,9 +107,20 @@ def check_gradients(family: str, n: int = 64, seed: int = 0, show: bool = True) 
                     relative_error(ours[name].flatten()[index], estimated),
                 )
             )
-    if show:
-        print(gradient_table(family, backend.arch, rows))
     return rows
+
+
+def not_among(launched: Container[Any], family: str) -> list[str]:
+    """The kernels of a family that are not among the launched ones: others do the work on this backend or in 64 bits, or they
+    have no gradient."""
+    op_module = importlib.import_module(f"taichi_nerf.ops.{family}")
+    modules = [value for value in vars(op_module).values() if isinstance(value, ModuleType) and ".kernels." in value.__name__]
+    return [
+        f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in modules
+        for name, kernel in vars(module).items()
+        if hasattr(kernel, "_primal") and kernel not in launched
+    ]
 
 
 def outputs_of(function: Callable[..., Any], arguments: dict[str, Any]) -> list[Tensor]:
@@ -166,8 +186,8 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return float(error.nan_to_num(nan=float("inf")))
 
 
-def gradient_table(family: str, arch: str, rows: list[GradientError]) -> str:
-    """What `check_gradients` shows."""
+def gradient_table(family: str, arch: str, rows: list[GradientError], idle: Sequence[str] = ()) -> str:
+    """What `check_gradients` shows. `idle`: kernels that it did not launch, of which nothing was learned."""
     lines = [f"{family} on {arch}: largest error of each gradient, relative to its largest entry"]
     if not rows:
         return "\n".join([*lines, "nothing here has a gradient"])
@@ -178,4 +198,6 @@ def gradient_table(family: str, arch: str, rows: list[GradientError]) -> str:
     for row in rows:
         errors = f"{row.against_reference:>10.1e} {row.against_differences:>12.1e}"
         lines.append(f"{row.example:<{width}}  {row.argument:<20} {errors}")
+    if idle:
+        lines.append(f"not launched here, so nothing is said of {', '.join(idle)}")
     return "\n".join(lines)

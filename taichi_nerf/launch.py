@@ -32,6 +32,7 @@ class _Form(NamedTuple):
 _forms: dict[Any, _Form] = {}  # by kernel, template values, and types and dimensions of arrays
 _manners: dict[Any, str | None] = {}  # by kernel, a letter for each parameter; None: not for us
 _watcher: Callable[[str, float], None] | None = None
+_launched: set[Callable[..., None]] | None = None
 _generation = 0  # of the backend that the forms were compiled for
 
 
@@ -46,6 +47,20 @@ def watching(watcher: Callable[[str, float], None]) -> Iterator[None]:
         _watcher = former
 
 
+@contextlib.contextmanager
+def launches() -> Iterator[set[Callable[..., None]]]:
+    """The kernels that are launched in here, in a set that fills up."""
+    global _launched
+    former, _launched = _launched, set()
+    found = _launched
+    try:
+        yield found
+    finally:
+        _launched = former
+        if former is not None:
+            former |= found
+
+
 def launch(kernel: Callable[..., None], *arguments: Any) -> None:
     """kernel(*arguments). Tensors have to be contiguous, without history, and on the backend's own device."""
     global _generation
@@ -57,6 +72,8 @@ def launch(kernel: Callable[..., None], *arguments: Any) -> None:
         _manners[kernel] = _manners_of(kernel)
     manners = _manners[kernel]
     runtime.traffic.n_launches += 1
+    if _launched is not None:
+        _launched.add(kernel)
     before = time.perf_counter()
     if manners is not None and runtime.current().copies:
         _count_copies(kernel, arguments)

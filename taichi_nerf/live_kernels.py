@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from taichi_nerf import kernels as folder_of_kernels
-from taichi_nerf.hotswap import check_gradients, gradient_table, swap
+from taichi_nerf.hotswap import check_gradients, gradient_table, not_among, swap
+from taichi_nerf.launch import launches
 from taichi_nerf.reference import FAMILIES
 from taichi_nerf.runtime import current
 
@@ -58,7 +59,8 @@ class Version(NamedTuple):
 
 class LiveKernels:
     def __init__(self, watch: bool, own: Mapping[str, Path], tell: Callable[[News], None] = lambda news: None):
-        """Puts the user's own files in. `watch`: whether edited files are read again. A file that is wrong now raises."""
+        """Puts the user's own files in, tries them and tells of their gradients. `watch`: whether edited files are read again.
+        A file that is wrong now raises."""
         self.watches, self.own, self.tell = watch, {name: Path(file).resolve() for name, file in own.items()}, tell
         self._seen: dict[Path, tuple[int, int]] = {}  # time and size of the state that runs, or that failed
         self._candidate: dict[Path, tuple[int, int]] = {}  # that may still be being written
@@ -73,10 +75,15 @@ class LiveKernels:
             if file not in self.own.values():
                 self._seen[file], self._versions[file] = _signature(file), self._read(file, freeze=True)
         for name, file in self.own.items():
+            before = {ROOM + name: dict(vars(importlib.import_module(ROOM + name)))}
             try:
                 self._seen[file], self._versions[file] = _signature(file), self._read(file)
                 self._put_in(name, file)
+                for family in families_of([ROOM + name]):
+                    try_out(family)
+                    self._compare(family)
             except Exception as error:
+                _restore(before)
                 raise KernelError(explain(error, file)) from error
 
     def files(self) -> list[Path]:
@@ -98,10 +105,15 @@ class LiveKernels:
         """Compare the adjoints of the next changed family with the reference; one that does not compile takes the change back."""
         family = self._to_check.pop(0)
         try:
-            self.tell(News("gradients", gradient_table(family, current().arch, check_gradients(family, show=False))))
+            self._compare(family)
         except Exception as error:
             if not self.failed(error):
                 raise
+
+    def _compare(self, family: str) -> None:
+        with launches() as launched:
+            rows = check_gradients(family, show=False)
+        self.tell(News("gradients", gradient_table(family, current().arch, rows, not_among(launched, family))))
 
     def failed(self, error: Exception) -> bool:
         """Take the last change back, if there is one, and tell why."""

@@ -28,6 +28,8 @@ class Bench:
         self.file, self.news = file, []
         file.write_text(FILE.read_text())
         self.kernels = LiveKernels(True, {"compositing": file, **others}, self.news.append)
+        assert {news.kind for news in self.news} == {"gradients"}
+        self.news.clear()
 
     def edit(self, old, new):
         text = self.file.read_text()
@@ -210,6 +212,43 @@ def test_what_is_wrong_from_the_start_is_one_line(cpu, tmp_path):
     file.write_text("def f(:\n")
     with pytest.raises(KernelError, match=rf"^{file}:1: SyntaxError"):
         LiveKernels(True, {"compositing": file})
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        (GOOD, "out_opacity[ray] = nonsense", "nonsense"),
+        ("behind += weights[i]", "behind += nonsense[i]", "nonsense"),  # of the adjoint
+        ("early_stop: ti.f32", "early_stop: ti.i32", "cannot be converted into required type i32"),
+    ],
+)
+def test_a_file_that_does_not_compile_is_told_with_its_line_before_anything_runs(cpu, tmp_path, right, wrong, told):
+    before, file = opacity(), tmp_path / "mine.py"
+    text = FILE.read_text()
+    assert right in text
+    file.write_text(text.replace(right, wrong, 1))
+    with pytest.raises(KernelError) as caught:
+        LiveKernels(False, {"compositing": file})
+    line = file.read_text()[: file.read_text().index(wrong)].count("\n") + 1
+    place = str(file) if "early" in wrong else f"{file}:{line}"
+    assert str(caught.value).startswith(f"{place}: ")
+    assert told in str(caught.value)
+    assert "version" not in str(caught.value)
+    assert opacity() == before
+
+
+def test_a_wrong_adjoint_is_told_from_the_start(cpu, tmp_path):
+    kept, file, news = dict(vars(compositing)), tmp_path / "mine.py", []
+    right = "out_density[i] = of_optical_depth"
+    file.write_text(FILE.read_text().replace(right, right.replace("= ", "= 2 * ")))
+    try:
+        LiveKernels(False, {"compositing": file}, news.append)
+    finally:
+        vars(compositing).update(kept)
+    errors = [line.split()[-2:] for line in news[0].text.splitlines() if " density " in line]
+    assert errors
+    for error in errors:  # twice the gradient: as far off as the gradient is large, by either measure
+        assert [float(number) for number in error] == pytest.approx([1, 1], rel=1e-3)
 
 
 def test_a_file_that_is_gone_for_a_moment_is_waited_for(bench):

@@ -206,7 +206,8 @@ def test_settings_of_a_run_cannot_change_on_resuming_but_its_budget_can(cpu, bal
     status, _, err = invoke("train", tmp_path, *resume[1:])
     assert (status, f"was trained on {balls.resolve()}, not on {tmp_path}" in err) == (1, True)
     status, out, err = invoke("train", balls, *resume[1:], "--steps", 3)
-    assert (status, "3 steps in" in out) == (0, True), err
+    assert (status, "3 steps in" in out, "nothing was trained" in out) == (0, True, False), err
+    assert "nothing was trained" in invoke(*resume)[1]
 
 
 def test_a_preset_has_source_views_of_its_own_unless_views_says_otherwise(balls, tmp_path):

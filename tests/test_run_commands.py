@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -151,6 +152,43 @@ def test_settings_of_a_run_cannot_change_on_resuming_but_its_budget_can(run, tmp
     assert (120 in steps, steps[-1]) == (True, 130)
 
 
+def test_commands_that_are_printed_can_be_pasted_whatever_the_folder_is_called(run, scene, tmp_path):
+    """A shell would split the name: here `shlex` reads the line as a shell does."""
+    copy = shutil.copytree(run, tmp_path / "my run; it's Ä")
+    status, out, err = invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 121)
+    assert status == 0, err
+    words = [shlex.split(line) for line in out.splitlines() if "taichi-nerf" in line]
+    assert ["taichi-nerf", "evaluate", str(copy)] in [line[-3:] for line in words]
+    assert ["taichi-nerf", "render", str(copy), "--out", str(copy / "orbit.mp4")] in [line[-5:] for line in words]
+    (copy / "checkpoint.safetensors").unlink()
+    for error in (invoke("evaluate", copy, "--arch", "cpu")[2], invoke("pixelnerf", "evaluate", copy, scene, "--arch", "cpu")[2]):
+        assert str(copy) in shlex.split(error.split("`")[-2])
+    assert str(tmp_path / "no run") in shlex.split(invoke("evaluate", tmp_path / "no run")[2].split("`")[1])
+
+
+def test_a_budget_that_is_spent_is_told(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    for option in ((), ("--steps", 119), ("--time-budget", 0.001)):
+        status, out, err = invoke("train", "--out", copy, "--resume", "--arch", "cpu", *option)
+        assert (status, "nothing was trained: --steps and --time-budget count from the beginning" in out) == (0, True), err
+        assert RunFolder.open(copy).read_metrics()[-1]["step"] == 120
+    assert "nothing was trained" not in invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 121)[1]
+
+
+def test_a_training_does_not_go_on_without_one_of_its_pictures_and_says_that_the_scene_has_changed(run, scene, tmp_path):
+    copy, fewer = shutil.copytree(run, tmp_path / "run"), shutil.copytree(scene, tmp_path / "fewer")
+    (fewer / "train/r_3.png").unlink()
+    config = json.loads((copy / "config.json").read_text())
+    config["settings"]["scene"]["path"] = str(fewer)
+    (copy / "config.json").write_text(json.dumps(config))
+    before = (copy / "checkpoint.safetensors").read_bytes()
+    status, _, err = invoke("train", "--out", copy, "--resume", "--arch", "cpu", "--steps", 130)
+    warning, *_, error = [line for line in err.splitlines() if line.startswith(("warning", "error"))]
+    assert (status, warning) == (1, f"warning: {fewer}: its files are not those that {copy} was trained on")
+    assert error.startswith(f"error: {copy}/checkpoint.safetensors: does not fit to the settings and the scene as it is now (")
+    assert (copy / "checkpoint.safetensors").read_bytes() == before
+
+
 def started(scene, out, *more):
     command = [sys.executable, "-m", "taichi_nerf", "train", str(scene), "--out", str(out), "--arch", "cpu", "--steps", "100000"]
     process = subprocess.Popen([*command, *small_run.SETTINGS, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -246,12 +284,17 @@ def test_a_moved_scene_is_told_and_found_where_it_is_now(run, scene, tmp_path):
     config["settings"]["scene"]["path"] = str(tmp_path / "gone")
     (copy / "config.json").write_text(json.dumps(config))
     status, _, err = invoke("evaluate", copy, "--arch", "cpu")
-    assert (status, f"{tmp_path / 'gone'} is not there any more" in err) == (1, True)
+    assert (status, f"{tmp_path / 'gone'} is not there any more; name its new place with --scene" in err) == (1, True)
+    for given in ((), (tmp_path / "gone",)):  # `train` has no --scene
+        status, _, err = invoke("train", *given, "--out", copy, "--resume", "--arch", "cpu")
+        assert (status, f"{tmp_path / 'gone'}, which is not there any more; name its new place as SCENE" in err) == (1, True)
     status, _, err = invoke("evaluate", run, "--arch", "cpu", "--scene", tmp_path / "typo")
     assert (status, err) == (1, f"error: --scene {tmp_path / 'typo'}: no such file or folder\n")
     shutil.copytree(scene, moved)
     status, _, err = invoke("evaluate", copy, "--arch", "cpu", "--scene", moved, "--views", "10")
     assert (status, "warning" in err) == (0, False), err
+    status, said, err = invoke("train", moved, "--out", copy, "--resume", "--arch", "cpu", "--steps", 121)
+    assert (status, "121 steps in" in said) == (0, True), err
     picture = imageio.imread(moved / "test/r_0.png").copy()
     picture[:5] = 7
     imageio.imwrite(moved / "test/r_0.png", picture)

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import imageio.v3 as imageio
 import numpy as np
@@ -369,6 +371,21 @@ def test_a_disk_that_is_full_is_an_error_of_what_is_written(sample, tmp_path, mo
     status, _, err = invoke(*({"SAMPLE": sample, "OUT": out}.get(word, word) for word in arguments))
     assert (status, err.splitlines()[-1]) == (1, f"error: {out}: cannot be written: No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on file sizes are POSIX's")
+def test_a_disk_that_fills_up_within_a_picture_is_told_and_nothing_else(tmp_path):
+    """In a process of its own: what Python says when it forgets a file goes past every handler."""
+    program = (
+        "import gc, resource, sys; from pathlib import Path; from taichi_nerf import procedural, start\n"
+        "start('cpu'); resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))\n"
+        "try:\n    procedural.make_scene('thin', Path(sys.argv[1]), n_views=1, n_val=0, n_test=0, size=8)\n"
+        "except ValueError as error:\n    print(error)\n"
+        "gc.collect()"
+    )
+    done = subprocess.run([sys.executable, "-B", "-c", program, tmp_path / "out"], capture_output=True, text=True)
+    assert (done.stdout.splitlines()[-1], done.stderr) == (f"{tmp_path}/out: cannot be written: File too large", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

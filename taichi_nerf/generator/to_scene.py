@@ -8,14 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from taichi_nerf.cameras import opengl_to_opencv
 from taichi_nerf.generator.depth_pose.geometry import inverted
-from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
 
 HALF = 0.45  # of the box around the object, in units of the camera's distance
 
@@ -35,7 +34,7 @@ def write_scene(out: Path, images: NDArray[np.uint8], motions: Tensor, focal: fl
         (folder / "images").mkdir()
         for i, (image, pose) in enumerate(zip(images, poses, strict=True)):
             name = f"images/{i:02d}.png"
-            imageio.imwrite(folder / name, image)
+            write_png(folder / name, image)
             frames.append({"file_path": name, "transform_matrix": [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]]})
         names = [frame["file_path"] for frame in frames]
         test = names[held_out // 2 :: held_out]

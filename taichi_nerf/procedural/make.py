@@ -17,14 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 
 from taichi_nerf.cameras import Array, Cameras, make_cameras, opengl_to_opencv
 from taichi_nerf.procedural.ground_truth import FILE, FORM
 from taichi_nerf.procedural.pictures import Picture, take_picture
 from taichi_nerf.scenes.procedural import Family, describe, family_of, place_cameras
-from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
 
 DEEPEST = 65535  # of 16 bits
 FRAMES_OF_REACH = 16.0  # aabb_scale of unbounded scenes: tells readers that there is a surrounding
@@ -128,7 +127,7 @@ def _write_picture(folder: Path, name: str, picture: Picture, opaque: bool, unit
 
 
 def _write_png(file: Path, pixels: Array) -> None:
-    imageio.imwrite(file, pixels, compress_level=3)  # a third of the time of the default, for a tenth more bytes
+    write_png(file, pixels, compress_level=3)  # a third of the time of the default, for a tenth more bytes
 
 
 def _write_json(file: Path, data: dict[str, Any]) -> None:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import imageio.v3 as imageio
 import numpy as np
 
 from taichi_nerf.cameras import Array, Cameras, make_cameras
 from taichi_nerf.procedural.pictures import take_color
 from taichi_nerf.scenes.procedural import describe, family_of
 from taichi_nerf.scenes.procedural.cameras import look_at
-from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
 
 DISTANCE = 2.0
 NEAR_FAR = (1.25, 2.75)
@@ -87,7 +86,7 @@ def _write_object(folder: Path, views: ObjectViews) -> None:
     for i, (pose, picture) in enumerate(zip(views.cameras.camera_to_worlds, views.pictures, strict=True)):
         rows = [*pose, np.array([0.0, 0, 0, 1])]
         (folder / f"pose/{i:06d}.txt").write_text(" ".join(repr(float(value)) for row in rows for value in row) + "\n")
-        imageio.imwrite(folder / f"rgb/{i:06d}.png", picture, compress_level=3)
+        write_png(folder / f"rgb/{i:06d}.png", picture, compress_level=3)
     focal, _, x, y = views.cameras.intrinsics[0]
     width, height = views.cameras.sizes[0]
     text = f"{float(focal)!r} {float(x)!r} {float(y)!r} 0.\n0. 0. 0.\n1.\n{height} {width}\n"

@@ -4,6 +4,7 @@ COLMAP works in a thread, in portions, so that progress shows between them and a
 opened beside it: two SQLite libraries in one process spoil the file.
 """
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -14,11 +15,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
-
 from taichi_nerf.scenes.colmap_find import folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import list_images, read_image, stored_size
+from taichi_nerf.scenes.unfinished import write_png
 from taichi_nerf.scenes.video_frames import Frames, extract_frames, is_video
 
 Report = Callable[[float, str], None]
@@ -48,9 +48,10 @@ class Steps:
             frames = extract_frames(source, self.images, n_frames, self._progress("frames", "reading the video"))
             self.names = [file.name for file in frames.files]
         elif source.is_dir():
-            for file in list_images(source):
+            files, repeats = apart_from_repeats(list_images(source))
+            for file in files:
                 self._copy(file)
-            self.passed_over = passed_over(source)
+            self.passed_over = [*repeats, *passed_over(source)]
         else:
             raise SceneError(
                 source, "is neither a folder of pictures nor a video" if source.exists() else "no such file or folder"
@@ -70,7 +71,7 @@ class Steps:
             _, orientation = stored_size(file)
             if orientation in MIRRORED:
                 name = f"{name}.png"
-                imageio.imwrite(self.images / name, read_image(file))
+                write_png(self.images / name, read_image(file))
             else:
                 shutil.copyfile(file, self.images / name)
             self.names.append(name)
@@ -222,6 +223,17 @@ class Steps:
                 said = " ".join(str(error).replace(f"{self.work}{os.sep}", "").split())[:200]
                 raise SceneError("COLMAP", f"failed: {said}") from None
             raise error
+
+
+def apart_from_repeats(files: list[Path]) -> tuple[list[Path], list[str]]:
+    """Each content once, and what to tell: of a photo that is there twice one would be trained on and the other tested on."""
+    first: dict[bytes, Path] = {}
+    repeated = []
+    for file in files:
+        if first.setdefault(hashlib.sha256(file.read_bytes()).digest(), file) != file:
+            repeated.append(file.name)
+    told = [f"{len(repeated)} files repeat another and are left out (the first is {repeated[0]})"] if repeated else []
+    return list(first.values()), told
 
 
 def passed_over(folder: Path) -> list[str]:

@@ -15,7 +15,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, MODELS, OPENCV, ORTHOGRAPHIC, Array, Cameras, opengl_to_opencv
@@ -26,7 +25,7 @@ from taichi_nerf.scenes.own_fields import own_fields
 from taichi_nerf.scenes.ply import ply_bytes
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
-from taichi_nerf.scenes.unfinished import NO_ROOM, unfinished_folder
+from taichi_nerf.scenes.unfinished import NO_ROOM, unfinished_folder, write_png
 
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 SURROUNDING = 16  # aabb_scale of a capture with a surrounding
@@ -154,7 +153,7 @@ def _picture(source: Source, i: int, folder: Path, name: str, link: bool) -> str
     if pixels.dtype != np.uint8:
         pixels = pixels / 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
         pixels = np.rint(pixels).astype(np.uint8)
-    imageio.imwrite(target, pixels if pixels.ndim == 2 or pixels.shape[2] > 1 else pixels[..., 0])
+    write_png(target, pixels if pixels.ndim == 2 or pixels.shape[2] > 1 else pixels[..., 0])
     return target.name
 
 
@@ -181,7 +180,7 @@ def _masks(source: Source, out: Path, names: list[str], frames: list[dict[str, A
         (out / "masks").mkdir(exist_ok=True)
         target = out / "masks" / f"{Path(name).stem}{'.png' if turned else file.suffix}"
         if turned:
-            imageio.imwrite(target, np.rot90(read_image(file), -turned).squeeze())
+            write_png(target, np.rot90(read_image(file), -turned).squeeze())
         else:
             _copy(file, target, link)
         frame["mask_path"] = f"masks/{target.name}"

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 
 from taichi_nerf.cameras import PINHOLE, Array, opengl_to_opencv
@@ -17,7 +16,7 @@ from taichi_nerf.scenes.images import Images
 from taichi_nerf.scenes.shrink import shrink
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
-from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
 
 
 def write_multiscale(source: Source, out: Path, n_scales: int = 4) -> list[str]:
@@ -60,7 +59,7 @@ def _rows(
         fx, fy, cx, cy = (float(x) / 2**level for x in source.cameras.intrinsics[view])
         name = f"{number:03d}_d{level}.png"
         small = shrink(picture, width, height)
-        imageio.imwrite(folder / name, small if small.shape[2] > 1 else small[..., 0])
+        write_png(folder / name, small if small.shape[2] > 1 else small[..., 0])
         matrix = np.concatenate([pose, [[0, 0, 0, 1]]])
         row: dict[str, Any] = {
             "file_path": f"{folder.name}/{name}", "cam2world": matrix.tolist(), "width": width, "height": height,

@@ -6,13 +6,12 @@ What the network takes seconds to show, the hash grid shows at once; and it rend
 import json
 from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
 
 from taichi_nerf.cameras import Array, Cameras, make_cameras, opengl_to_opencv
 from taichi_nerf.scenes import load_scene
-from taichi_nerf.scenes.unfinished import require_free, unfinished_folder
+from taichi_nerf.scenes.unfinished import require_free, unfinished_folder, write_png
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.pixelnerf_model import Prior
@@ -86,7 +85,7 @@ def write_scene(
                 opacity = picture.opacity[..., None].clamp(0, 1)
                 color = (picture.color - (1 - opacity) * prior.background) / opacity.clamp_min(1e-3)
                 pixels = torch.cat([color.clamp(0, 1), opacity], -1)
-                imageio.imwrite(unfinished / split / f"r_{name}.png", (255 * pixels).round().to(torch.uint8).cpu().numpy())
+                write_png(unfinished / split / f"r_{name}.png", (255 * pixels).round().to(torch.uint8).cpu().numpy())
                 pose = np.eye(4)
                 pose[:3] = opengl_to_opencv(cameras.camera_to_worlds[[number]])[0]  # the same flip both ways
                 frames.append({"file_path": f"./{split}/r_{name}", "transform_matrix": pose.tolist()})

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +48,7 @@ class Outcome:
     stopped: bool  # before its budget was spent
     n_skipped: int  # steps that were no numbers
     n_returns: int  # to an earlier state, after it had gone bad
+    n_before: int = 0  # steps that the folder had already
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def train(
     trainer.warm_up()
     if resume and folder.checkpoint.exists():
         go_on(trainer, folder)
+    n_before = trainer.n_steps
     about = describe_run(config, scene)
     if _agree(trainer, stop()):
         raise Stopped
@@ -100,7 +103,7 @@ def train(
         training_plot(folder.read_metrics(), folder.plots / "training.png")
         save_previews(trainer.model, scene, folder.preview)
     guard = trainer.guard
-    return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns)
+    return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns, n_before)
 
 
 def _train(
@@ -160,7 +163,8 @@ def go_on(trainer: Resumable, folder: RunFolder) -> None:
     try:
         trainer.load_state_dict(state)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(folder.checkpoint, f"does not fit to the settings ({_first_line(error)}); train anew") from error
+        told = f"does not fit to the settings and the scene as it is now ({_first_line(error)}); train anew"
+        raise RunError(folder.checkpoint, told) from error
     if trainer.world.rank:  # the main process's random numbers are in the checkpoint; the others draw others
         trainer.generator.manual_seed(trainer.config.run.seed + 7919 * trainer.world.rank + trainer.n_steps)
 
@@ -199,7 +203,7 @@ def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run
         config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))
     found, warnings = scene_of_run(folder, config)
     if not folder.checkpoint.exists():
-        raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {path}` goes on with it")
+        raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {quote(str(path))}` goes on with it")
     state, _ = load_checkpoint(folder.checkpoint)
     model = make_model(taken_up(config), found, device)
     try:

@@ -5,6 +5,7 @@ folder = open_kind(path, SCENE)     # or RunError, which names the command that 
 
 import json
 from pathlib import Path
+from shlex import quote
 
 from taichi_nerf.training.run_folder import CONFIG, RunError, RunFolder
 
@@ -30,7 +31,8 @@ def require_kind(path: Path, wanted: str) -> None:
     """Complain about a folder that is known to be of another training."""
     found = kind_of(path)
     if found is not None and found != wanted:
-        raise RunError(path, f"is of `taichi-nerf {found}`, not of `taichi-nerf {wanted}`; {TAKEN_BY[found].format(path)}")
+        takers = TAKEN_BY[found].format(quote(str(path)))
+        raise RunError(path, f"is of `taichi-nerf {found}`, not of `taichi-nerf {wanted}`; {takers}")
 
 
 def open_kind(path: Path, wanted: str) -> RunFolder:

@@ -65,6 +65,7 @@ def train(
     trainer.warm_up()
     if resume and folder.checkpoint.exists():
         go_on(trainer, folder)
+    n_before = trainer.n_steps
     world.broadcast(trainer.field)
     about = describe_run(config, objects)
     if world.any_rank(stop()):
@@ -80,7 +81,7 @@ def train(
             folder.plots.mkdir(exist_ok=True)
             training_plot(folder.read_metrics(), folder.plots / "training.png")
     guard = trainer.guard
-    return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns)
+    return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns, n_before)
 
 
 def begin_with(trainer: PixelNerfTrainer, prior: Prior, name: str) -> None:

@@ -162,7 +162,8 @@ def as_markdown_table(text: str) -> str:
     """The table of `check_gradients`, which is made for terminals: columns are two spaces or more apart."""
     title, *lines = text.splitlines()
     rows = [re.split(r"  +", line.strip()) for line in lines]
-    if not rows or len(rows[0]) != 4:
+    shown = ["| " + " | ".join(row) + " |" for row in rows if len(row) == 4]
+    if not shown:
         return as_code(text)
-    shown = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([title, "", shown[0], "|---|---|--:|--:|", *shown[1:]])
+    remarks = [remark for row in rows if len(row) != 4 for remark in ("", *row)]
+    return "\n".join([title, "", shown[0], "|---|---|--:|--:|", *shown[1:], *remarks])

@@ -1,5 +1,6 @@
 """Photos and videos to scenes: sharp frames are chosen, real photos register, nothing is left behind by a failure."""
 
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -94,8 +95,8 @@ def test_names_are_such_that_a_list_of_colmap_holds_them(tmp_path):
     source, work = tmp_path / "photos", tmp_path / "work"
     source.mkdir()
     work.mkdir()
-    for name in ("#1 a.png", "_1_a.png", "ü.png"):
-        imageio.imwrite(source / name, texture(0))
+    for seed, name in enumerate(("#1 a.png", "_1_a.png", "ü.png")):
+        imageio.imwrite(source / name, texture(seed))
     steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
     steps.gather(source, 1)
     assert sorted(steps.names) == sorted(file.name for file in steps.images.iterdir()) == ["_1_a.png", "again__1_a.png", "ü.png"]
@@ -107,8 +108,8 @@ def test_photos_that_are_not_taken_are_told(tmp_path, n_read):
     source, work = tmp_path / "photos", tmp_path / "work"
     for folder in (source / "left", source / "empty", work):
         folder.mkdir(parents=True)
-    for file in [*(source / f"{i}.png" for i in range(n_read)), source / "left/a.png"]:
-        imageio.imwrite(file, texture(0))
+    for seed, file in enumerate([*(source / f"{i}.png" for i in range(n_read)), source / "left/a.png"]):
+        imageio.imwrite(file, texture(seed))
     for name in ("IMG_2.HEIC", "IMG_1.heic", "IMG_3.dng", ".hidden.heic", "notes.txt"):
         (source / name).write_bytes(b"what is in it does not matter")
     steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
@@ -123,6 +124,23 @@ def test_photos_that_are_not_taken_are_told(tmp_path, n_read):
         with pytest.raises(SceneError) as caught:
             steps.gather(source, 1)
         assert all(sentence in str(caught.value) for sentence in told)
+
+
+def test_a_photo_that_is_there_twice_is_taken_once(tmp_path):
+    """Every eighth picture is held out: a copy of it among the others would be trained on."""
+    source, work = tmp_path / "photos", tmp_path / "work"
+    source.mkdir()
+    work.mkdir()
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
+        imageio.imwrite(source / name, texture(seed))
+    for name in ("b (1).png", "z.PNG"):
+        shutil.copyfile(source / "b.png", source / name)
+    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
+    steps.gather(source, 1)
+    contents = [file.read_bytes() for file in steps.images.iterdir()]
+    assert sorted(contents) == sorted((source / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
+    assert len(steps.names) == 3
+    assert [sentence.split(" (")[0] for sentence in steps.passed_over] == ["2 files repeat another and are left out"]
 
 
 @pytest.fixture
@@ -149,7 +167,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tmp_path, arrange, o
     if arrange != "nothing":
         source.mkdir()
     for i in range({"one": 1, "broken": 1, "plain": 3}.get(arrange, 0)):
-        imageio.imwrite(source / f"{i}.png", np.full((64, 64, 3), 100, np.uint8))
+        imageio.imwrite(source / f"{i}.png", np.full((64, 64, 3), 100 + i, np.uint8))
     if arrange == "broken":
         (source / "x.jpg").write_bytes(b"\xff\xd8 cut")
     if arrange == "occupied":

@@ -10,12 +10,14 @@ import pytest
 
 from taichi_nerf.camera_path import read_camera_path
 from taichi_nerf.export.files import write_png
+from taichi_nerf.hotswap import GradientError, gradient_table
 from taichi_nerf.viewer import panel as panel_module
 from taichi_nerf.viewer.eye import Eye
 from taichi_nerf.viewer.looks import Part
 from taichi_nerf.viewer.numbered_files import NumberedFiles
 from taichi_nerf.viewer.panel import HEIGHTS, RATES, Panel
 from taichi_nerf.viewer.server import start_server
+from taichi_nerf.viewer.viewer import as_markdown_table
 
 viser = pytest.importorskip("viser", reason="viser is not installed (pip install 'viser>=1.1,<2')")
 msgspec = pytest.importorskip("msgspec")  # viser's own way of packing messages
@@ -179,3 +181,17 @@ def test_screenshots_at_the_same_time_are_as_many_files(page, tmp_path, monkeypa
     for click in clicks:
         click.join(PATIENCE)
     assert {file.name for file in tmp_path.iterdir()} == {"screenshot_1.png", "screenshot_2.png"}
+
+
+def test_of_the_table_of_gradients_only_rows_are_rows():
+    """Remarks above and below stand apart; a table of Markdown ends with an empty line."""
+    rows = [GradientError("composite_rays", "density", 0.5, 1e-9)]
+    *table, empty, above, gap, below = as_markdown_table(gradient_table("compositing", "vulkan", rows, ["a.b"])).splitlines()
+    assert table == [
+        "compositing on vulkan: largest error of each gradient, relative to its largest entry",
+        "",
+        "| example | argument | reference | differences |",
+        "|---|---|--:|--:|",
+        "| composite_rays | density | 5.0e-01 | 1.0e-09 |",
+    ]
+    assert (empty, above[:12], gap, below) == ("", "(in 32 bits,", "", "not launched here, so nothing is said of a.b")

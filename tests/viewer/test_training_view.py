@@ -138,5 +138,5 @@ def test_an_edited_kernel_is_in_the_next_step_and_a_mistake_ends_nothing(cpu, sc
         vars(compositing).clear()
         vars(compositing).update(kept)
     assert view.steps[-1][0] == 40
-    assert [one.kind for one in news] == ["loaded", "gradients", "failed"]
+    assert [one.kind for one in news] == ["gradients", "loaded", "gradients", "failed"]
     assert "SyntaxError" in news[-1].text
