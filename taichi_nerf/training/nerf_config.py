@@ -51,6 +51,11 @@ class LogLinearSettings:
             epsilon=AT_LEAST_ZERO, largest_gradient=AT_LEAST_ZERO,
         )  # fmt: skip
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        idle = {} if self.delay else {"delay_factor": "without optimiser.delay"}
+        return idle if self.delay_factor < 1 else idle | {"delay": "without an optimiser.delay_factor below 1"}
+
 
 @dataclass(frozen=True)
 class NerfSettings:

@@ -235,6 +235,34 @@ def test_a_setting_of_another_method_and_an_unknown_preset_are_errors():
         Trainer(configured(scene, "nerf.ndc=true", "nerf.within_box=false"), scene, CPU)
 
 
+@pytest.mark.parametrize(
+    ("setting", "switch", "why"),
+    [
+        ("batch.crop_share=0.1", "batch.crop_steps=3", "without batch.crop_steps"),
+        ("optimiser.delay=0.5", "optimiser.delay_factor=0.1", "without an optimiser.delay_factor below 1"),
+        ("optimiser.delay_factor=0.1", "optimiser.delay=0.5", "without optimiser.delay"),
+        ("poses.sharp_from=0.9", None, "with a method that has no hash grid"),
+    ],
+)
+def test_a_setting_is_an_error_where_training_would_be_the_same_without_it(cpu, setting, switch, why):
+    scene, _ = views_of_ball()
+    of_poses = ["poses.refine=true"] if setting.startswith("poses") else []
+
+    def learnt(*settings):
+        trainer = Trainer(configured(scene, *of_poses, *settings, steps=3), scene, CPU)
+        while not trainer.is_done:
+            trainer.step()
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+    assert torch.equal(learnt(setting), learnt())
+    with pytest.raises(SettingsError) as caught:
+        methods.changed(configured(scene), [*of_poses, setting])
+    assert str(caught.value) == f"{setting}: has no effect {why}"
+    if switch is not None:
+        assert not torch.equal(learnt(setting, switch), learnt(switch))
+        methods.changed(configured(scene), [setting, switch])
+
+
 def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, tmp_path):
     from taichi_nerf.training.checkpoint import load_checkpoint
     from taichi_nerf.training.evaluate import evaluate
