@@ -1,6 +1,7 @@
 """Any scene of pinhole pictures to mip-NeRF's multiscale form (Barron et al. 2021): each picture at full, half, quarter, … size.
 
-OUT/metadata.json, OUT/images_<split>/000_d0.png …, as `multiscale` reads them; a pixel of level j weighs 4^j.
+OUT/metadata.json, OUT/images_<split>/000_d0.png …, as `multiscale` reads them; a pixel of level j weighs 4^j. The published code
+needs near and far of every picture: of a scene that states none they are those that this package trains between.
 Pictures are averaged over areas, by alpha where there is alpha; 8 bits are kept.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 from taichi_nerf.cameras import PINHOLE, Array, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Images
+from taichi_nerf.scenes.normalise import normalise
 from taichi_nerf.scenes.shrink import shrink
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
@@ -30,14 +32,18 @@ def write_multiscale(source: Source, out: Path, n_scales: int = 4) -> list[str]:
         raise SceneError(source.folder, "the multiscale form has pinhole cameras only; this scene's lenses distort")
     images = Images(source.image_files, sizes, 0, source.arrays)
     poses = opengl_to_opencv(source.cameras.camera_to_worlds)  # its own inverse
+    near_far = _near_far(source)
     tables: dict[str, dict[str, list[Any]]] = {}
     splits = choose_splits(source)[0]
     with unfinished_folder(out) as unfinished:
         for split in (name for name in ("train", "val", "test") if len(splits.get(name, ()))):
             folder = unfinished / f"images_{split}"
             folder.mkdir()
-            rows = [row for i, view in enumerate(splits[split])
-                    for row in _rows(source, int(view), _bytes(images[int(view)]), poses[view], folder, i, n_scales)]  # fmt: skip
+            rows = [
+                row
+                for i, view in enumerate(splits[split])
+                for row in _rows(source, int(view), _bytes(images[int(view)]), poses[view], near_far, folder, i, n_scales)
+            ]
             tables[split] = {name: [row[name] for row in rows] for name in rows[0]}
         (unfinished / "metadata.json").write_text(json.dumps(tables), encoding="utf-8")
     said = (
@@ -46,12 +52,28 @@ def write_multiscale(source: Source, out: Path, n_scales: int = 4) -> list[str]:
         (source.points is not None, "its points"),
         (source.box is not None, "the box that bounds it"),
         (source.times is not None, "the times of its views"),
+        (source.unbounded, "that it goes on behind its box"),
     )
     return [what for there, what in said if there]
 
 
+def _near_far(source: Source) -> tuple[float, float]:
+    """In the file's lengths."""
+    if source.near_far is not None:
+        return source.near_far
+    mapping, bounds, _ = normalise(source)
+    return bounds.near / mapping.scale, bounds.far / mapping.scale
+
+
 def _rows(
-    source: Source, view: int, picture: Array, pose: Array, folder: Path, number: int, n_scales: int
+    source: Source,
+    view: int,
+    picture: Array,
+    pose: Array,
+    near_far: tuple[float, float],
+    folder: Path,
+    number: int,
+    n_scales: int,
 ) -> list[dict[str, Any]]:
     """Writes a view at all scales; what the tables say of each."""
     rows = []
@@ -65,10 +87,8 @@ def _rows(
         row: dict[str, Any] = {
             "file_path": f"{folder.name}/{name}", "cam2world": matrix.tolist(), "width": width, "height": height,
             "focal": fx, "pix2cam": [[1 / fx, 0, -cx / fx], [0, -1 / fy, cy / fy], [0, 0, -1]],
-            "label": level, "lossmult": float(4**level),
+            "label": level, "lossmult": float(4**level), "near": near_far[0], "far": near_far[1],
         }  # fmt: skip
-        if source.near_far is not None:
-            row.update(near=source.near_far[0], far=source.near_far[1])
         rows.append(row)
     return rows
 

@@ -1,5 +1,6 @@
 """Scenes written at several sizes: read back, they are the same cameras, and every pixel is the mean of those it stands for."""
 
+import json
 from dataclasses import replace
 
 import imageio.v3 as imageio
@@ -59,6 +60,26 @@ def test_it_opens_as_a_scene_with_the_splits_it_had(source, tmp_path):
     assert {name: len(index) for name, index in scene.splits.items()} == {
         name: 3 * len(index) for name, index in source.splits.items()
     }
+
+
+@pytest.mark.parametrize("channels", [4, 3])  # with the published near and far, and with none
+def test_every_picture_has_the_near_and_far_that_the_published_reader_wants(channels, tmp_path):
+    sample_blender.make(tmp_path / "scene", channels=channels)
+    source = read_source(tmp_path / "scene")
+    assert (source.near_far is None) == (channels == 3)
+    write_multiscale(source, tmp_path / "out", 2)
+    box = np.array(np.meshgrid(*[(-1.0, 1.0)] * 3)).reshape(3, -1).T
+    corners = load_scene(tmp_path / "scene").scene_from_source.inverse()(box)
+    for table in json.loads((tmp_path / "out/metadata.json").read_text()).values():
+        assert len(table["near"]) == len(table["far"]) == len(table["file_path"])
+        for near, far, pose in zip(table["near"], table["far"], table["cam2world"], strict=True):
+            distances = np.linalg.norm(corners - np.array(pose)[:3, 3], axis=-1)
+            assert (near, far) == (2, 6) if channels == 4 else near <= distances.min() < distances.max() <= far
+
+
+def test_what_a_capture_loses_is_told(source, tmp_path):
+    capture = replace(source, unbounded=True)
+    assert write_multiscale(capture, tmp_path / "out", 2) == ["that it goes on behind its box"]
 
 
 def test_what_has_odd_sides_is_refused_and_nothing_is_left(tmp_path):
