@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from taichi_nerf.apps.command import Group, arch_option
+from taichi_nerf.apps.command import Group, arch_option, seed_option
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, VIEWS, open_scene, options_of, overrides_of, scene_options
 
 SCENE = click.argument("scene", type=click.Path(path_type=Path))
@@ -76,7 +76,7 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="A new or empty folder.")
 @click.option("--n-views", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Training views.")
 @click.option("--size", type=click.IntRange(8, 4096), default=200, show_default=True, help="Width and height in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @arch_option
 def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) -> None:
     """Make a procedural scene with exact colors, depths, normals, masks and poses.
