@@ -1,7 +1,7 @@
 """Generators that others trained, from their files; and ours, for others' programs.
 
     read_generator("ffhq.pkl")                NVIDIA's pickles, executing nothing
-    read_generator("stylegan2-ffhq.pt")       rosinality's checkpoints (g_ema, latent_avg)
+    read_generator("stylegan2-ffhq.pt")       rosinality's checkpoints (g_ema, latent_avg; without that also train.py's)
     write_rosinality("mine.pt", generator)
 
 Our state dict has NVIDIA's names. Rosinality's is the same numbers under other names and shapes: no kernel is flipped.
@@ -22,6 +22,7 @@ from taichi_nerf.weight_files import read_weights
 
 State = dict[str, Tensor]
 AVERAGE = "mapping.w_avg"
+N_MEASURED = 2**14  # codes of which the mean of w is taken, where a file has none
 
 
 def read_generator(file: Path | str) -> Generator:
@@ -30,9 +31,19 @@ def read_generator(file: Path | str) -> Generator:
     if file.suffix == ".pkl":
         networks = read_networks(file)
         state = networks.get("G_ema") or networks.get("G") or {}
-    else:
-        state = from_rosinality(read_weights(file, "rosinality's checkpoint of a StyleGAN2, or NVIDIA's .pkl", PickleError), file)
-    return generator_of(state, file)
+        return generator_of(state, file)
+    data = read_weights(file, "rosinality's checkpoint of a StyleGAN2, or NVIDIA's .pkl", PickleError)
+    generator = generator_of(from_rosinality(data, file), file)
+    if data.get("latent_avg") is None:
+        measure_average(generator)
+    return generator
+
+
+@torch.no_grad()
+def measure_average(generator: Generator) -> None:
+    """The mean of w, to which truncation draws: rosinality's train.py leaves it out, and its programs draw it anew each time."""
+    z = torch.randn(N_MEASURED, generator.settings.z_dim, generator=torch.Generator().manual_seed(0))
+    generator.mapping.w_avg.copy_(generator.mapping.w(z).mean(0))
 
 
 def write_rosinality(file: Path | str, generator: Generator) -> None:
