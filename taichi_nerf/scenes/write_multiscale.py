@@ -6,6 +6,7 @@ Pictures are averaged over areas, by alpha where there is alpha; 8 bits are kept
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from taichi_nerf.cameras import PINHOLE, Array, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Images
+from taichi_nerf.scenes.multiscale import SPLITS
 from taichi_nerf.scenes.normalise import normalise
 from taichi_nerf.scenes.shrink import shrink
 from taichi_nerf.scenes.source import Source
@@ -22,7 +24,9 @@ from taichi_nerf.scenes.splits import choose_splits
 from taichi_nerf.scenes.unfinished import unfinished_folder
 
 
-def write_multiscale(source: Source, out: Path, n_scales: int = 4) -> list[str]:
+def write_multiscale(
+    source: Source, out: Path, n_scales: int = 4, report: Callable[[float, str], None] = lambda done, text: None
+) -> list[str]:
     """Write a scene into a folder that does not exist or is empty, all of it or nothing. What was not kept comes back."""
     sizes, ratio = source.cameras.sizes, 2 ** (n_scales - 1)
     if n_scales < 1 or (sizes % ratio).any():
@@ -34,16 +38,17 @@ def write_multiscale(source: Source, out: Path, n_scales: int = 4) -> list[str]:
     poses = opengl_to_opencv(source.cameras.camera_to_worlds)  # its own inverse
     near_far = _near_far(source)
     tables: dict[str, dict[str, list[Any]]] = {}
-    splits = choose_splits(source)[0]
+    splits = {name: index for name, index in choose_splits(source)[0].items() if name in SPLITS and len(index)}
+    n_done, n_views = 0, sum(map(len, splits.values()))
     with unfinished_folder(out) as unfinished:
-        for split in (name for name in ("train", "val", "test") if len(splits.get(name, ()))):
+        for split in sorted(splits, key=SPLITS.index):
             folder = unfinished / f"images_{split}"
             folder.mkdir()
-            rows = [
-                row
-                for i, view in enumerate(splits[split])
-                for row in _rows(source, int(view), _bytes(images[int(view)]), poses[view], near_far, folder, i, n_scales)
-            ]
+            rows: list[dict[str, Any]] = []
+            for i, view in enumerate(splits[split]):
+                rows += _rows(source, int(view), _bytes(images[int(view)]), poses[view], near_far, folder, i, n_scales)
+                n_done += 1
+                report(n_done / n_views, f"picture {n_done} of {n_views}")
             tables[split] = {name: [row[name] for row in rows] for name in rows[0]}
         (unfinished / "metadata.json").write_text(json.dumps(tables), encoding="utf-8")
     said = (

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import imageio.v3 as imageio
 import numpy as np
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from taichi_nerf.apps.scene import scene
 from taichi_nerf.cameras import OPENCV
 from taichi_nerf.scenes import SceneError, load_scene, read_source
+from taichi_nerf.scenes.write import write_transforms
 from taichi_nerf.scenes.write_multiscale import write_multiscale
 
 
@@ -75,6 +77,13 @@ def test_every_picture_has_the_near_and_far_that_the_published_reader_wants(chan
         for near, far, pose in zip(table["near"], table["far"], table["cam2world"], strict=True):
             distances = np.linalg.norm(corners - np.array(pose)[:3, 3], axis=-1)
             assert (near, far) == (2, 6) if channels == 4 else near <= distances.min() < distances.max() <= far
+
+
+@pytest.mark.parametrize("write", [partial(write_multiscale, n_scales=2), write_transforms], ids=["multiscale", "transforms"])
+def test_every_picture_is_reported_when_it_is_written(source, tmp_path, write):
+    told, n = [], len(source.names)
+    write(source, tmp_path / "out", report=lambda done, text: told.append((done, text)))
+    assert told == [(pytest.approx(i / n), f"picture {i} of {n}") for i in range(1, n + 1)]
 
 
 def test_what_a_capture_loses_is_told(source, tmp_path):
