@@ -314,6 +314,20 @@ def test_videos_have_the_frames_that_were_asked_for(name, path, arguments, shape
         assert imageio.immeta(tmp_path / name, plugin=plugin)["fps"] == 12
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("name", "shape"), [("frames", (1, 9, 14, 3)), ("x.gif", (1, 9, 14, 3)), ("x.mp4", (1, 10, 14, 3))])
+def test_frames_are_as_large_as_was_asked_for_and_even_only_where_video_has_to_be(name, shape, run, tmp_path):
+    asked = ("--n-frames", 1, "--width", 7, "--height", 9, "--what", "color,opacity")
+    status, _, err = invoke("render", run, "--arch", "cpu", "--out", tmp_path / name, *asked)
+    assert status == 0, err
+    if name == "frames":
+        assert imageio.imread(tmp_path / "frames/00000.png").shape == shape[1:]
+    elif name == "x.gif":
+        assert imageio.imread(tmp_path / name, plugin="pillow", mode="RGB").reshape(-1, *shape[1:]).shape == shape
+    else:
+        assert imageio.imread(tmp_path / name, plugin="FFMPEG").shape == shape
+
+
 def test_the_test_path_shows_what_evaluation_saw_and_a_folder_goes_on(run, tmp_path):
     out = tmp_path / "frames"
     assert invoke("render", run, "--arch", "cpu", "--out", out, "--path", "test")[0] == 0
