@@ -2,7 +2,8 @@
 
 OUT/metadata.json, OUT/images_<split>/000_d0.png …, as `multiscale` reads them; a pixel of level j weighs 4^j. The published code
 needs near and far of every picture: of a scene that states none they are those that this package trains between.
-Pictures are averaged over areas, by alpha where there is alpha; 8 bits are kept.
+Pictures are averaged over areas, by alpha where there is alpha; 8 bits are kept. All are RGBA: the published code takes the last
+channel for alpha, whatever it is.
 """
 
 import json
@@ -46,7 +47,7 @@ def write_multiscale(
             folder.mkdir()
             rows: list[dict[str, Any]] = []
             for i, view in enumerate(splits[split]):
-                rows += _rows(source, int(view), _bytes(images[int(view)]), poses[view], near_far, folder, i, n_scales)
+                rows += _rows(source, int(view), _rgba(images[int(view)]), poses[view], near_far, folder, i, n_scales)
                 n_done += 1
                 report(n_done / n_views, f"picture {n_done} of {n_views}")
             tables[split] = {name: [row[name] for row in rows] for name in rows[0]}
@@ -87,7 +88,7 @@ def _rows(
         fx, fy, cx, cy = (float(x) / 2**level for x in source.cameras.intrinsics[view])
         name = f"{number:03d}_d{level}.png"
         small = shrink(picture, width, height)
-        imageio.imwrite(folder / name, small if small.shape[2] > 1 else small[..., 0])
+        imageio.imwrite(folder / name, small)
         matrix = np.concatenate([pose, [[0, 0, 0, 1]]])
         row: dict[str, Any] = {
             "file_path": f"{folder.name}/{name}", "cam2world": matrix.tolist(), "width": width, "height": height,
@@ -98,8 +99,12 @@ def _rows(
     return rows
 
 
-def _bytes(pixels: Array) -> Array:
-    if pixels.dtype == np.uint8:
+def _rgba(pixels: Array) -> Array:
+    """[h, w, 4] bytes."""
+    if pixels.dtype != np.uint8:
+        values = pixels / 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
+        pixels = np.rint(values).astype(np.uint8)
+    if pixels.shape[2] == 4:
         return pixels
-    values = pixels / 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
-    return np.rint(values).astype(np.uint8)
+    color = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return np.concatenate([color, np.full_like(color[..., :1], 255)], -1)

@@ -86,6 +86,20 @@ def test_every_picture_is_reported_when_it_is_written(source, tmp_path, write):
     assert told == [(pytest.approx(i / n), f"picture {i} of {n}") for i in range(1, n + 1)]
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_published_reader_sees_the_pictures_over_white(tmp_path, channels):
+    """It takes the last channel for alpha, also of a picture that has none."""
+    sample_blender.make(tmp_path / "scene", channels=channels)
+    source = read_source(tmp_path / "scene")
+    write_multiscale(source, tmp_path / "out", 1)
+    for view, name in zip(source.splits["test"], sorted((tmp_path / "out/images_test").iterdir()), strict=True):
+        written = np.asarray(imageio.imread(name)) / 255
+        seen = written[..., :3] * written[..., -1:] + 1 - written[..., -1:]
+        own = np.atleast_3d(np.asarray(imageio.imread(source.image_files[view])) / 255)
+        wanted = own if channels < 4 else own[..., :3] * own[..., 3:] + 1 - own[..., 3:]
+        np.testing.assert_allclose(seen, np.broadcast_to(wanted, seen.shape), atol=1e-12)
+
+
 def test_what_a_capture_loses_is_told(source, tmp_path):
     capture = replace(source, unbounded=True)
     assert write_multiscale(capture, tmp_path / "out", 2) == ["that it goes on behind its box"]
