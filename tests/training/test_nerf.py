@@ -220,6 +220,9 @@ def test_the_published_presets_have_the_published_figures():
     assert (found["blender"].run.steps, found["llff"].run.steps) == (500_000, 200_000)
     assert (found["blender"].batch.one_view, found["blender"].batch.crop_steps) == (True, 500)
     assert (found["llff"].nerf.noise, found["jaxnerf"].optimiser.final_rate) == (1.0, 5e-6)
+    facing, _ = methods.choose(forward_facing(scene), SceneSettings(""), RunSettings("nerf", "jaxnerf"), CPU)
+    of_object = found["jaxnerf"].batch  # batching: single_image, and no crop, in its blender.yaml; all_images in its llff.yaml
+    assert (of_object.one_view, of_object.crop_steps, facing.batch.one_view) == (True, 0, False)
     assert Trainer(found["blender"], scene, CPU).model.coarse.network.layers[0].in_features == 63
 
 
