@@ -266,6 +266,15 @@ def test_a_split_or_view_that_is_not_there_names_those_that_are(run):
     assert not (run / "eval/tset").exists()
 
 
+def test_a_view_that_is_named_twice_counts_once(run):
+    figures = run / "eval/test/metrics.json"
+    assert invoke("evaluate", run, "--arch", "cpu", "--views", "10,12")[0] == 0
+    once = json.loads(figures.read_text())
+    assert invoke("evaluate", run, "--arch", "cpu", "--views", "10-10,12,10")[0] == 0
+    twice = json.loads(figures.read_text())
+    assert (twice["n_images"], twice["views"], twice["psnr"]) == (2, [10, 12], once["psnr"])
+
+
 def test_missing_weights_are_told(run, tmp_path):
     status, _, err = invoke("evaluate", run, "--arch", "cpu", "--lpips", tmp_path / "none")
     assert (status, err.count("\n")) == (1, 1)

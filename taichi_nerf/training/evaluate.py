@@ -88,7 +88,7 @@ def views_of(run: Run, split: str, views: list[int] | None) -> list[int]:
     if others or not views:
         told = ", ".join(map(str, splits[split][:12])) + (", …" if len(splits[split]) > 12 else "")
         raise RunError(run.scene.folder, f"view {others[0] if others else 'list'} is not of split {split!r}, which has {told}")
-    return views
+    return list(dict.fromkeys(views))  # none counts twice
 
 
 def compare(run: Run, view: int) -> Compared:
