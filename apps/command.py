@@ -22,6 +22,13 @@ arch_option = click.option(
     "--arch", type=click.Choice(["auto", "cpu", "cuda", "vulkan", "metal"]), default="auto", show_default=True
 )
 
+LARGEST_SEED = 2**31 - 1  # that procedural scenes take; torch and NumPy take it too
+
+
+def seed_option(default: int = 0, what: str | None = None) -> Any:
+    """`--seed`, of which no part of the system can make nothing."""
+    return click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=default, show_default=True, help=what)
+
 
 def raise_if_interrupted() -> None:
     if interruptions:
@@ -38,8 +45,9 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug", False)
         for name, value in ctx.params.items():
-            if isinstance(value, float) and math.isnan(value):  # is below no minimum, so click lets it pass
-                raise click.BadParameter("nan is no number", ctx, param_hint=f"--{name.replace('_', '-')}")
+            if isinstance(value, float) and not math.isfinite(value):  # click's ranges let it pass
+                said = "nan is no number" if math.isnan(value) else f"expected a finite number, got {value}"
+                raise click.BadParameter(said, ctx, param_hint=f"--{name.replace('_', '-')}")
         with one_line_errors(debug):
             return super().invoke(ctx)
 

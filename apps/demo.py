@@ -5,7 +5,7 @@ from tempfile import TemporaryFile
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.command import Command, arch_option, seed_option
 
 
 @click.command(cls=Command)
@@ -17,7 +17,7 @@ from taichi_nerf.apps.command import Command, arch_option
 @arch_option
 @click.option("--seconds", type=click.FloatRange(min=1), help="Training time.  [default: 60]")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps, in place of a time.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed is another scene.")
+@seed_option(what="Another seed is another scene.")
 @click.option("--overwrite", is_flag=True, help="Use a folder that already has files in it.")
 def demo(out: Path | None, arch: str, seconds: float | None, steps: int | None, seed: int, overwrite: bool) -> None:
     """Make a scene, train a radiance field on it, compare it with held-out views, and render it.

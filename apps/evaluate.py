@@ -1,6 +1,7 @@
 """`taichi-nerf evaluate`: how good a run is on views that it was not trained on."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,7 +26,7 @@ def evaluate(
       taichi-nerf evaluate runs/chair --save-images
     """
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.metrics import Lpips
+    from taichi_nerf.metrics import SMALLEST, Lpips
     from taichi_nerf.training.evaluate import evaluate as evaluate_run
 
     loaded = open_run(run, scene, arch)
@@ -37,4 +38,17 @@ def evaluate(
     for name, unit in (("psnr", " dB"), ("ssim", f" ({found['ssim_variant']})"), ("lpips", f" ({found['lpips_network']})")):
         if found[name] is not None:
             click.echo(f"{name.upper():<6}{found[name]:.{2 if name == 'psnr' else 4}f}{unit}")
+    if found["average_error"] is not None:
+        click.echo(f"average error {found['average_error']:.4f} (geometric mean of MSE, √(1 − SSIM) and LPIPS)")
+    if len(found["sizes"]) > 1:
+        click.echo("\n".join(map(of_size, found["sizes"])))
+    if lpips is not None and any(min(size["width"], size["height"]) < SMALLEST for size in found["sizes"]):
+        click.echo(f"warning: LPIPS sees nothing of pictures of less than {SMALLEST} x {SMALLEST} pixels: left out", err=True)
     click.echo(loaded.folder.eval_folder(split) / "metrics.json")
+
+
+def of_size(row: dict[str, Any]) -> str:
+    """The figures of the pictures of one size."""
+    formats = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.4f}", "lpips": "LPIPS {:.4f}"}
+    told = [text.format(row[name]) for name, text in formats.items() if row[name] is not None]
+    return f"{row['width']} x {row['height']}: {', '.join(told)} ({row['n_images']})"

@@ -4,7 +4,7 @@ from shlex import quote
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import ended, model_option, start_backend
 
 
@@ -22,7 +22,7 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--nearest", type=click.FloatRange(min=0.01), default=0.7, show_default=True, help="Depths are between these,")
 @click.option("--farthest", type=click.FloatRange(min=0.02), default=1.4, show_default=True, help="in distances of the camera.")
 @click.option("--smoothness", type=click.FloatRange(min=0), default=1e-3, show_default=True, help="Weight of smooth depths.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @arch_option
 def depth_pose(model: str, steps: int, batch: int, width: int, subjects: int, reach: float, fov: float, learn_focal: bool,
                nearest: float, farthest: float, smoothness: float, seed: int, arch: str) -> None:  # fmt: skip

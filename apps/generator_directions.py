@@ -6,7 +6,7 @@ from shlex import quote
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option, given_options
+from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
 from taichi_nerf.apps.generator_options import LayerRange, model_option, start_backend
 
 IDLE = {  # which options have no use for which ways to find directions
@@ -36,7 +36,7 @@ IDLE = {  # which options have no use for which ways to find directions
 @click.option("--truncation", type=click.FloatRange(0, 1), default=0.8, show_default=True,
               help="How far codes that are turned keep from their mean: 1, as various as the generator's images.")  # fmt: skip
 @click.option("--sign", type=click.Choice(["1", "-1"]), help="Which way is to the right.  [default: measured]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @arch_option
 def directions(model: str, method: str, samples: int, components: int, own_file: Path | None, labels: Path | None,
                images: str | None, train_features: int | None, yaw: int | None, layers: tuple[int, int] | None,

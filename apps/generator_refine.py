@@ -4,7 +4,7 @@ from shlex import quote
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import ended, model_option, start_backend
 
 
@@ -26,7 +26,7 @@ from taichi_nerf.apps.generator_options import ended, model_option, start_backen
 @click.option("--turn", type=click.FloatRange(min=0), default=3.5, show_default=True, help="λ_turn, of turning as far as before.")
 @click.option("--natural", type=click.FloatRange(min=0), default=0.4, show_default=True,
               help="λ_nat, of looking like the generator's images, all views together.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @arch_option
 def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach: float | None, width: int, scope: str,
            keep: float, warp: float, latent: float, feature: float, turn: float, natural: float, seed: int,

@@ -5,14 +5,14 @@ from shlex import quote
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import model_option, start_backend
 from taichi_nerf.apps.kinds import Kinds
 
 
 @click.command(cls=Command)
 @model_option
-@click.option("--seed", type=click.IntRange(min=0), default=500, show_default=True, help="Which object.")
+@seed_option(500, "Which object.")
 @click.option("--out", type=click.Path(path_type=Path), help="X.mp4, X.gif, a folder for PNGs, or X.png: all in a row.")
 @click.option("--to-scene", type=click.Path(path_type=Path, file_okay=False), help="A new folder: the views and their poses.")
 @click.option("--n-frames", type=click.IntRange(min=3), default=15, show_default=True, help="Over the whole turn; odd.")

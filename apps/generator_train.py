@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import start_backend
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--mirror", is_flag=True, help="A mirrored picture belongs to the set as well.")
 @click.option("--noise/--no-noise", default=True, show_default=True, help="Without, no detail sticks to the screen in a turn.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; of all settings only the budget may change.")
 @arch_option
 @click.pass_context

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from taichi_nerf.apps.command import Command
+from taichi_nerf.apps.command import Command, seed_option
 
 
 @click.command(cls=Command)
@@ -19,7 +19,7 @@ from taichi_nerf.apps.command import Command
     "--n-frames", type=click.IntRange(min=2), default=150, show_default=True, help="Sharpest frames taken from a video."
 )
 @click.option("--undistort", is_flag=True, help="Write straightened pictures; without it the lens is kept and used.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 def photos(
     source: Path, out: Path, matching: str, camera_model: str, max_image_size: int, n_frames: int, undistort: bool, seed: int
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from taichi_nerf.apps.command import Group, arch_option
+from taichi_nerf.apps.command import Group, arch_option, seed_option
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.resuming import SPENT
@@ -41,7 +41,7 @@ def pixelnerf() -> None:
 @click.option("--start", metavar="MODEL", help="Begin with the weights of a run, of a file, or of builtin.")
 @click.option("--background", type=click.Choice(["white", "black"]), default="white", show_default=True)
 @click.option("--prefix", default="", help="Which lists of a set in NMR's form: softras, gen or new.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out, once the new one can begin.")
@@ -156,7 +156,7 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @click.option("--refine", type=click.IntRange(min=1), metavar="STEPS", help="Fine-tune to the given pictures first.")
 @click.option("--distil", type=click.Path(path_type=Path), metavar="FOLDER", help="Also make a hash grid of it: FOLDER/run.")
 @click.option("--distil-seconds", type=click.FloatRange(min=1), default=30, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @click.pass_context
 def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: str, n_frames: int | None, fps: float | None,
            width: int | None, what: list[str], **options: Any) -> None:  # fmt: skip

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taichi_nerf.apps.command import Group, arch_option
+from taichi_nerf.apps.command import Group, arch_option, seed_option
 
 if TYPE_CHECKING:
     from taichi_nerf.training.prior_run import PriorConfig
 
 PRIOR = click.argument("prior", default="builtin")
-SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 PRESETS = ("small", "published")
 SMALL_ANGLE, SMALL_NEAREST = 53.13, 1.0  # degrees (24 pixels at a focal length of 24), metres
 
@@ -49,7 +48,7 @@ def prior() -> None:
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
 @click.option("--half", is_flag=True, help="Numbers of 16 bits in prior.safetensors.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to use; all if not given.")
-@SEED
+@seed_option()
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the training in --out, once the new one can begin.")
 @arch_option
@@ -127,7 +126,7 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
 @click.option("--n", type=click.IntRange(1, 256), default=24, show_default=True)
 @click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Noise added on the way.")
-@SEED
+@seed_option()
 @arch_option
 def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arch: str) -> None:
     """Make patches out of noise and draw them: colors above depths.
@@ -165,7 +164,7 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Draw patches, noisy ones, and what they were denoised to."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@SEED
+@seed_option()
 @arch_option
 def score(prior: str, data: str, n: int, metric_scale: float, out: Path | None, as_json: bool, seed: int, arch: str) -> None:
     """Tell how well a prior knows patches: how much of the noise in them it finds, at five noise levels.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from taichi_nerf.apps.command import Group, arch_option
+from taichi_nerf.apps.command import Group, arch_option, seed_option
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, VIEWS, open_scene, options_of, overrides_of, scene_options
 
 SCENE = click.argument("scene", type=click.Path(path_type=Path))
@@ -76,7 +76,7 @@ def preview(scene: Path, out: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="A new or empty folder.")
 @click.option("--n-views", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Training views.")
 @click.option("--size", type=click.IntRange(8, 4096), default=200, show_default=True, help="Width and height in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @arch_option
 def make(family: str, out: Path, n_views: int, size: int, seed: int, arch: str) -> None:
     """Make a procedural scene with exact colors, depths, normals, masks and poses.
@@ -123,20 +123,22 @@ def convert(scene: Path, out: Path, link: bool, scales: int | None, **options: A
     Example:
       taichi-nerf scene convert photos/colmap photos/for_ngp --link
     """
+    from taichi_nerf.apps.progress import progress
     from taichi_nerf.scenes import Overrides, read_source
     from taichi_nerf.scenes.write import write_transforms
     from taichi_nerf.scenes.write_multiscale import write_multiscale
 
     source = read_source(scene, options["allow_outside"])
-    views = {name: options[name] for name in ("views", "n_views")}
-    if scales is None:
-        lost = write_transforms(source, out, link=link, overrides=overrides_of(options), **views)
-    elif link or any(value is not None for value in views.values()) or overrides_of(options) != Overrides():
+    views, overrides = {name: options[name] for name in ("views", "n_views")}, overrides_of(options)
+    if scales is not None and (link or any(value is not None for value in views.values()) or overrides != Overrides()):
         raise click.UsageError(
             "--scales writes all views, as new pictures, where they are; it goes with no other option but --allow-outside"
         )
-    else:
-        lost = write_multiscale(source, out, scales)
+    with progress() as report:
+        if scales is None:
+            lost = write_transforms(source, out, link=link, overrides=overrides, report=report, **views)
+        else:
+            lost = write_multiscale(source, out, scales, report)
     click.echo(out / ("transforms.json" if scales is None else "metadata.json"))
     for warning in source.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
@@ -30,7 +30,7 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @click.option("--background", type=click.Choice(["white", "black", "random"]),
               help="What pictures with alpha, or masks, are evaluated on.  "
               "[default: black for objects with masks, else white]")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option()
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; of all settings only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out, once the new one can begin.")

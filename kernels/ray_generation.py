@@ -11,8 +11,9 @@ the image point (a, b) = ((x - cx) / fx, (y - cy) / fy), and a lens gives it the
     ORTHOGRAPHIC     d = (0, 0, 1) from the camera point (a, b, 0)
 
 The ray is R d / |R d| from t. Its radius is the pixel's width at distance one, |∂ray/∂x|, times 2/√12 (Barron et al. 2021,
-§3.1): the disc has the variance of the pixel. The derivative replaces mip-NeRF's difference to the next column: they
-agree to second order in the pixel's angle, and it costs no second inversion and cancels no digits.
+§3.1): the disc has the variance of the pixel. The derivative replaces a difference to the next column: they agree to second
+order in the pixel's angle, and it costs no second inversion and cancels no digits. mip-NeRF measures the width in the picture's
+plane, here it is that across the ray: less by the sine of the angle between the ray and the row, 5 % in a corner of a 40° view.
 
 Lenses are inverted by Newton's method from the axis outwards, a step being halved until it comes closer to the image point
 and stays where the lens map is invertible. A step may still jump over a fold or pole to where it is invertible again; then

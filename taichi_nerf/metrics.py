@@ -1,10 +1,12 @@
-"""How near a picture is to the truth: PSNR, SSIM in four published variants, LPIPS. Tensors [h, w, channels] in, floats out.
+"""How near a picture is to the truth: PSNR, SSIM in four published variants, LPIPS, and mip-NeRF's mean of the three. Tensors
+[h, w, channels] in, floats out.
 
 PSNR = −10 log₁₀(mean squared error) on colors from 0 to 1. SSIM: Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment:
 From Error Visibility to Structural Similarity", 2004. LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric", 2018. Figures of different SSIM variants cannot be compared, so whoever prints one names its variant.
 """
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,11 @@ def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:  # 
         if not len(squared):
             raise ValueError("mask: has no pixels, so there is no error to measure")
     return float(-10 * squared.mean().log10())
+
+
+def average_error(psnr: float, ssim: float, lpips: float) -> float:
+    """mip-NeRF's (Barron et al. 2021): the geometric mean of the squared error 10^(−PSNR / 10), of √(1 − SSIM) and of LPIPS."""
+    return float((10 ** (-psnr / 10) * math.sqrt(max(1 - ssim, 0)) * max(lpips, 0)) ** (1 / 3))
 
 
 # --- SSIM ---------------------------------------------------------------------------------------------------------------

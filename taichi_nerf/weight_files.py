@@ -3,17 +3,21 @@
 A tensor may claim any shape by repeating a number. Those that are more than the file holds for them are refused: what is made
 after the shapes in a file is then as large as the file allows, and no larger.
 
+Training programs put their options beside the weights, as argparse has them: a `Namespace`, which only holds names and values.
+
 data = read_weights(file, "a checkpoint of nerf-pytorch")     # or WeightsError(file, "… expected …")
 """
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, serialization
 
 BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a ZIP archive, or a pickle by old versions
 
@@ -34,7 +38,7 @@ def read_weights(file: Path, expected: str, error: Callable[[Path, str], Excepti
     if not beginning.startswith(BEGINNINGS):
         raise error(file, f"is no file of weights, but something else; expected {expected}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _options_allowed():
             warnings.simplefilter("ignore")  # of pickles in other versions, which fail or are read all the same
             found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as reason:  # torch raises whatever a damaged file makes it meet
@@ -64,3 +68,15 @@ def _tensors_in(found: Any) -> list[Tensor]:
             known.add(id(value))
             pending += value.values() if isinstance(value, Mapping) else value
     return tensors
+
+
+@contextmanager
+def _options_allowed() -> Iterator[None]:
+    """What others allowed stays as it was. (torch has a context manager for this, from 2.5 on.)"""
+    before = serialization.get_safe_globals()
+    serialization.add_safe_globals([Namespace])
+    try:
+        yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(before)

@@ -54,6 +54,26 @@ def test_what_is_no_number_is_misuse(arguments):
     assert (status, f"Invalid value for {arguments[-2]}: nan is no number" in err) == (2, True)
 
 
+def test_what_has_no_end_is_misuse():
+    status, _, err = invoke("train", "scene", "--out", "run", "--time-budget", "inf")
+    assert (status, "Invalid value for --time-budget: expected a finite number, got inf" in err) == (2, True)
+
+
+def commands_with_a_seed(group, *names):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_with_a_seed(command, *names, name)
+        elif any("--seed" in parameter.opts for parameter in command.params):
+            yield (*names, name)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**31), str(2**70)])
+@pytest.mark.parametrize("names", list(commands_with_a_seed(main)), ids=" ".join)
+def test_a_seed_that_nothing_can_be_made_of_is_misuse(names, seed):
+    status, _, err = invoke(*names, "--seed", seed)
+    assert (status, f"Invalid value for '--seed': {seed} is not in the range 0<=x<=2147483647" in err) == (2, True), err
+
+
 def test_backends_tells_of_every_backend_as_json():
     status, out, _ = invoke("backends", "--json")
     told = json.loads(out)

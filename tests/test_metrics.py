@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from taichi_nerf.metrics import TRUNKS, VARIANTS, Lpips, psnr, ssim
+from taichi_nerf.metrics import TRUNKS, VARIANTS, Lpips, average_error, psnr, ssim
 from taichi_nerf.weight_files import WeightsError
 
 from real_data import data_folder
@@ -126,6 +126,21 @@ def test_ssim_refuses_what_it_cannot_measure():
         ssim(image, truth, "gaussian")
     with pytest.raises(ValueError, match="the truth's shape"):
         ssim(image[1:], truth)
+
+
+@pytest.mark.parametrize(
+    ("rows", "published"),
+    [
+        ([(33.09, 0.961, 0.043)], 0.0161),  # one scale
+        ([(32.629, 0.9579, 0.0469), (34.336, 0.9703, 0.0260), (35.471, 0.9786, 0.0168), (35.602, 0.9833, 0.0120)], 0.0114),
+    ],
+)
+def test_the_average_error_of_mip_nerfs_figures_is_the_published_one(rows, published):
+    assert sum(average_error(*row) for row in rows) / len(rows) == pytest.approx(published, abs=6e-5)
+
+
+def test_the_average_error_of_equal_pictures_is_zero():
+    assert average_error(math.inf, 1.0, 0.0) == 0
 
 
 # --- LPIPS: the layout of the trunks as torchvision builds them, with weights made here ----------------------------------

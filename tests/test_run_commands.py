@@ -24,14 +24,18 @@ from taichi_nerf import runtime
 from taichi_nerf.apps.main import main
 from taichi_nerf.camera_path import write_camera_path
 from taichi_nerf.cameras import make_cameras
-from taichi_nerf.scenes import load_scene
+from taichi_nerf.scenes import load_scene, read_source
 from taichi_nerf.scenes.similarity import Similarity
+from taichi_nerf.scenes.write_multiscale import write_multiscale
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.export_run import gltf_from_source
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.training.trainer import Trainer
 from taichi_nerf.trajectories import orbit
+
+# Of AlexNet's convolutions, by torchvision's number: channels out and in, and the side of the kernel.
+ALEXNET = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
 
 
 def invoke(*arguments):
@@ -263,12 +267,50 @@ def test_figures_are_those_of_the_saved_pictures(run, scene):
         assert image["ssim"] == pytest.approx(structural_similarity(render, truth, data_range=1, channel_axis=2), abs=2e-3)
 
 
+def test_figures_of_each_size_stand_apart_and_pictures_too_small_for_lpips_cost_no_figure(scene, tmp_path):
+    write_multiscale(read_source(scene), tmp_path / "scales", 2)  # 40 and 20 pixels; LPIPS needs 32
+    trunk = {f"features.{number}.weight": torch.zeros(n, m, side, side) for number, (n, m, side) in ALEXNET.items()}
+    trunk |= {f"features.{number}.bias": torch.zeros(n) for number, (n, _, _) in ALEXNET.items()}
+    torch.save(trunk, tmp_path / "alexnet.pth")
+    linear = {f"lin{i}.model.1.weight": torch.zeros(1, n, 1, 1) for i, (n, _, _) in enumerate(ALEXNET.values())}
+    torch.save(linear, tmp_path / "alex.pth")
+    run = tmp_path / "run"
+    status, _, err = invoke("train", tmp_path / "scales", "--out", run, "--arch", "cpu", "--steps", 5, *small_run.SETTINGS)
+    assert status == 0, err
+    status, out, err = invoke("evaluate", run, "--arch", "cpu", "--save-images", "--lpips", tmp_path)
+    assert status == 0, err
+    assert "LPIPS sees nothing of pictures of less than 32 x 32 pixels" in err
+    found = json.loads((run / "eval/test/metrics.json").read_text())
+    assert [(row["width"], row["height"], row["n_images"]) for row in found["sizes"]] == [(40, 40, 3), (20, 20, 3)]
+    assert [row["lpips"] for row in found["sizes"]] == [0, None]
+    saved = [imageio.imread(file) / 255 for file in sorted((run / "eval/test").glob("*.png"))]
+    for level, row in enumerate(found["sizes"]):
+        errors = []
+        for i in range(3):
+            rgba = imageio.imread(tmp_path / f"scales/images_test/{i:03d}_d{level}.png") / 255
+            truth = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+            (render,) = [picture for picture in saved[2 * i : 2 * i + 2] if picture.shape == truth.shape]
+            errors.append(-10 * np.log10(((render - truth) ** 2).mean()))
+        assert row["psnr"] == pytest.approx(np.mean(errors), abs=0.02)
+        assert f"{row['width']} x {row['height']}: PSNR {row['psnr']:.2f} dB" in out
+    assert found["average_error"] == found["sizes"][0]["average_error"] == 0  # LPIPS of zeros is zero
+
+
 def test_a_split_or_view_that_is_not_there_names_those_that_are(run):
     status, _, err = invoke("evaluate", run, "--arch", "cpu", "--split", "tset")
     assert (status, "has no split 'tset'; it has train, test" in err) == (1, True), err
     status, _, err = invoke("evaluate", run, "--arch", "cpu", "--views", "3")
     assert (status, "view 3 is not of split 'test', which has 10, 11, 12" in err) == (1, True), err
     assert not (run / "eval/tset").exists()
+
+
+def test_a_view_that_is_named_twice_counts_once(run):
+    figures = run / "eval/test/metrics.json"
+    assert invoke("evaluate", run, "--arch", "cpu", "--views", "10,12")[0] == 0
+    once = json.loads(figures.read_text())
+    assert invoke("evaluate", run, "--arch", "cpu", "--views", "10-10,12,10")[0] == 0
+    twice = json.loads(figures.read_text())
+    assert (twice["n_images"], twice["views"], twice["psnr"]) == (2, [10, 12], once["psnr"])
 
 
 def test_missing_weights_are_told(run, tmp_path):
@@ -322,6 +364,20 @@ def test_videos_have_the_frames_that_were_asked_for(name, path, arguments, shape
     assert video.shape == shape
     if "--fps" in arguments:
         assert imageio.immeta(tmp_path / name, plugin=plugin)["fps"] == 12
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("name", "shape"), [("frames", (1, 9, 14, 3)), ("x.gif", (1, 9, 14, 3)), ("x.mp4", (1, 10, 14, 3))])
+def test_frames_are_as_large_as_was_asked_for_and_even_only_where_video_has_to_be(name, shape, run, tmp_path):
+    asked = ("--n-frames", 1, "--width", 7, "--height", 9, "--what", "color,opacity")
+    status, _, err = invoke("render", run, "--arch", "cpu", "--out", tmp_path / name, *asked)
+    assert status == 0, err
+    if name == "frames":
+        assert imageio.imread(tmp_path / "frames/00000.png").shape == shape[1:]
+    elif name == "x.gif":
+        assert imageio.imread(tmp_path / name, plugin="pillow", mode="RGB").reshape(-1, *shape[1:]).shape == shape
+    else:
+        assert imageio.imread(tmp_path / name, plugin="FFMPEG").shape == shape
 
 
 def test_the_test_path_shows_what_evaluation_saw_and_a_folder_goes_on(run, tmp_path):

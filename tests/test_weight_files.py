@@ -1,6 +1,7 @@
 """Files that are given as weights and are something else, or more than that."""
 
 import pickle
+from argparse import Namespace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -86,6 +87,17 @@ def test_a_file_of_something_else_is_told_in_one_line_with_what_was_expected(kin
     assert str(told.value).startswith(f"{tmp_path / 'x.pt'}: {KINDS[kind]}")
     assert f"; expected {expected}" in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_the_options_of_a_training_program_are_read_and_what_torch_allows_stays_as_it_was(tmp_path):
+    torch.save({"a": torch.ones(2), "args": Namespace(size=16, path=None, rates=(0.1, 0.2))}, tmp_path / "x.pt")
+    found = read_weights(tmp_path / "x.pt", "any")
+    assert (found["a"].tolist(), vars(found["args"])) == ([1, 1], {"size": 16, "path": None, "rates": (0.1, 0.2)})
+    with pytest.raises(pickle.UnpicklingError, match="Namespace"):
+        torch.load(tmp_path / "x.pt", weights_only=True)
+    torch.save({"args": Namespace(harm=Harmful())}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="asks for exec, and nothing in a file is executed"):
+        read_weights(tmp_path / "x.pt", "any")
 
 
 def test_weights_are_read_in_both_forms_of_torch(tmp_path):

@@ -73,15 +73,15 @@ def color_normals(normals: Tensor | Array, opacity: Tensor | Array | None = None
 
 
 def side_by_side(pictures: Sequence[Tensor | Array]) -> Array:
-    """[h, w1 + w2 + …, 3] bytes of pictures of one height, in even sizes, as video needs them."""
+    """[h, w1 + w2 + …, 3] bytes of pictures of one height."""
     shown = [to_bytes(picture) for picture in pictures]
     if not shown or any(picture.ndim != 3 or picture.shape[::2] != (shown[0].shape[0], 3) for picture in shown):
         raise ValueError(f"pictures: expected [h, w, 3] of one height, got {[picture.shape for picture in shown]}")
-    return pad_to_even(np.concatenate(shown, 1))
+    return np.concatenate(shown, 1)
 
 
 def pad_to_even(picture: Array) -> Array:  # [h, w, 3]
-    """With the last row and column repeated where their number is odd."""
+    """With the last row and column repeated where their number is odd: H.264 has even sizes only."""
     height, width = picture.shape[:2]
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else picture
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf.fields.ranges import check_ranges
 from taichi_nerf.ops import contraction, frequency_encoding, integrated_encoding, ray_marching
 from taichi_nerf.rays import Rays, Samples
 
@@ -23,8 +24,11 @@ class GaussianEncodingSettings:
     n_directions: int = 21  # 3 are the axes, 6 or 21 an icosahedron's
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_frequencies <= integrated_encoding.MOST_FREQUENCIES or self.n_view_frequencies < 1:
-            raise ValueError(f"expected 1 to {integrated_encoding.MOST_FREQUENCIES} frequencies")
+        check_ranges(
+            self,
+            n_frequencies=(1, integrated_encoding.MOST_FREQUENCIES),
+            n_view_frequencies=(1, frequency_encoding.MOST_FREQUENCIES),
+        )
         if self.n_directions not in (3, *N_PARTS):
             raise ValueError(f"n_directions: expected 3, 6 or 21, got {self.n_directions}")
 

@@ -32,6 +32,10 @@ class DensitySettings:
             max_resolution=(self.base_resolution, FINEST), n_hidden=AT_LEAST_ZERO,
         )  # fmt: skip
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.n_hidden else {"precision": "without density.n_hidden"}
+
 
 class DensityField(nn.Module):
     box: Tensor  # [2, 3]

@@ -29,8 +29,11 @@ class MipNetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        names = ("n_frequencies", "n_view_frequencies", "n_layers", "n_hidden", "n_view_hidden")
-        check_ranges(self, **dict.fromkeys(names, AT_LEAST_ONE))
+        octaves = {
+            "n_frequencies": (1, integrated_encoding.MOST_FREQUENCIES),
+            "n_view_frequencies": (1, frequency_encoding.MOST_FREQUENCIES),
+        }
+        check_ranges(self, **octaves, **dict.fromkeys(("n_layers", "n_hidden", "n_view_hidden"), AT_LEAST_ONE))
 
 
 class MipNerfField(Field):

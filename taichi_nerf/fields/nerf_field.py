@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.mlp import Precision
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
 from taichi_nerf.fields.view_mlp import ViewMlp
 from taichi_nerf.ops import frequency_encoding
 
@@ -29,7 +29,8 @@ class EncodingSettings:
     order: Literal["per_frequency", "per_function"] = "per_frequency"
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_frequencies=AT_LEAST_ZERO, n_view_frequencies=AT_LEAST_ZERO)
+        octaves = (0, frequency_encoding.MOST_FREQUENCIES)
+        check_ranges(self, n_frequencies=octaves, n_view_frequencies=octaves)
         if not (self.identity or (self.n_frequencies and self.n_view_frequencies)):
             raise ValueError("without identity, n_frequencies and n_view_frequencies have to be more than 0")
 

@@ -42,7 +42,8 @@ class PixelAlignedSettings:
     precision: Precision = "float32"  # of the networks that are asked about points
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_hidden=AT_LEAST_ONE, n_blocks=AT_LEAST_ONE, n_inject=(1, self.n_blocks), n_frequencies=AT_LEAST_ONE)
+        octaves = (1, frequency_encoding.MOST_FREQUENCIES)
+        check_ranges(self, n_hidden=AT_LEAST_ONE, n_blocks=AT_LEAST_ONE, n_inject=(1, self.n_blocks), n_frequencies=octaves)
 
 
 class Sources(NamedTuple):

@@ -44,6 +44,10 @@ class OccupancySettings:
         if self.resolution % 32:
             raise ValueError(f"resolution: expected a multiple of 32, got {self.resolution}")
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.cone_angle else {"max_step": "without occupancy.cone_angle"}
+
 
 class OccupancyGridSampler(nn.Module):
     box: Tensor  # [2, 3]

@@ -78,6 +78,10 @@ class PixelSettings:
             raise ValueError("importance draws from whole pictures, all of them: not with one_view or crop_steps")
         check_ranges(self, importance=SHARE, crop_steps=AT_LEAST_ZERO, crop_share=SOME_SHARE)
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.crop_steps else {"crop_share": "without batch.crop_steps"}
+
 
 @dataclass(frozen=True)
 class PoseSettings:
@@ -105,11 +109,14 @@ class Config:
 
     @property
     def without_effect(self) -> dict[str, str]:
-        """Sections and settings that the other settings make idle, each with what makes it so."""
-        idle: dict[str, str] = {}
+        """Sections and settings that the other settings make idle, each with what makes it so. A section's `without_effect` tells
+        of its own."""
+        idle = {
+            f"{section.name}.{key}": why
+            for section in fields(self)
+            for key, why in getattr(getattr(self, section.name), "without_effect", {}).items()
+        }
         poses, geometry = self.poses, self.geometry
-        if not poses.refine:
-            idle["poses.sharp_from"] = "without poses.refine=true"
         if not (poses.refine or poses.intrinsics):
             idle |= dict.fromkeys(_all_but("poses", poses, "refine", "intrinsics"), "without poses.refine=true")
         if not geometry.is_on:
@@ -117,7 +124,7 @@ class Config:
             idle |= dict.fromkeys(_all_but("geometry", geometry, *terms), "without geometric terms (--geometry)")
         if not self.prior.file:
             idle |= dict.fromkeys(_all_but("prior", self.prior, "file"), "without a prior (--prior)")
-        return idle
+        return idle | {"poses.sharp_from": "with a method that has no hash grid"}
 
 
 def _all_but(section: str, settings: Any, *switches: str) -> list[str]:
@@ -164,6 +171,10 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self, opacity_entropy=AT_LEAST_ZERO, spread=AT_LEAST_ZERO, spread_from=SHARE, depth=AT_LEAST_ZERO)
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.spread else {"spread_from": "without loss.spread"}
 
 
 @dataclass(frozen=True)
@@ -243,8 +254,12 @@ class NgpConfig(Config):
     @property
     def without_effect(self) -> dict[str, str]:
         """Besides: sections that the chosen sampler does not look at, and embeddings that there are none of."""
-        others = ("occupancy", "grid") if self.sampler.kind == "proposal" else ("proposal", "density")
+        of_grid, of_proposals = ("occupancy", "grid", "batch.n_samples_per_ray"), ("proposal", "density")
+        others = of_grid if self.sampler.kind == "proposal" else of_proposals
         idle = super().without_effect | dict.fromkeys(others, "with the chosen sampler (sampler.kind)")
+        del idle["poses.sharp_from"]
+        if not self.poses.refine:
+            idle["poses.sharp_from"] = "without poses.refine=true"
         if not self.appearance.enabled:
             idle |= dict.fromkeys(_all_but("appearance", self.appearance, "enabled"), "without appearance.enabled=true")
         return idle

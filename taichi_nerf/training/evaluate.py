@@ -1,7 +1,8 @@
 """How good a run is on views of a split: RUN/eval/<split>/metrics.json.
 
 PSNR is the mean over pictures of −10 log10(mean squared error), over the pixels inside of the mask where the scene has masks.
-Pictures with alpha, and those with masks, are compared over the run's background.
+Pictures with alpha, and those with masks, are compared over the run's background. `sizes` has the figures of the pictures of
+each size; the average error is the mean of those of the sizes, as mip-NeRF has it.
 """
 
 import json
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from taichi_nerf.export.colors import to_bytes
 from taichi_nerf.export.files import write_png, write_whole
-from taichi_nerf.metrics import Lpips, psnr, ssim
+from taichi_nerf.metrics import SMALLEST, Lpips, average_error, psnr, ssim
 from taichi_nerf.training.pictures import background_of, file_name, over, picture_by, picture_of_view, truth_of_view
 from taichi_nerf.training.run import Report, Run
 from taichi_nerf.training.run_folder import RunError
 
 SMALLEST_FOR_SSIM = 7  # pixels a side
+FIGURES = ("psnr", "ssim", "lpips")
 
 
 class Compared(NamedTuple):
@@ -45,7 +47,7 @@ def evaluate(
     chosen = views_of(run, split, views)
     folder = run.folder.eval_folder(split)
     picture_by(run.model, run.scene.cameras[[chosen[0]]].resized([8, 8]), 0)  # compiles what rendering needs
-    images = []
+    images: list[dict[str, Any]] = []
     total_seconds = 0.0
     for done, view in enumerate(chosen):
         compared = compare(run, view)
@@ -54,6 +56,7 @@ def evaluate(
         if save_images:
             write_png(folder / file_name(run.scene, view), to_bytes(compared.render))
         report((done + 1) / len(chosen), f"{split} view {done + 1} of {len(chosen)}")
+    sizes = by_size(images, run.scene.cameras.sizes[chosen])
     found = {
         "split": split,
         "split_rule": run.scene.split_rule,
@@ -62,7 +65,9 @@ def evaluate(
         "background": run.config.run.background,
         "inside_mask": run.scene.masks is not None,
         "n_images": len(images),
-        **{name: mean(image[name] for image in images) for name in ("psnr", "ssim", "lpips")},
+        **{name: mean(image[name] for image in images) for name in FIGURES},
+        "average_error": mean(size["average_error"] for size in sizes),
+        "sizes": sizes,
         "ssim_variant": "skimage",
         "lpips_network": None if lpips is None else lpips.network,
         "seconds_per_image": total_seconds / len(images),
@@ -83,7 +88,7 @@ def views_of(run: Run, split: str, views: list[int] | None) -> list[int]:
     if others or not views:
         told = ", ".join(map(str, splits[split][:12])) + (", …" if len(splits[split]) > 12 else "")
         raise RunError(run.scene.folder, f"view {others[0] if others else 'list'} is not of split {split!r}, which has {told}")
-    return views
+    return list(dict.fromkeys(views))  # none counts twice
 
 
 def compare(run: Run, view: int) -> Compared:
@@ -105,12 +110,24 @@ def figures(compared: Compared, lpips: Callable[[Tensor, Tensor], float] | None)
     if inside is not None and not bool(inside.any()):
         return {"psnr": None, "ssim": None, "lpips": None}
     shown = render if inside is None else torch.where(inside[..., None], render, truth)
-    large_enough = min(truth.shape[:2]) >= SMALLEST_FOR_SSIM
+    side = min(truth.shape[:2])
     return {
         "psnr": finite(psnr(render, truth, inside)),
-        "ssim": finite(ssim(shown, truth)) if large_enough else None,
-        "lpips": None if lpips is None else finite(lpips(shown, truth)),
+        "ssim": finite(ssim(shown, truth)) if side >= SMALLEST_FOR_SSIM else None,
+        "lpips": finite(lpips(shown, truth)) if lpips is not None and side >= SMALLEST else None,
     }
+
+
+def by_size(images: list[dict[str, Any]], sizes: Any) -> list[dict[str, Any]]:  # [n_images, 2] width, height
+    """The mean figures of the pictures of each size, the largest first."""
+    rows = []
+    for width, height in sorted({(int(w), int(h)) for w, h in sizes}, key=lambda size: (-size[0] * size[1], size)):
+        same = [image for image, size in zip(images, sizes, strict=True) if tuple(size) == (width, height)]
+        figures = {name: mean(image[name] for image in same) for name in FIGURES}
+        known = [figure for figure in figures.values() if figure is not None]
+        error = average_error(*known) if len(known) == len(FIGURES) else None
+        rows.append({"width": width, "height": height, "n_images": len(same), **figures, "average_error": error})
+    return rows
 
 
 def finite(value: float) -> float | None:

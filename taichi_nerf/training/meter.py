@@ -1,5 +1,6 @@
 """How training goes, from steps to rows of metrics.jsonl and to a line for people."""
 
+import math
 from typing import Any
 
 from taichi_nerf.training.trainer import Step
@@ -26,13 +27,14 @@ class Meter:
         steps, n = self._steps, len(self._steps)
         counted = steps[1:] if self._since is None and n > 1 else steps
         seconds = self.seconds if self._since is not None or n > 1 else steps[-1].seconds
+        known = [step.psnr for step in steps if not math.isnan(step.psnr)]
         rays, samples = (self.n_ranks * sum(getattr(step, name) for step in counted) for name in ("n_rays", "n_samples"))
         self._steps, self._since = [], steps[-1].seconds
         return {
             "step": steps[-1].step,
             "seconds": steps[-1].seconds,
             "loss": sum(step.loss for step in steps) / n,
-            "train_psnr": sum(step.psnr for step in steps) / n,
+            "train_psnr": sum(known) / len(known) if known else math.nan,
             "rays_per_second": rays / max(seconds, 1e-9),
             "samples_per_second": samples / max(seconds, 1e-9),
             "n_samples_per_ray": samples / max(rays, 1),

@@ -67,7 +67,7 @@ def changed(config: Config, settings: Sequence[str]) -> Config:
         found = apply_settings(presets.under_proposals(config), settings)  # what suits them comes first, as a preset does
     for setting in settings:
         key = setting.partition("=")[0].strip()
-        why = found.without_effect.get(key) or found.without_effect.get(key.partition(".")[0])
+        why = found.without_effect.get(key.partition(".")[0]) or found.without_effect.get(key)
         if why:
             raise SettingsError(f"{setting}: has no effect {why}")
     return found

@@ -3,7 +3,7 @@
 | preset | is |
 |---|---|
 | blender, llff, deepvoxels | those of the published code (Mildenhall et al. 2020) |
-| jaxnerf | that of JaxNeRF (Deng et al. 2020): all views at once, a longer training whose rate falls further |
+| jaxnerf | that of JaxNeRF (Deng et al. 2020): of objects one view a step, a longer training whose rate falls further |
 | small | a network of a fifth of the size, fewer samples, only within the scene's box: useful after ten minutes on two cores |
 
 Near and far are the scene's, which are 2 and 6 where the published protocol holds.
@@ -50,6 +50,11 @@ class LogLinearSettings:
             self, first_rate=POSITIVE, final_rate=POSITIVE, delay=SHARE, delay_factor=SHARE, beta2=SHARE_BELOW_ONE,
             epsilon=AT_LEAST_ZERO, largest_gradient=AT_LEAST_ZERO,
         )  # fmt: skip
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        idle = {} if self.delay else {"delay_factor": "without optimiser.delay"}
+        return idle if self.delay_factor < 1 else idle | {"delay": "without an optimiser.delay_factor below 1"}
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def preset(name: str, scene: SceneData, shown_on: Background) -> NerfConfig:
     if name == "jaxnerf":
         encoding = EncodingSettings(order="per_function")
         nerf = NerfSettings(ndc=scene.ndc is not None, noise=float(scene.ndc is not None))
+        batch = replace(batch, one_view=scene.ndc is None)
         return replace(config, batch=batch, nerf=nerf, encoding=encoding, optimiser=replace(rate, final_rate=5e-6))
     if name != "small":
         raise SettingsError(f"no preset {name!r}: there are {', '.join(PRESETS)}")

@@ -20,6 +20,7 @@ from taichi_nerf.export.colors import color_depth, color_normals, side_by_side, 
 from taichi_nerf.export.scale_bar import LEAST_HEIGHT, LEAST_WIDTH
 from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.scenes.llff import NDC_SLACK
 from taichi_nerf.training.content_hash import content_hash
 from taichi_nerf.training.pictures import over, picture_by
 from taichi_nerf.training.run import Run
@@ -43,7 +44,7 @@ def cameras_of_path(
     elif path == "orbit":
         found = trajectories.orbit(views, n_frames or N_FRAMES)
     elif path == "spiral":
-        found = trajectories.spiral(views, n_frames or N_FRAMES)
+        found = trajectories.spiral(views, n_frames or N_FRAMES, near_far=bounds_of_llff(scene))
     elif path == "interpolate":
         found = trajectories.interpolate(views, n_frames or N_FRAMES)
     else:
@@ -62,6 +63,11 @@ def cameras_of_path(
             "or both; `taichi-nerf evaluate --save-images` keeps their sizes"
         )
     return found, fps
+
+
+def bounds_of_llff(scene: SceneData) -> tuple[float, float] | None:
+    """The nearest and farthest depth that LLFF's poses file states, in scene units."""
+    return None if scene.ndc is None else (scene.ndc.near / NDC_SLACK, scene.bounds.far)
 
 
 def depth_range(run: Run, cameras: Cameras) -> tuple[float, float]:

@@ -44,6 +44,10 @@ class Targets:
     def of(scene: SceneData, views: list[int], masks_are_alpha: bool, with_depth: bool, device: torch.device) -> "Targets":
         sizes = scene.cameras.sizes
         masks = None if scene.masks is None else pack_pictures(scene.masks, sizes, views, device)
+        if masks is not None and not masks.values.view(torch.uint8).any():  # there would be no error, whatever is learned
+            raise ValueError(
+                f"{scene.folder}: its masks hide every pixel of the views that are trained on; what is not black is looked at"
+            )
         depths = torch.from_numpy(depths_of(scene, views)).to(device) if with_depth and scene.depths is not None else None
         weights = _weights(scene, views).to(device) if scene.weights is not None else None
         return Targets(pack_pictures(scene.images, sizes, views, device), masks, depths, masks_are_alpha, weights)

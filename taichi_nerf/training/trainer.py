@@ -42,7 +42,7 @@ class Step:
     step: int
     seconds: float  # of training so far
     loss: float
-    psnr: float  # of the batch
+    psnr: float  # of the batch; NaN where none of its pixels counts
     n_rays: int
     n_samples: int
 
@@ -130,9 +130,10 @@ class Trainer:
             loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
         if self.errors is not None:
             self.errors.learn(batch.rows, squared if batch.counts is None else squared * batch.counts)
-        # Of the pixels that count, as evaluation has it: those inside of masks.
+        # Of the pixels that count, as evaluation has it: those inside of masks. Where none does, of one view that its mask hides,
+        # there is no error, which is something else than an error of zero.
         weight = torch.ones_like(squared) if shown.weight is None else shown.weight
-        return loss, (squared * weight).sum() / weight.sum().clamp_min(1e-12), n_samples
+        return loss, (squared * weight).sum() / weight.sum(), n_samples
 
     def warm_up(self) -> None:
         """Compile every kernel, on a copy of the state that is thrown away: training time is without compiling."""

@@ -4,6 +4,7 @@ Pictures are made between steps, for a share of the time, while somebody looks o
 does not count as training.
 """
 
+import math
 import time
 from collections.abc import Callable
 from threading import Event
@@ -38,7 +39,7 @@ class TrainingView(Onlooker):
         self._status: Any = None
         self._pause: Any = None
         self.is_paused, self._wants_save = Event(), Event()
-        self._psnr: float | None = None
+        self._psnr = math.nan  # not known yet
         self._owed = 0.0  # seconds that pictures may take
         self._seconds = 0.0  # of training, at the last step
         self._told_at = self._refreshed_at = 0.0
@@ -75,7 +76,8 @@ class TrainingView(Onlooker):
             self._pause.label = "Go on" if paused else "Pause"
 
     def stepped(self, step: Step) -> bool:
-        self._psnr = step.psnr if self._psnr is None else SMOOTH * self._psnr + (1 - SMOOTH) * step.psnr
+        if not math.isnan(step.psnr):
+            self._psnr = step.psnr if math.isnan(self._psnr) else SMOOTH * self._psnr + (1 - SMOOTH) * step.psnr
         self._follow_kernels()
         if self._studio is not None:
             self._tell(step)

@@ -134,10 +134,10 @@ def test_normals_are_half_themselves_plus_a_half():
     assert color_normals(torch.tensor(normals), np.array([[0.0, 1, 1, 1]]))[0, 0].tolist() == [GREY] * 3
 
 
-def test_side_by_side_is_even_and_repeats_the_edge():
+def test_side_by_side_adds_nothing():
     left, right = np.full((5, 4, 3), 10, np.uint8), torch.full((5, 3, 3), 1.0)
     picture = side_by_side([left, right])
-    assert picture.shape == (6, 8, 3)
+    assert picture.shape == (5, 7, 3)
     assert (picture[:, :4] == 10).all()
     assert (picture[:, 4:] == 255).all()
     for pictures in ([], [left, left[1:]], [left[..., 0]]):
@@ -145,6 +145,12 @@ def test_side_by_side_is_even_and_repeats_the_edge():
             side_by_side(pictures)
 
 
-def test_even_pictures_are_not_padded():
-    picture = np.zeros((4, 6, 3), np.uint8)
-    assert pad_to_even(picture) is picture
+def test_odd_pictures_repeat_their_edge_and_even_ones_stay():
+    picture = np.arange(5 * 3 * 3, dtype=np.uint8).reshape(5, 3, 3)
+    padded = pad_to_even(picture)
+    assert padded.shape == (6, 4, 3)
+    assert (padded[:5, :3] == picture).all()
+    assert (padded[5] == padded[4]).all()
+    assert (padded[:, 3] == padded[:, 2]).all()
+    even = np.zeros((4, 6, 3), np.uint8)
+    assert pad_to_even(even) is even

@@ -1,6 +1,8 @@
 """Scenes written at several sizes: read back, they are the same cameras, and every pixel is the mean of those it stands for."""
 
+import json
 from dataclasses import replace
+from functools import partial
 
 import imageio.v3 as imageio
 import numpy as np
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from taichi_nerf.apps.scene import scene
 from taichi_nerf.cameras import OPENCV
 from taichi_nerf.scenes import SceneError, load_scene, read_source
+from taichi_nerf.scenes.write import write_transforms
 from taichi_nerf.scenes.write_multiscale import write_multiscale
 
 
@@ -59,6 +62,47 @@ def test_it_opens_as_a_scene_with_the_splits_it_had(source, tmp_path):
     assert {name: len(index) for name, index in scene.splits.items()} == {
         name: 3 * len(index) for name, index in source.splits.items()
     }
+
+
+@pytest.mark.parametrize("channels", [4, 3])  # with the published near and far, and with none
+def test_every_picture_has_the_near_and_far_that_the_published_reader_wants(channels, tmp_path):
+    sample_blender.make(tmp_path / "scene", channels=channels)
+    source = read_source(tmp_path / "scene")
+    assert (source.near_far is None) == (channels == 3)
+    write_multiscale(source, tmp_path / "out", 2)
+    box = np.array(np.meshgrid(*[(-1.0, 1.0)] * 3)).reshape(3, -1).T
+    corners = load_scene(tmp_path / "scene").scene_from_source.inverse()(box)
+    for table in json.loads((tmp_path / "out/metadata.json").read_text()).values():
+        assert len(table["near"]) == len(table["far"]) == len(table["file_path"])
+        for near, far, pose in zip(table["near"], table["far"], table["cam2world"], strict=True):
+            distances = np.linalg.norm(corners - np.array(pose)[:3, 3], axis=-1)
+            assert (near, far) == (2, 6) if channels == 4 else near <= distances.min() < distances.max() <= far
+
+
+@pytest.mark.parametrize("write", [partial(write_multiscale, n_scales=2), write_transforms], ids=["multiscale", "transforms"])
+def test_every_picture_is_reported_when_it_is_written(source, tmp_path, write):
+    told, n = [], len(source.names)
+    write(source, tmp_path / "out", report=lambda done, text: told.append((done, text)))
+    assert told == [(pytest.approx(i / n), f"picture {i} of {n}") for i in range(1, n + 1)]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_published_reader_sees_the_pictures_over_white(tmp_path, channels):
+    """It takes the last channel for alpha, also of a picture that has none."""
+    sample_blender.make(tmp_path / "scene", channels=channels)
+    source = read_source(tmp_path / "scene")
+    write_multiscale(source, tmp_path / "out", 1)
+    for view, name in zip(source.splits["test"], sorted((tmp_path / "out/images_test").iterdir()), strict=True):
+        written = np.asarray(imageio.imread(name)) / 255
+        seen = written[..., :3] * written[..., -1:] + 1 - written[..., -1:]
+        own = np.atleast_3d(np.asarray(imageio.imread(source.image_files[view])) / 255)
+        wanted = own if channels < 4 else own[..., :3] * own[..., 3:] + 1 - own[..., 3:]
+        np.testing.assert_allclose(seen, np.broadcast_to(wanted, seen.shape), atol=1e-12)
+
+
+def test_what_a_capture_loses_is_told(source, tmp_path):
+    capture = replace(source, unbounded=True)
+    assert write_multiscale(capture, tmp_path / "out", 2) == ["that it goes on behind its box"]
 
 
 def test_what_has_odd_sides_is_refused_and_nothing_is_left(tmp_path):

@@ -220,6 +220,9 @@ def test_the_published_presets_have_the_published_figures():
     assert (found["blender"].run.steps, found["llff"].run.steps) == (500_000, 200_000)
     assert (found["blender"].batch.one_view, found["blender"].batch.crop_steps) == (True, 500)
     assert (found["llff"].nerf.noise, found["jaxnerf"].optimiser.final_rate) == (1.0, 5e-6)
+    facing, _ = methods.choose(forward_facing(scene), SceneSettings(""), RunSettings("nerf", "jaxnerf"), CPU)
+    of_object = found["jaxnerf"].batch  # batching: single_image, and no crop, in its blender.yaml; all_images in its llff.yaml
+    assert (of_object.one_view, of_object.crop_steps, facing.batch.one_view) == (True, 0, False)
     assert Trainer(found["blender"], scene, CPU).model.coarse.network.layers[0].in_features == 63
 
 
@@ -233,6 +236,34 @@ def test_a_setting_of_another_method_and_an_unknown_preset_are_errors():
         configured(scene, "nerf.ndc=true")
     with pytest.raises(ValueError, match="views that face one way"):
         Trainer(configured(scene, "nerf.ndc=true", "nerf.within_box=false"), scene, CPU)
+
+
+@pytest.mark.parametrize(
+    ("setting", "switch", "why"),
+    [
+        ("batch.crop_share=0.1", "batch.crop_steps=3", "without batch.crop_steps"),
+        ("optimiser.delay=0.5", "optimiser.delay_factor=0.1", "without an optimiser.delay_factor below 1"),
+        ("optimiser.delay_factor=0.1", "optimiser.delay=0.5", "without optimiser.delay"),
+        ("poses.sharp_from=0.9", None, "with a method that has no hash grid"),
+    ],
+)
+def test_a_setting_is_an_error_where_training_would_be_the_same_without_it(cpu, setting, switch, why):
+    scene, _ = views_of_ball()
+    of_poses = ["poses.refine=true"] if setting.startswith("poses") else []
+
+    def learnt(*settings):
+        trainer = Trainer(configured(scene, *of_poses, *settings, steps=3), scene, CPU)
+        while not trainer.is_done:
+            trainer.step()
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+    assert torch.equal(learnt(setting), learnt())
+    with pytest.raises(SettingsError) as caught:
+        methods.changed(configured(scene), [*of_poses, setting])
+    assert str(caught.value) == f"{setting}: has no effect {why}"
+    if switch is not None:
+        assert not torch.equal(learnt(setting, switch), learnt(switch))
+        methods.changed(configured(scene), [setting, switch])
 
 
 def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, tmp_path):

@@ -134,7 +134,9 @@ def test_under_proposals_weights_are_pulled_together_less(cpu):
 def test_settings_that_the_sampler_does_not_look_at_are_errors():
     scene, _ = views_of_ball()
     config, _ = methods.choose(scene, SceneSettings("ball"), RunSettings(), CPU)
-    for settings in (["proposal.n_samples=8"], ["sampler.kind=proposal", "grid.every=4"], ["density.n_levels=3"]):
+    under = "sampler.kind=proposal"
+    idle = (["proposal.n_samples=8"], [under, "grid.every=4"], ["density.n_levels=3"], [under, "batch.n_samples_per_ray=9"])
+    for settings in (*idle, [under, "density.precision=bfloat16"]):
         with pytest.raises(SettingsError, match="has no effect"):
             methods.changed(config, settings)
     assert methods.changed(config, ["grid.every=4"]).grid.every == 4
@@ -149,6 +151,8 @@ def test_settings_that_the_sampler_does_not_look_at_are_errors():
         ("poses.learning_rate=1.0", "poses.refine=true", "without poses.refine=true"),
         ("poses.until=0.5", "poses.intrinsics=true", "without poses.refine=true"),
         ("poses.sharp_from=0.5", "poses.refine=true", "without poses.refine=true"),
+        ("loss.spread_from=0.5", "loss.spread=0.01", "without loss.spread"),
+        ("occupancy.max_step=0.5", "occupancy.cone_angle=0.01", "without occupancy.cone_angle"),
     ],
 )
 def test_settings_of_what_is_off_are_errors(setting, switch, why):

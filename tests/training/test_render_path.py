@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sample_llff
 import sample_transforms
 import small_run
 import torch
@@ -30,6 +31,20 @@ def test_test_views_of_several_sizes_are_frames_only_of_one_that_is_given(tmp_pa
     pixels = np.array([[1.5, 2.5], [4, 0.5]])
     for frame, view, ratio in ((0, 0, 4), (1, 8, 2)):
         assert np.allclose(found.rays(frame, pixels)[1], scene.cameras.rays(view, pixels * ratio)[1])
+
+
+def test_a_spiral_before_an_llff_scene_looks_where_llffs_own_does(tmp_path):
+    """At 1 / (0.25 / 0.9 near + 0.75 / 5 far) ahead of the mean camera, by the bounds in the poses file."""
+    sample_llff.make(tmp_path)
+    scene = load_scene(tmp_path)
+    found, _ = cameras_of_path(scene, "spiral", n_frames=8)
+    poses = sample_llff.poses()[scene.splits["train"]]
+    near, far = 5.0, 40.0
+    ahead = poses[:, :, 2].mean(0) / np.linalg.norm(poses[:, :, 2].mean(0))
+    target = poses[:, :, 3].mean(0) + ahead / (0.25 / (0.9 * near) + 0.75 / (5 * far))
+    away = scene.scene_from_source(target) - found.centers
+    assert np.abs(np.cross(away, found.forwards)).max() < 1e-9
+    assert ((away * found.forwards).sum(-1) > 0).all()
 
 
 @pytest.mark.parametrize("refined", ["poses.refine=true", "poses.intrinsics=true"])

@@ -52,6 +52,18 @@ def test_pictures_without_alpha_are_filled(scene, channels):
     assert_close(batch.color, rows(pictures).expand(-1, 3).float() / 255)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("masks_are_alpha", [True, False])
+def test_masks_that_hide_all_that_is_trained_on_are_an_error(scene, kind, masks_are_alpha):
+    """Else every error would count zero, and training would tell of 100 dB."""
+    masks = [np.zeros((8, 8, 1), kind) for _ in range(3)]
+    masks[1][:] = 1  # of a view that is not trained on
+    with pytest.raises(ValueError, match="ball: its masks hide every pixel of the views that are trained on"):
+        all_of(replace(scene, masks=in_memory(masks)), masks_are_alpha)
+    masks[2][7, 7] = 1
+    all_of(replace(scene, masks=in_memory(masks)), masks_are_alpha)
+
+
 def test_a_mask_is_either_how_much_is_there_or_what_is_known(scene):
     """As alpha it multiplies the picture's own; else it takes pixels out of the loss."""
     half = replace(scene, masks=in_memory([np.full((8, 8, 1), 51, np.uint8)] * 3))

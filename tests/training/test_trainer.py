@@ -28,6 +28,7 @@ from taichi_nerf.training.config import (
     SceneSettings,
 )
 from taichi_nerf.training.distributed import World
+from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.model import Compared
 from taichi_nerf.training.ngp_model import seen_as
 from taichi_nerf.training.terms import Term
@@ -229,6 +230,23 @@ def test_pixels_that_do_not_count_are_neither_in_the_psnr_of_a_step_nor_drawn_fo
         assert error.item() == pytest.approx(0.01)
     # Half of the pixels are drawn where errors count, the tiles of which one in four does; evenly it is one in sixteen.
     assert made.draw(2000).counts.mean().item() == pytest.approx(0.5 / 4 + 0.5 / 16, abs=0.03)
+
+
+def test_a_step_none_of_whose_pixels_counts_has_no_psnr(cpu):
+    """All of a step's pixels are of one view, and the mask of that view hides it."""
+    scene = views_of_ball(2, 16)[0]
+    masks = [np.zeros((16, 16, 1), np.uint8), np.full((16, 16, 1), 255, np.uint8)]
+    scene = replace(scene, masks=Images([None] * 2, arrays=masks))
+    made = trainer(scene=scene, batch=replace(CONFIG.batch, masks="ignore", one_view=True))
+    meter, found = Meter(), [made.step() for _ in range(12)]
+    hidden = [step for step in found if math.isnan(step.psnr)]
+    assert 0 < len(hidden) < 12
+    assert all(step.psnr < 40 for step in found if step not in hidden)
+    assert all(step.loss == 0 for step in hidden)
+    for step in found:
+        meter.add(step)
+    assert meter.row()["train_psnr"] == pytest.approx(np.nanmean([step.psnr for step in found]))
+    assert made.guard.n_skipped == 0
 
 
 def test_steps_whose_gradients_on_the_device_are_no_numbers_count_and_lead_back_in_the_end(cpu, monkeypatch):

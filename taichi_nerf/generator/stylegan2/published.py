@@ -1,7 +1,7 @@
 """Generators that others trained, from their files; and ours, for others' programs.
 
     read_generator("ffhq.pkl")                NVIDIA's pickles, executing nothing
-    read_generator("stylegan2-ffhq.pt")       rosinality's checkpoints (g_ema, latent_avg)
+    read_generator("stylegan2-ffhq.pt")       rosinality's checkpoints (g_ema, latent_avg; without that also train.py's)
     write_rosinality("mine.pt", generator)
 
 Our state dict has NVIDIA's names. Rosinality's is the same numbers under other names and shapes: no kernel is flipped.
