@@ -14,7 +14,8 @@ from torch import Tensor
 
 from taichi_nerf.cameras import opengl_to_opencv
 from taichi_nerf.generator.depth_pose.geometry import inverted
-from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
+from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.write_png import write_png
 
 HALF = 0.45  # of the box around the object, in units of the camera's distance
 

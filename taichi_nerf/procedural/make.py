@@ -23,7 +23,8 @@ from taichi_nerf.cameras import Array, Cameras, make_cameras, opengl_to_opencv
 from taichi_nerf.procedural.ground_truth import FILE, FORM
 from taichi_nerf.procedural.pictures import Picture, take_picture
 from taichi_nerf.scenes.procedural import Family, describe, family_of, place_cameras
-from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
+from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.write_png import write_png
 
 DEEPEST = 65535  # of 16 bits
 FRAMES_OF_REACH = 16.0  # aabb_scale of unbounded scenes: tells readers that there is a surrounding

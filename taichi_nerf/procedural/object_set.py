@@ -16,7 +16,8 @@ from taichi_nerf.cameras import Array, Cameras, make_cameras
 from taichi_nerf.procedural.pictures import take_color
 from taichi_nerf.scenes.procedural import describe, family_of
 from taichi_nerf.scenes.procedural.cameras import look_at
-from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
+from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.write_png import write_png
 
 DISTANCE = 2.0
 NEAR_FAR = (1.25, 2.75)

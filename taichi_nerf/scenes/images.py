@@ -235,6 +235,8 @@ class _complaints_about:
             return
         if not self.file.is_file():
             raise SceneError(self.file, "no such file") from None
+        if not self.file.stat().st_size:
+            raise SceneError(self.file, "is empty: a copy that was broken off?") from None
         if self.file.suffix.lower() in (".exr", ".hdr"):
             raise SceneError(self.file, "imageio needs a plugin to read this format: pip install imageio[freeimage]") from None
         reason = " ".join(str(error).split())[:160]

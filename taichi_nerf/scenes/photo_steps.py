@@ -18,8 +18,8 @@ from typing import Any
 from taichi_nerf.scenes.colmap_find import folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import list_images, read_image, stored_size
-from taichi_nerf.scenes.unfinished import write_png
 from taichi_nerf.scenes.video_frames import Frames, extract_frames, is_video
+from taichi_nerf.scenes.write_png import write_png
 
 Report = Callable[[float, str], None]
 MATCHINGS = ("auto", "exhaustive", "sequential")

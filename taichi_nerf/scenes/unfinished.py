@@ -6,10 +6,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import imageio.v3 as imageio
-from numpy.typing import NDArray
 
 from taichi_nerf.scenes.errors import SceneError
 
@@ -40,12 +36,6 @@ def unfinished_folder(out: Path) -> Iterator[Path]:
             unfinished.replace(out)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def write_png(file: Path, pixels: NDArray[Any], **options: Any) -> None:  # [height, width] or [height, width, channels]
-    """A picture, encoded before its file is opened: a file that imageio itself cannot fill, for want of room, it fails to close
-    once more when it is forgotten, past every handler, and prints a traceback then."""
-    file.write_bytes(imageio.imwrite("<bytes>", pixels, extension=".png", plugin="pillow", **options))
 
 
 @contextmanager

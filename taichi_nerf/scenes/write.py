@@ -26,7 +26,8 @@ from taichi_nerf.scenes.own_fields import own_fields
 from taichi_nerf.scenes.ply import ply_bytes
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
-from taichi_nerf.scenes.unfinished import NO_ROOM, unfinished_folder, write_png
+from taichi_nerf.scenes.unfinished import NO_ROOM, unfinished_folder
+from taichi_nerf.scenes.write_png import eight_bits, write_png
 
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 SURROUNDING = 16  # aabb_scale of a capture with a surrounding
@@ -159,9 +160,7 @@ def _picture(source: Source, i: int, folder: Path, name: str, link: bool) -> str
         target = folder / (name if Path(name).suffix.lower() == file.suffix.lower() else name + file.suffix)
         _copy(file, target, link)
         return target.name
-    if pixels.dtype != np.uint8:
-        pixels = pixels / 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
-        pixels = np.rint(pixels).astype(np.uint8)
+    pixels = eight_bits(pixels)
     write_png(target, pixels if pixels.ndim == 2 or pixels.shape[2] > 1 else pixels[..., 0])
     return target.name
 

@@ -21,7 +21,8 @@ from taichi_nerf.scenes.normalise import normalise
 from taichi_nerf.scenes.shrink import shrink
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
-from taichi_nerf.scenes.unfinished import unfinished_folder, write_png
+from taichi_nerf.scenes.unfinished import unfinished_folder
+from taichi_nerf.scenes.write_png import eight_bits, write_png
 
 
 def write_multiscale(
@@ -100,9 +101,7 @@ def _rows(
 
 def _rgba(pixels: Array) -> Array:
     """[h, w, 4] bytes."""
-    if pixels.dtype != np.uint8:
-        values = pixels / 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
-        pixels = np.rint(values).astype(np.uint8)
+    pixels = eight_bits(pixels)
     if pixels.shape[2] == 4:
         return pixels
     color = np.broadcast_to(pixels, (*pixels.shape[:2], 3))

@@ -11,7 +11,8 @@ import torch
 
 from taichi_nerf.cameras import Array, Cameras, make_cameras, opengl_to_opencv
 from taichi_nerf.scenes import load_scene
-from taichi_nerf.scenes.unfinished import require_free, unfinished_folder, write_png
+from taichi_nerf.scenes.unfinished import require_free, unfinished_folder
+from taichi_nerf.scenes.write_png import write_png
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.pixelnerf_model import Prior

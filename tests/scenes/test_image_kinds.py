@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from taichi_nerf.scenes import SceneError
-from taichi_nerf.scenes.images import read_image, read_small_jpeg
+from taichi_nerf.scenes.images import read_image, read_small_jpeg, stored_size
 
 ORANGE = (200, 100, 30)
 
@@ -69,3 +69,11 @@ def test_a_png_of_16_bits_that_is_cut_off_is_one_line(tmp_path):
     with pytest.raises(SceneError, match=r"a.png: is no readable image") as caught:
         read_image(tmp_path / "a.png")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_an_empty_file_is_told_as_such(tmp_path, name):
+    (tmp_path / name).touch()
+    for read in (read_image, stored_size):
+        with pytest.raises(SceneError, match=rf"{name}: is empty"):
+            read(tmp_path / name)
