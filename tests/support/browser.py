@@ -34,7 +34,7 @@ class Page:
     def __init__(self, address: str):
         from websockets.sync.client import connect
 
-        self._socket = connect(address, max_size=None, open_timeout=PATIENCE)
+        self._socket = connect(address, max_size=None, open_timeout=PATIENCE, ping_interval=None)  # a busy machine is no dead one
         self._n_calls = 0
         self.requests: list[str] = []  # of pages, pictures, fonts, websockets
         self.console: list[str] = []  # errors that the page logged

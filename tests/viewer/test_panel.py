@@ -58,7 +58,9 @@ class Page:
             self._came.put(Panel(client, STAGE, self.studio, box, NumberedFiles(folder), 160, EYE))
 
         protocol = f"viser-v{viser.__version__}"
-        self._socket = connect(url.replace("http", "ws").rstrip("/"), subprotocols=[protocol], proxy=None, max_size=None)
+        self._socket = connect(
+            url.replace("http", "ws").rstrip("/"), subprotocols=[protocol], proxy=None, max_size=None, ping_interval=None
+        )
 
     def send(self, **message):
         self._socket.send(msgspec.msgpack.encode(message))
