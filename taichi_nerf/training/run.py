@@ -79,9 +79,15 @@ def train(
 
     `resume` goes on from the folder's checkpoint as if it had never been interrupted; without one yet, from the beginning.
     """
-    report(0.0, "compiling")
+
+    def reading(done: float, text: str) -> None:
+        if world.size == 1 and stop():  # one of several would leave the others waiting
+            raise Stopped
+        report(done, text)
+
     keep_freed_memory()
-    trainer = Trainer(taken_up(config) if resume else config, scene, device, world)
+    trainer = Trainer(taken_up(config) if resume else config, scene, device, world, report=reading)
+    report(0.0, "compiling")
     world.broadcast(trainer.model)
     trainer.warm_up()
     if resume and folder.checkpoint.exists():
