@@ -116,8 +116,7 @@ def shown(picture: Picture, kind: str, run: Run, limits: tuple[float, float]) ->
     opacity = picture.opacity.cpu()
     height, width = opacity.shape
     if kind == "color":
-        level = LEVELS[run.config.run.background]
-        return to_bytes(over(picture.color.cpu(), opacity, torch.full((height, width, 3), level)))
+        return to_bytes(over(picture.color.cpu(), opacity, LEVELS[run.config.run.background]))
     if kind == "depth":
         bar = height >= LEAST_HEIGHT and width >= LEAST_WIDTH
         return color_depth(picture.depth, *limits, opacity, scale_bar=bar, inverse=run.scene.bounds.unbounded)
