@@ -104,7 +104,7 @@ def train(
     if world.is_main and not stopped:
         (folder.plots).mkdir(exist_ok=True)
         training_plot(folder.read_metrics(), folder.plots / "training.png")
-        save_previews(trainer.model, scene, folder.preview)
+        save_previews(trainer.model, scene, folder.preview, lambda number, n: report(1.0, f"preview {number} of {n}"))
     guard = trainer.guard
     return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns)
 
