@@ -1,7 +1,7 @@
 """Pictures of a model by any camera, and what the scene's own pictures look like over a background."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,32 @@ from taichi_nerf.training.pixel_batches import FULL
 PIXELS_AT_ONCE = 2**20  # whose rays are in memory; those of a picture of 8k take more than the picture
 
 
-def picture_by(model: Model, cameras: Cameras, number: int, *, with_normals: bool = False, antialias: int = 1) -> Picture:
+def picture_by(
+    model: Model,
+    cameras: Cameras,
+    number: int,
+    *,
+    with_normals: bool = False,
+    antialias: int = 1,
+    report: Callable[[float], None] = lambda done: None,
+) -> Picture:
     """What one of these cameras, in scene units, sees of the model, over black.
 
-    `antialias`: so many times as many rays along each side of a pixel, which is their mean.
+    `antialias`: so many times as many rays along each side of a pixel, which is their mean. `report` is told what share of the
+    rows is done: a large picture takes minutes on a processor.
     """
     rig = CameraRig(cameras[[number]]).to(model.box.device)
-    return _picture(model, rig, 0, cameras.sizes[number], with_normals, antialias)
+    return _picture(model, rig, 0, cameras.sizes[number], with_normals, antialias, report)
 
 
-def picture_of_view(model: Model, view: int, size: Any) -> Picture:
+def picture_of_view(model: Model, view: int, size: Any, report: Callable[[float], None] = lambda done: None) -> Picture:
     """The model as the scene's camera `view` sees it, its pose as training corrected it; over black."""
-    return _picture(model, model.rig, view, size, False, 1)
+    return _picture(model, model.rig, view, size, False, 1, report)
 
 
-def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: bool, antialias: int) -> Picture:
+def _picture(
+    model: Model, rig: CameraRig, view: int, size: Any, with_normals: bool, antialias: int, report: Callable[[float], None]
+) -> Picture:
     width, height = (int(side) for side in size)
     places = [(part + 0.5) / antialias - 0.5 for part in range(antialias)]
     whole: list[Tensor] = []  # of each part that pictures have
@@ -55,6 +66,7 @@ def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: b
         whole = whole or [part.new_empty(height, *part.shape[1:]) for part in parts]
         for part, of_band in zip(whole, parts, strict=True):
             part[first : first + n_rows] = of_band
+        report((first + n_rows) / height)
     color, opacity, depth = whole[:3]
     return Picture(color, opacity, depth, whole[3] if len(whole) > 3 else None)
 

@@ -4,7 +4,7 @@ Every frame's depths are colored over one range, which a few small frames spread
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,18 @@ def depth_range(run: Run, cameras: Cameras) -> tuple[float, float]:
 
 
 def frames(
-    run: Run, cameras: Cameras, numbers: Sequence[int], what: Sequence[str] = ("color",), antialias: int = 1
+    run: Run,
+    cameras: Cameras,
+    numbers: Sequence[int],
+    what: Sequence[str] = ("color",),
+    antialias: int = 1,
+    report: Callable[[float], None] = lambda done: None,
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for."""
+    """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for. `report` is told the share of the frame
+    that is being rendered."""
     limits = depth_range(run, cameras) if "depth" in what and len(numbers) else (1.0, 2.0)
     for number in numbers:
-        picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias)
+        picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias, report=report)
         yield number, side_by_side([shown(picture, kind, run, limits) for kind in what])
 
 

@@ -73,7 +73,8 @@ def train(
     world: World = World(),
     onlooker: Onlooker | None = None,
 ) -> Outcome:
-    """Train until the budget is spent or `stop()`, which is asked between steps. The main process alone writes.
+    """Train until the budget is spent or `stop()`, which is asked between pictures as they are read, and between steps. The main
+    process alone writes.
 
     Asked to stop before the first step, it raises `Stopped`, and the folder is as it was.
 

@@ -100,6 +100,9 @@ def test_of_a_large_picture_only_some_rays_are_in_memory(cpu, monkeypatch):
     whole = [picture_by(model, camera, 0, antialias=n) for n in (1, 2)]
     assert asked == [56] * 5
     monkeypatch.setattr(pictures, "PIXELS_AT_ONCE", 20)
+    told = []
+    picture_by(model, camera, 0, report=told.append)
+    assert told == pytest.approx([2 / 7, 4 / 7, 6 / 7, 1])
     asked.clear()
     for n, at_once in zip((1, 2), whole, strict=True):
         for part, of_whole in zip(picture_by(model, camera, 0, antialias=n)[:3], at_once[:3], strict=True):
