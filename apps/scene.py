@@ -123,6 +123,7 @@ def convert(scene: Path, out: Path, link: bool, scales: int | None, **options: A
     Example:
       taichi-nerf scene convert photos/colmap photos/for_ngp --link
     """
+    from taichi_nerf.apps.progress import progress
     from taichi_nerf.scenes import Overrides, read_source
     from taichi_nerf.scenes.write import write_transforms
     from taichi_nerf.scenes.write_multiscale import write_multiscale
@@ -130,13 +131,15 @@ def convert(scene: Path, out: Path, link: bool, scales: int | None, **options: A
     source = read_source(scene, options["allow_outside"])
     views = {name: options[name] for name in ("views", "n_views")}
     if scales is None:
-        lost = write_transforms(source, out, link=link, overrides=overrides_of(options), **views)
+        with progress() as report:
+            lost = write_transforms(source, out, link=link, overrides=overrides_of(options), report=report, **views)
     elif link or any(value is not None for value in views.values()) or overrides_of(options) != Overrides():
         raise click.UsageError(
             "--scales writes all views, as new pictures, where they are; it goes with no other option but --allow-outside"
         )
     else:
-        lost = write_multiscale(source, out, scales)
+        with progress() as report:
+            lost = write_multiscale(source, out, scales, report)
     click.echo(out / ("transforms.json" if scales is None else "metadata.json"))
     for warning in source.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -12,6 +12,7 @@ Poses and lenses are the scene's own, digit for digit. What the form cannot say 
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,17 @@ def write_transforms(
     views: list[int] | None = None,
     n_views: int | None = None,
     overrides: Overrides = Overrides(),  # noqa: B008
+    report: Callable[[float, str], None] = lambda done, text: None,
 ) -> list[str]:
     """Write a scene into a folder that does not exist or is empty, all of it or nothing. What was not kept comes back."""
     with unfinished_folder(out) as unfinished:
-        return _write(source, unfinished, link, views, n_views, overrides)
+        return _write(source, unfinished, link, views, n_views, overrides, report)
 
 
 def _write(
-    source: Source, out: Path, link: bool, views: list[int] | None, n_views: int | None, overrides: Overrides
-) -> list[str]:
+    source: Source, out: Path, link: bool, views: list[int] | None, n_views: int | None, overrides: Overrides,
+    report: Callable[[float, str], None],
+) -> list[str]:  # fmt: skip
     names = picture_names(source)
     shared, lenses = lens_fields(source)
     poses = opengl_to_opencv(source.cameras.camera_to_worlds)  # its own inverse
@@ -60,6 +63,7 @@ def _write(
         frames.append({**frame, "transform_matrix": matrix, **lenses[i]})
         if source.times is not None:
             frames[i]["time"] = float(source.times[i])
+        report((i + 1) / len(names), f"picture {i + 1} of {len(names)}")
     fields = {**shared, **_bounds(source, overrides), **own_fields(source, overrides)}
     chosen = views is not None or n_views is not None
     splits = choose_splits(source, views, n_views)[0] if chosen else source.splits

@@ -5,6 +5,7 @@ Pictures are averaged over areas, by alpha where there is alpha; 8 bits are kept
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from taichi_nerf.scenes.splits import choose_splits
 from taichi_nerf.scenes.unfinished import unfinished_folder
 
 
-def write_multiscale(source: Source, out: Path, n_scales: int = 4) -> list[str]:
+def write_multiscale(
+    source: Source, out: Path, n_scales: int = 4, report: Callable[[float, str], None] = lambda done, text: None
+) -> list[str]:
     """Write a scene into a folder that does not exist or is empty, all of it or nothing. What was not kept comes back."""
     sizes, ratio = source.cameras.sizes, 2 ** (n_scales - 1)
     if n_scales < 1 or (sizes % ratio).any():
@@ -33,11 +36,16 @@ def write_multiscale(source: Source, out: Path, n_scales: int = 4) -> list[str]:
     tables: dict[str, dict[str, list[Any]]] = {}
     splits = choose_splits(source)[0]
     with unfinished_folder(out) as unfinished:
-        for split in (name for name in ("train", "val", "test") if len(splits.get(name, ()))):
+        written = [name for name in ("train", "val", "test") if len(splits.get(name, ()))]
+        n, done = sum(len(splits[name]) for name in written), 0
+        for split in written:
             folder = unfinished / f"images_{split}"
             folder.mkdir()
-            rows = [row for i, view in enumerate(splits[split])
-                    for row in _rows(source, int(view), _bytes(images[int(view)]), poses[view], folder, i, n_scales)]  # fmt: skip
+            rows = []
+            for i, view in enumerate(splits[split]):
+                rows += _rows(source, int(view), _bytes(images[int(view)]), poses[view], folder, i, n_scales)
+                done += 1
+                report(done / n, f"picture {done} of {n}")
             tables[split] = {name: [row[name] for row in rows] for name in rows[0]}
         (unfinished / "metadata.json").write_text(json.dumps(tables), encoding="utf-8")
     said = (
