@@ -53,8 +53,11 @@ def render(
         with progress() as report, open_frames(out, fps or usual_fps, about) as target:
             missing = set(target.missing(len(cameras)))
             mine = [number for number in ranks.share(len(cameras)) if number in missing]
-            for done, (number, picture) in enumerate(frames(loaded, cameras, mine, what, antialias), 1):
+            done = 0
+            within = lambda share: report((done + share) / len(mine), f"frame {done} of {len(mine)}")  # noqa: E731
+            for number, picture in frames(loaded, cameras, mine, what, antialias, within):
                 target.add(picture, number)
+                done += 1
                 report(done / len(mine), f"frame {done} of {len(mine)}")
         ranks.barrier()
         if ranks.is_main:

@@ -8,7 +8,7 @@ Perceptual Metric", 2018. Figures of different SSIM variants cannot be compared,
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,18 +20,31 @@ from torch.nn import functional
 
 from taichi_nerf.weight_files import WeightsError, read_weights
 
+# Pixels at a time: a photo of 24 megapixels would take 6 GB for SSIM and 25 for LPIPS of VGG.
+AT_ONCE = 2**20
+
+
+def _bands(height: int, width: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """First and last row (exclusive) of parts of a picture."""
+    step = max(1, AT_ONCE // width // multiple) * multiple
+    return ((first, min(first + step, height)) for first in range(0, height, step))
+
 
 def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:  # [h, w, c], [h, w, c], [h, w] bool
     """−10 log₁₀ of the mean squared error, over the mask's pixels where there is one; infinite for equal pictures."""
     _same_shape(image, truth)
-    squared = (image.double() - truth.double()) ** 2
     if mask is not None:
         if mask.shape != image.shape[:2]:
             raise ValueError(f"mask: expected shape {tuple(image.shape[:2])}, got {tuple(mask.shape)}")
-        squared = squared[mask.bool()]
-        if not len(squared):
+        if not bool(mask.any()):
             raise ValueError("mask: has no pixels, so there is no error to measure")
-    return float(-10 * squared.mean().log10())
+    total, n = torch.zeros((), dtype=torch.float64, device=image.device), 0
+    for first, last in _bands(*image.shape[:2]):
+        squared = (image[first:last].double() - truth[first:last].double()) ** 2
+        if mask is not None:
+            squared = squared[mask[first:last].bool()]
+        total, n = total + squared.sum(), n + squared.numel()
+    return float(-10 * (total / n).log10())
 
 
 def average_error(psnr: float, ssim: float, lpips: float) -> float:
@@ -78,9 +91,19 @@ def ssim(image: Tensor, truth: Tensor, variant: str = "skimage") -> float:  # [h
     if variant not in VARIANTS:
         raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
     _same_shape(image, truth)
-    window, average, data_range, low, bessel = VARIANTS[variant]
+    window = VARIANTS[variant].window
     if min(image.shape[:2]) < window:
         raise ValueError(f"image: SSIM needs {window} x {window} pixels, got {image.shape[1]} x {image.shape[0]}")
+    n_rows, total = image.shape[0] - window + 1, torch.zeros((), dtype=torch.float64, device=image.device)
+    for first, last in _bands(n_rows, image.shape[1]):
+        rows = slice(first, last + window - 1)
+        total = total + _likeness(image[rows], truth[rows], VARIANTS[variant]).sum()
+    return float(total / (n_rows * (image.shape[1] - window + 1) * image.shape[2]))
+
+
+def _likeness(image: Tensor, truth: Tensor, variant: _Variant) -> Tensor:
+    """[c, 1, h - window + 1, w - window + 1] of every window."""
+    _, average, data_range, low, bessel = variant
     # A channel is a picture of its own. 64 bits, because variances are differences of nearly equal numbers.
     x, y = ((low + (1 - low) * each.double()).permute(2, 0, 1)[:, None] for each in (image, truth))
     mean_x, mean_y = average(x), average(y)
@@ -89,7 +112,7 @@ def ssim(image: Tensor, truth: Tensor, variant: str = "skimage") -> float:  # [h
     covariance = bessel * (average(x * y) - mean_x * mean_y)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
+    return likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
 
 
 # --- LPIPS --------------------------------------------------------------------------------------------------------------
@@ -135,6 +158,8 @@ TRUNKS = {
 TRUNK_FILES = {"alex": "alexnet", "vgg": "vgg16"}  # how torchvision's files begin
 SUFFIXES = (".pth", ".pt", ".safetensors")
 EXPECTED = "weights of LPIPS or of its trunk, tensors by name"
+STRIDE = 16  # rows of the picture to one of the last features
+REACH = 128  # rows to either side that the last features see, and some more; a multiple of the stride
 SMALLEST = 32  # pixels a side: AlexNet's last layers see nothing of less
 WHERE = (
     "LPIPS needs two files in one folder: the ImageNet trunk (alexnet-owt-7be5be79.pth or vgg16-397923af.pth from "
@@ -175,24 +200,34 @@ class Lpips:
         _same_shape(image, truth)
         if image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
             raise ValueError(f"image: LPIPS needs 3 channels and {SMALLEST} x {SMALLEST} pixels, got {tuple(image.shape)}")
-        total = torch.zeros((), device=self.shift.device)
-        pairs = zip(self._features(image), self._features(truth), strict=True)
-        for i, (features, wanted) in enumerate(pairs):
-            total += functional.conv2d((features - wanted) ** 2, self.tensors[f"lin{i}.model.1.weight"]).mean()
-        return float(total)
+        height = len(image)
+        sums, counts = [0.0] * len(self.layers), [0] * len(self.layers)  # of each tap, over the parts of the picture
+        for first, last in _bands(height, image.shape[1], STRIDE):
+            # With all that features within it see; what is there for that alone does not count.
+            top, bottom = max(0, first - REACH), min(height, last + REACH)
+            pairs = zip(self._features(image[top:bottom]), self._features(truth[top:bottom]), strict=True)
+            for i, ((features, stride), (wanted, _)) in enumerate(pairs):
+                rows = slice((first - top) // stride, None if last == height else (last - top) // stride)
+                squared = (features[:, :, rows] - wanted[:, :, rows]) ** 2
+                if not squared.numel():  # the last rows of a picture may be too few for one of features
+                    continue
+                found = functional.conv2d(squared, self.tensors[f"lin{i}.model.1.weight"])
+                sums[i], counts[i] = sums[i] + float(found.sum()), counts[i] + found.numel()
+        return sum(of_tap / n for of_tap, n in zip(sums, counts, strict=True) if n)
 
-    def _features(self, image: Tensor) -> list[Tensor]:
-        """[1, n, h, w] of every tap; at each pixel a unit vector."""
+    def _features(self, image: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """[1, n, h, w] of one tap after the other, at each pixel a unit vector; and how many of the image's rows lie between
+        two of its."""
         values = (2 * image.to(self.shift).permute(2, 0, 1)[None] - 1 - self.shift) / self.scale
-        found = []
+        stride = 1
         for layer in self.layers:
+            stride *= layer.stride * (2 if layer.pool else 1)
             if layer.pool:
                 values = functional.max_pool2d(values, layer.pool, 2)
             weight, bias = (self.tensors[f"features.{layer.number}.{kind}"] for kind in ("weight", "bias"))
-            values = functional.conv2d(values, weight, bias, layer.stride, layer.padding).relu()
+            values = functional.conv2d(values, weight, bias, layer.stride, layer.padding).relu_()
             if layer.tap:
-                found.append(values / (values.norm(dim=1, keepdim=True) + 1e-10))
-        return found
+                yield values / (values.norm(dim=1, keepdim=True) + 1e-10), stride
 
 
 def _load(place: Path, network: str | None) -> tuple[str, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from skimage.metrics import structural_similarity
 from torch import nn
 
+from taichi_nerf import metrics
 from taichi_nerf.metrics import TRUNKS, VARIANTS, Lpips, average_error, psnr, ssim
 from taichi_nerf.weight_files import WeightsError
 
@@ -297,3 +298,32 @@ def test_lpips_refuses_pictures_its_last_layer_cannot_see(tmp_path):
         lpips(*pair(31, 40))
     with pytest.raises(ValueError, match="3 channels"):
         lpips(*pair(40, 40, 1))
+
+
+@pytest.mark.parametrize("network", TRUNKS)
+@pytest.mark.parametrize("height", [401, 384])
+def test_lpips_of_a_large_picture_is_taken_in_parts(network, height, tmp_path, monkeypatch):
+    lpips = Lpips(write(tmp_path, network, *random_states(network)))
+    image, truth = pair(height, 40, noise=0.3)
+    image[: height // 2] = truth[: height // 2] / 2  # parts differ from each other
+    at_once, heights = lpips(image, truth), []
+    features = lpips._features
+    monkeypatch.setattr(lpips, "_features", lambda part: heights.append(len(part)) or features(part))
+    monkeypatch.setattr(metrics, "AT_ONCE", 40 * 50)
+    assert lpips(image, truth) == pytest.approx(at_once, rel=1e-5)
+    assert max(heights) <= 48 + 2 * metrics.REACH < height
+    assert len(heights) == 2 * -(-height // 48)
+
+
+@pytest.mark.parametrize("variant", metrics.VARIANTS)
+def test_ssim_and_psnr_of_a_large_picture_are_taken_in_parts(variant, monkeypatch):
+    image, truth = pair(90, 50, noise=0.2)
+    mask = image[..., 0] > image[..., 1]
+    at_once = ssim(image, truth, variant), psnr(image, truth), psnr(image, truth, mask)
+    monkeypatch.setattr(metrics, "AT_ONCE", 50 * 16)
+    assert (ssim(image, truth, variant), psnr(image, truth), psnr(image, truth, mask)) == pytest.approx(at_once, rel=1e-12)
+    seen, double = [], torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "double", lambda x: seen.append(x.numel()) or double(x))
+    ssim(image, truth, variant)
+    psnr(image, truth)
+    assert max(seen) <= 50 * (16 + 10) * 3

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -11,6 +13,7 @@ import sample_transforms
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, MODELS, ORTHOGRAPHIC, make_cameras
 from taichi_nerf.export import plots, scene_geometry
 from taichi_nerf.scenes import Overrides, load_scene
+from taichi_nerf.scenes.images import Images
 from taichi_nerf.trajectories import look_at
 
 
@@ -112,6 +115,21 @@ def test_thumbnails_show_alpha_over_white_and_grey_as_grey(sample, tmp_path):
     assert (scene_geometry.thumbnail(sample, 0) == 1).all()
     sample.images._kept[0] = np.full((4, 4, 1), 51, np.uint8)
     assert np.allclose(scene_geometry.thumbnail(sample, 0), 0.2)
+
+
+def test_a_thumbnail_of_a_large_photo_never_holds_the_photo(sample, tmp_path):
+    photo = tmp_path / "photo.jpg"
+    imageio.imwrite(photo, np.full((1200, 1600, 3), 200, np.uint8))
+    n = len(sample.names)
+    scene = replace(sample, images=Images([photo] * n), cameras=sample.cameras.resized(np.full((n, 2), (1600, 1200))))
+    tracemalloc.start()
+    shown = scene_geometry.thumbnail(scene, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert shown.shape == (300, 400, 3)
+    assert abs(shown - 200 / 255).max() < 0.01
+    assert peak < 1600 * 1200 * 3
+    assert not scene.images._kept
 
 
 def test_depths_seen_are_those_of_the_points(sample):

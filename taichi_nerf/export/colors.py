@@ -5,7 +5,7 @@ hue change evenly at one chroma, so equal steps of depth look like equal steps w
 Near is light yellow, far is dark blue. No color of the helix is grey, and grey is where there is nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from taichi_nerf.export.scale_bar import depth_place, draw_scale_bar
 
 Array = NDArray[Any]
 GREY = 128  # where there is nothing
+AT_ONCE = 2**22  # numbers: a picture of 8k has 100 million, each of which takes 40 bytes on its way
 
 CHROMA = 0.15  # the most that all hues and lightnesses of the helix have in sRGB
 LIGHTNESS, HUE = (0.92, 0.30), (105.0, -80.0)  # of near and far; degrees, from yellow over red to blue
@@ -35,7 +36,10 @@ def to_bytes(picture: Tensor | Array) -> Array:
     values = as_array(picture)
     if values.dtype == np.uint8:
         return values
-    return np.rint(np.clip(np.nan_to_num(values, nan=0.0), 0, 1) * 255).astype(np.uint8)
+    found = np.empty(values.shape, np.uint8)
+    for part in _parts(values):
+        found[part] = np.rint(np.clip(np.nan_to_num(values[part], nan=0.0), 0, 1) * 255)
+    return found
 
 
 def color_depth(
@@ -53,10 +57,13 @@ def color_depth(
     """
     if not 0 < near < far < np.inf:
         raise ValueError(f"near, far: expected 0 < near < far, got {near} and {far}")
-    values = as_array(depth).astype(np.float64)
-    there = np.isfinite(values) & (values > 0)
-    place = depth_place(np.where(there, values, near), near, far, inverse)
-    picture = _over_grey(HELIX[np.rint(place * (len(HELIX) - 1)).astype(int)], there, opacity)
+
+    def colored(values: Array) -> tuple[Array, Array]:
+        there = np.isfinite(values) & (values > 0)
+        place = depth_place(np.where(there, values, near), near, far, inverse)
+        return HELIX[np.rint(place * (len(HELIX) - 1)).astype(int)], there
+
+    picture = _over_grey(colored, as_array(depth), opacity)
     if scale_bar:
         strip = HELIX[np.linspace(0, len(HELIX) - 1, 1024).astype(int)]
         draw_scale_bar(picture, strip, near, far, inverse)
@@ -65,11 +72,13 @@ def color_depth(
 
 def color_normals(normals: Tensor | Array, opacity: Tensor | Array | None = None) -> Array:  # [h, w, 3], [h, w]
     """[h, w, 3] bytes: x, y, z from −1 to 1 as red, green, blue from 0 to 255. Normals of length 0 and NaN are grey."""
-    values = as_array(normals).astype(np.float64)
-    length = np.linalg.norm(values, axis=-1)
-    there = np.isfinite(length) & (length > 0)
-    unit = values / np.where(there, length, 1)[..., None]
-    return _over_grey(to_bytes(unit / 2 + 0.5), there, opacity)
+
+    def colored(values: Array) -> tuple[Array, Array]:
+        length = np.linalg.norm(values, axis=-1)
+        there = np.isfinite(length) & (length > 0)
+        return to_bytes(values / np.where(there, length, 1)[..., None] / 2 + 0.5), there
+
+    return _over_grey(colored, as_array(normals), opacity)
 
 
 def side_by_side(pictures: Sequence[Tensor | Array]) -> Array:
@@ -93,15 +102,28 @@ def as_array(values: Tensor | Array) -> Array:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
 
 
-def _over_grey(picture: Array, there: Array, opacity: Tensor | Array | None) -> Array:
-    cover = there.astype(np.float64)
-    if opacity is not None:
-        given = as_array(opacity).astype(np.float64)
-        if given.shape != there.shape:
-            raise ValueError(f"opacity: expected shape {there.shape}, got {given.shape}")
-        cover = cover * np.clip(np.nan_to_num(given, nan=0.0), 0, 1)
-    blended = GREY + (picture.astype(np.float64) - GREY) * cover[..., None]
-    return np.rint(blended).astype(np.uint8)
+def _over_grey(colored: Callable[[Array], tuple[Array, Array]], values: Array, opacity: Tensor | Array | None) -> Array:
+    """[h, w, 3] bytes of what `colored` makes of some rows: their colors, and where there is something."""
+    shape = values.shape[:2]
+    given = None if opacity is None else as_array(opacity)
+    if given is not None and given.shape != shape:
+        raise ValueError(f"opacity: expected shape {shape}, got {given.shape}")
+    found = np.empty((*shape, 3), np.uint8)
+    for part in _parts(found):
+        picture, there = colored(values[part].astype(np.float64))
+        cover = there.astype(np.float64)
+        if given is not None:
+            cover = cover * np.clip(np.nan_to_num(given[part].astype(np.float64), nan=0.0), 0, 1)
+        found[part] = np.rint(GREY + (picture.astype(np.float64) - GREY) * cover[..., None])
+    return found
+
+
+def _parts(values: Array) -> list[Any]:
+    """Rows that are floats at a time; all of what has none."""
+    if values.size <= AT_ONCE:
+        return [...]
+    step = max(1, AT_ONCE // values[0].size)
+    return [slice(at, at + step) for at in range(0, len(values), step)]
 
 
 def _helix(n: int) -> Array:

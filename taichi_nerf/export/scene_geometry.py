@@ -34,9 +34,9 @@ def level(cameras: Cameras) -> Array:
 
 def thumbnail(scene: SceneData, view: int, longest: int = 400) -> Array:
     """[h, w, 3] from 0 to 1 for a screen: alpha over white, linear colors tone-mapped and encoded."""
-    picture = scene.images[view]
-    height, width = picture.shape[:2]
+    width, height = (int(side) for side in scene.cameras.sizes[view])
     scale = min(1.0, longest / max(height, width))
+    picture = scene.images.small(view, min(longest, max(height, width)))
     picture = shrink(picture, max(1, round(width * scale)), max(1, round(height * scale)))
     values = picture.astype(np.float32)
     if np.issubdtype(picture.dtype, np.integer):

@@ -76,7 +76,7 @@ def pictures_of(
     """
     family = family_and_number(source, (NAME,), PERSONS)
     if family is None:
-        return open_image_set(source, size)
+        return open_image_set(source, size, report)
     n_persons, size = family[1], size or SIZE
     if cached.exists():
         found = open_image_set(cached)

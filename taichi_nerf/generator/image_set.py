@@ -7,6 +7,7 @@
 `heads` makes a procedural one. Objects (`groups`) and yaws serve evaluation alone; training a generator takes the pictures.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taichi_nerf.export.files import whole_file
-from taichi_nerf.scenes.images import list_images, read_image
+from taichi_nerf.scenes.images import image_size, list_images, read_image
 from taichi_nerf.scenes.turntable import find_objects
 
 TURN = 72  # views of a full turn, as COIL-20 numbers them
@@ -44,7 +45,9 @@ class ImageSet:
         return int(self.images.shape[1])
 
 
-def open_image_set(place: Path | str, size: int | None = None) -> ImageSet:
+def open_image_set(
+    place: Path | str, size: int | None = None, report: Callable[[float, str], None] = lambda done, text: None
+) -> ImageSet:
     """A folder of pictures (`size` None: the side of the smallest, down to a power of two) or an .npz file."""
     place = Path(place)
     if place.is_file() and place.suffix == ".npz":
@@ -54,9 +57,11 @@ def open_image_set(place: Path | str, size: int | None = None) -> ImageSet:
     files = list_images(place)
     if len(files) < 2:
         raise ImageSetError(place, f"holds {len(files)} pictures; a generator needs many")
-    pictures = [_square(_read_picture(file)) for file in files]
-    size = size or 1 << (min(len(picture) for picture in pictures).bit_length() - 1)
-    images = np.stack([_resized(picture, size) for picture in pictures])
+    size = size or 1 << (min(min(image_size(file)) for file in files).bit_length() - 1)
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    for i, file in enumerate(files):  # one at a time: thousands of photos are larger than memory
+        images[i] = _resized(_square(_read_picture(file)), size)
+        report((i + 1) / len(files), f"picture {i + 1} of {len(files)}")
     objects = find_objects(place)
     if not objects:
         return ImageSet(images)

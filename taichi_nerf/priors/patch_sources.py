@@ -1,5 +1,6 @@
 """Where patches come from: procedural scenes, which are rendered for it, and scenes on disk that have depth maps."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from taichi_nerf.cameras import Cameras, make_cameras
 from taichi_nerf.priors.patch_cameras import small_turn
-from taichi_nerf.priors.patches import RgbdPicture
+from taichi_nerf.priors.patches import RgbdPicture, no_finer
 from taichi_nerf.procedural import take_picture
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.scenes.procedural import describe, place_cameras
@@ -50,15 +51,20 @@ def blank_picture() -> RgbdPicture:
     return RgbdPicture(blank[..., None].expand(-1, -1, 3).byte(), blank.half(), blank.byte(), FOCAL)
 
 
-def scene_pictures(scene: SceneData, metric_scale: float = 1.0, report: Report = lambda done, text: None) -> list[RgbdPicture]:
-    """All views of a scene that have a depth map. `metric_scale`: metres per unit of length in the scene's files."""
+def scene_pictures(
+    scene: SceneData, metric_scale: float = 1.0, report: Report = lambda done, text: None, finest: float = math.inf
+) -> list[RgbdPicture]:
+    """All views of a scene that have a depth map. `metric_scale`: metres per unit of length in the scene's files. `finest`: the
+    largest focal length of patches, in their pixels; what is much finer is shrunk as it comes, since all are kept in memory.
+    """
     if scene.depths is None or scene.depths.missing.all():
         raise ValueError(f"{scene.folder}: has no depth maps, so there are no RGBD patches to learn from")
     metres = metric_scale / scene.scene_from_source.scale  # a scene unit
+    images, maps = scene.images.unkept(), scene.depths.images.unkept()
     pictures = []
     views = np.flatnonzero(~scene.depths.missing)
     for done, view in enumerate(views.tolist()):
-        stored = np.asarray(scene.depths.images[view])[..., 0]
+        stored = np.asarray(maps[view])[..., 0]
         height, width = stored.shape
         known = np.isfinite(stored.astype(np.float64)) & (stored != scene.depths.invalid) & (stored > 0)
         stated = np.where(known, stored, 1).astype(np.float64) * scene.depths.unit
@@ -67,20 +73,19 @@ def scene_pictures(scene: SceneData, metric_scale: float = 1.0, report: Report =
         if scene.depths.kind == "ray":
             depth = depth * axis_cosines(cameras).reshape(height, width)
         inverse = torch.where(torch.from_numpy(known), inverse_of(torch.from_numpy(depth * metres)), -1.0)
-        color = torch.from_numpy(np.array(scene.images[view]))
+        color = torch.from_numpy(np.array(images[view]))
         color = _in_bytes(color, scene.linear)
         if color.shape[:2] != (height, width):  # colors at the depth map's pixels
             shrunk = torch.nn.functional.interpolate(color.movedim(-1, 0)[None].float(), (height, width), mode="area")
             color = shrunk[0].movedim(0, -1).round().byte()
         alpha = color[..., 3] if color.shape[-1] == 4 else torch.full((height, width), 255, dtype=torch.uint8)
-        pictures.append(
-            RgbdPicture(
-                color[..., :3] if color.shape[-1] >= 3 else color[..., :1].expand(-1, -1, 3),
-                inverse.half(),
-                alpha,
-                float(cameras.intrinsics[0, :2].mean()),
-            )
+        whole = RgbdPicture(
+            color[..., :3] if color.shape[-1] >= 3 else color[..., :1].expand(-1, -1, 3),
+            inverse.half(),
+            alpha,
+            float(cameras.intrinsics[0, :2].mean()),
         )
+        pictures.append(no_finer(whole, finest))
         report((done + 1) / len(views), f"view {done + 1} of {len(views)} of {scene.folder.name}")
     return pictures
 

@@ -25,6 +25,7 @@ class RgbdPicture(NamedTuple):
     inverse: Tensor  # [h, w] float16: 1 / metres, 0 where there is nothing, below 0 where unknown
     alpha: Tensor  # [h, w] uint8: 0 where nothing is
     focal: float  # pixels
+    n_pixels: int = 0  # that it had before it was shrunk; 0: as many as it has
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class PatchSet:
         usable = [picture for picture in pictures if _largest_focal(picture, size) >= focal[0]]
         if not usable:
             raise ValueError(f"no picture holds a patch of {size} pixels at a focal length of {focal[0]:g} or more")
-        self.pictures = [shrunk(picture, int(picture.focal / (FINER * focal[1]))) for picture in usable]
+        self.pictures = [no_finer(picture, focal[1]) for picture in usable]
         self.size, self.focal, self.nearest = size, focal, nearest
         self.variant, self.augmentation = variant, augmentation
-        self._areas = torch.tensor([float(picture.inverse.numel()) for picture in usable])
+        self._areas = torch.tensor([float(picture.n_pixels or picture.inverse.numel()) for picture in usable])
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """n patches [n, channels, size, size] in [-1, 1]."""
@@ -104,6 +105,11 @@ class PatchSet:
         return color, (inverse * (settings.depth * (2 * chance[4] - 1)).exp()).clamp(0, 1)
 
 
+def no_finer(picture: RgbdPicture, focal: float) -> RgbdPicture:
+    """The picture as fine as patches of at most that focal length need it. Once is enough: then it stays as it is."""
+    return shrunk(picture, int(picture.focal / (FINER * focal)))
+
+
 def shrunk(picture: RgbdPicture, times: int) -> RgbdPicture:
     """The picture by means over squares of so many pixels, what is unknown of which is unknown."""
     if times < 2:
@@ -118,6 +124,7 @@ def shrunk(picture: RgbdPicture, times: int) -> RgbdPicture:
         torch.where(unknown > 0, -1.0, inverse / filled).half()[..., 0],
         (255 * alpha[..., 0]).round().byte(),
         picture.focal / times,
+        picture.n_pixels or picture.inverse.numel(),
     )
 
 

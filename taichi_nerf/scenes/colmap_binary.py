@@ -20,7 +20,6 @@ from taichi_nerf.scenes.colmap_model import (
     ColmapImage,
     ColmapModel,
     ColmapPoints,
-    make_points,
 )
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import read_bytes
@@ -29,7 +28,8 @@ LARGEST = 8 * 2**30  # bytes
 LONGEST_NAME = 4096
 CAMERA = struct.Struct("<IiQQ")
 IMAGE = struct.Struct("<I7dI")
-POINT = struct.Struct("<QdddBBBd")
+POINT = np.dtype([("id", "<u8"), ("at", "<f8", 3), ("color", "u1", 3), ("error", "<f8")])
+COUNT = struct.Struct("<Q")
 KEYPOINT = np.dtype([("at", "<f8", 2), ("point", "<u8")])
 TRACK = np.dtype([("image", "<u4"), ("keypoint", "<u4")])
 
@@ -51,7 +51,7 @@ class _Bytes:
 
     def count(self, smallest: int) -> int:
         """A count of records of at least that many bytes each: it is believed only if they can be there."""
-        (n,) = self.take(struct.Struct("<Q"))
+        (n,) = self.take(COUNT)
         if n * smallest > len(self.data) - self.at:
             raise self.fail(f"promises {n} records that are not there,")
         return int(n)
@@ -59,6 +59,13 @@ class _Bytes:
     def array(self, dtype: np.dtype[Any], n: int) -> Array:
         self.at += n * dtype.itemsize
         return np.frombuffer(self.data, dtype, n, self.at - n * dtype.itemsize)
+
+    def raw(self, n: int) -> bytes:
+        """n bytes as they are: of a million small records, arrays are made of all at once."""
+        if self.at + n > len(self.data):
+            raise self.fail("ends in the middle")
+        self.at += n
+        return self.data[self.at - n : self.at]
 
     def text(self) -> str:
         end = self.data.find(b"\0", self.at, self.at + LONGEST_NAME)
@@ -103,17 +110,24 @@ def read_images(file: Path) -> list[ColmapImage]:
 
 def read_points(file: Path) -> ColmapPoints:
     source = _Bytes(file)
-    ids, rows, tracks = [], [], []
-    for _ in range(source.count(POINT.size + 8)):
-        point, *values = source.take(POINT)
-        if point >= 2**63:
-            raise source.fail(f"has a point numbered {point}")
-        ids.append(point)
-        rows.append(values)
-        tracks.append(source.array(TRACK, source.count(TRACK.itemsize)))
+    heads, lengths, tracks = [], [], []
+    for _ in range(source.count(POINT.itemsize + COUNT.size)):
+        heads.append(source.raw(POINT.itemsize))
+        lengths.append(source.count(TRACK.itemsize))
+        tracks.append(source.raw(lengths[-1] * TRACK.itemsize))
     source.done()
-    flat = np.concatenate(tracks) if tracks else np.zeros(0, TRACK)
-    return make_points(ids, rows, [len(track) for track in tracks], flat["image"], flat["keypoint"])
+    points, seen = np.frombuffer(b"".join(heads), POINT), np.frombuffer(b"".join(tracks), TRACK)
+    if len(points) and points["id"].max() >= 2**63:
+        raise source.fail(f"has a point numbered {points['id'].max()}")
+    return ColmapPoints(
+        points["id"].astype(np.int64),
+        points["at"].copy(),
+        points["color"].copy(),
+        points["error"].copy(),
+        np.array(lengths, np.int64),
+        seen["image"].astype(np.int64),
+        seen["keypoint"].astype(np.int64),
+    )
 
 
 def write(folder: Path, model: ColmapModel) -> None:
@@ -135,12 +149,11 @@ def write(folder: Path, model: ColmapModel) -> None:
         track["keypoint"] = model.points.track_keypoints[start : start + length]
         start += length
         position, color = model.points.positions[i], model.points.colors[i]
-        points.append(
-            POINT.pack(model.points.ids[i], *position, *color, model.points.errors[i]) + _count(track) + track.tobytes()
-        )
+        head = np.array((model.points.ids[i], position, color, model.points.errors[i]), POINT)
+        points.append(head.tobytes() + _count(track) + track.tobytes())
     for name, parts in (("cameras", cameras), ("images", images), ("points3D", points)):
         (folder / f"{name}.bin").write_bytes(b"".join(parts))
 
 
 def _count(records: Any) -> bytes:
-    return struct.pack("<Q", len(records))
+    return COUNT.pack(len(records))

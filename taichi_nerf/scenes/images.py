@@ -186,10 +186,16 @@ class Images:
 
     def small(self, i: int, side: int) -> Array:
         """The picture, or if that is quicker one of fewer pixels, with `side` along its longer side at least. Not kept."""
-        file = self.files[i]
+        file, kept = self.files[i], self._kept.get(i)
+        if kept is not None:
+            return kept
         if self.arrays is not None or file is None or file.suffix.lower() not in (".jpg", ".jpeg"):
-            return self[i]
+            return self.unkept()[i]
         return read_small_jpeg(file, side)
+
+    def unkept(self) -> "Images":
+        """The same pictures for who looks at each once: kept, they would fill memory with what nobody asks for again."""
+        return Images(self.files, self.sizes, 0, self.arrays, self.turns)
 
     def subset(self, index: Array) -> "Images":
         sizes = None if self.sizes is None else self.sizes[index]

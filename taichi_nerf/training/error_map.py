@@ -33,14 +33,17 @@ class ErrorMap(nn.Module):
         self.left, self.top = tile % self.n_columns[view] * TILE, tile // self.n_columns[view] * TILE
         self.width = (self.widths[view] - self.left).clamp_max(TILE)
         self.height = (heights[view] - self.top).clamp_max(TILE)
+        self.area = (self.width * self.height).float()
         self.register_buffer("errors", torch.ones(len(view), device=view.device))
+        # Zero but while something is learned: a step touches thousands of tiles, of which photographs have millions.
+        self.sums, self.counts = torch.zeros_like(self.errors), torch.zeros_like(self.errors)
 
     def draw(self, n: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of the pixel table [n], and how many times likelier than evenly each was drawn [n]."""
         device, n_chosen = self.errors.device, int(share * n)
         index = random_numbers.below(self.n_pixels, n, generator=generator, device=device)
-        mass = self.errors * self.width * self.height
-        ends = mass.double().cumsum(0)
+        mass = self.errors * self.area
+        ends = mass.cumsum(0, dtype=torch.float64)
         has_errors = ends[-1] > 0  # asked on the device: a GPU would be waited for
         if n_chosen:
             draws = random_numbers.uniform(3, n_chosen, generator=generator, device=device)
@@ -60,7 +63,9 @@ class ErrorMap(nn.Module):
     def learn(self, index: Tensor, errors: Tensor) -> None:  # [n], [n] squared errors
         known = errors.isfinite()  # a tile would never forget what is not a number
         tile = self.tile_of(index)
-        sums = torch.zeros_like(self.errors).index_add_(0, tile, torch.where(known, errors, 0.0))
-        counts = torch.zeros_like(self.errors).index_add_(0, tile, known.to(errors.dtype))
+        self.sums.index_add_(0, tile, torch.where(known, errors, 0.0))
+        self.counts.index_add_(0, tile, known.to(errors.dtype))
+        sums, counts = self.sums[tile], self.counts[tile]  # pixels of one tile all find the same
         kept = REMEMBERED**counts
-        self.errors.copy_(kept * self.errors + (1 - kept) * sums / counts.clamp_min(1))
+        self.errors[tile] = kept * self.errors[tile] + (1 - kept) * sums / counts.clamp_min(1)
+        self.sums[tile] = self.counts[tile] = 0.0

@@ -50,7 +50,11 @@ def evaluate(
     images: list[dict[str, Any]] = []
     total_seconds = 0.0
     for done, view in enumerate(chosen):
-        compared = compare(run, view)
+
+        def within(share: float, done: int = done) -> None:
+            report((done + share) / len(chosen), f"{split} view {done} of {len(chosen)}")
+
+        compared = compare(run, view, within)
         total_seconds += compared.seconds
         images.append({"name": run.scene.names[view], "view": view, **figures(compared, lpips)})
         if save_images:
@@ -91,11 +95,11 @@ def views_of(run: Run, split: str, views: list[int] | None) -> list[int]:
     return list(dict.fromkeys(views))  # none counts twice
 
 
-def compare(run: Run, view: int) -> Compared:
-    """Render a view and put its truth beside it."""
+def compare(run: Run, view: int, report: Callable[[float], None] = lambda done: None) -> Compared:
+    """Render a view and put its truth beside it. `report` is told what share of the picture is done."""
     scene, config = run.scene, run.config
     start = time.perf_counter()
-    picture = picture_of_view(run.model, view, scene.cameras.sizes[view])
+    picture = picture_of_view(run.model, view, scene.cameras.sizes[view], report)
     color, opacity = picture.color.cpu(), picture.opacity.cpu()
     seconds = time.perf_counter() - start
     height, width = opacity.shape

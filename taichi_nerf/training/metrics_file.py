@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,29 +22,30 @@ def append(file: Path, row: Mapping[str, Any]) -> None:
 
 def read(file: Path) -> list[dict[str, Any]]:
     """All whole rows. A last line without its end was cut off when a process was killed, and does not count."""
-    rows = []
-    for number, line in enumerate(_whole_lines(file), 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise ValueError(f"{file}: line {number}: expected a JSON object with a step; remove the line to go on")
-        rows.append(row)
-    return rows
+    return [row for _, row in _whole_rows(file)] if file.exists() else []
 
 
 def truncate(file: Path, after_step: int) -> None:
     """Keep the rows up to this step, and none that is half."""
     if not file.exists():
         return
-    lines = [line for line, row in zip(_whole_lines(file), read(file), strict=True) if row["step"] <= after_step]
     with replacing(file) as stream:
-        stream.writelines(line + b"\n" for line in lines)
+        stream.writelines(line for line, row in _whole_rows(file) if row["step"] <= after_step)
 
 
-def _whole_lines(file: Path) -> list[bytes]:
-    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+def _whole_rows(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Lines with their ends, and what they say, one after the other: days of training are hundreds of thousands."""
+    with open(file, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError(f"{file}: line {number}: expected a JSON object with a step; remove the line to go on")
+            yield line, row
 
 
 def _drop_half_line(stream: BinaryIO) -> None:

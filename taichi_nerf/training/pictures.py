@@ -1,7 +1,7 @@
 """Pictures of a model by any camera, and what the scene's own pictures look like over a background."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,33 +17,58 @@ from taichi_nerf.training.config import Background
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.pixel_batches import FULL
 
+PIXELS_AT_ONCE = 2**20  # whose rays are in memory; those of a picture of 8k take more than the picture
 
-def picture_by(model: Model, cameras: Cameras, number: int, *, with_normals: bool = False, antialias: int = 1) -> Picture:
+
+def picture_by(
+    model: Model,
+    cameras: Cameras,
+    number: int,
+    *,
+    with_normals: bool = False,
+    antialias: int = 1,
+    report: Callable[[float], None] = lambda done: None,
+) -> Picture:
     """What one of these cameras, in scene units, sees of the model, over black.
 
-    `antialias`: so many times as many rays along each side of a pixel, which is their mean.
+    `antialias`: so many times as many rays along each side of a pixel, which is their mean. `report` is told what share of the
+    rows is done: a large picture takes minutes on a processor.
     """
     rig = CameraRig(cameras[[number]]).to(model.box.device)
-    return _picture(model, rig, 0, cameras.sizes[number], with_normals, antialias)
+    return _picture(model, rig, 0, cameras.sizes[number], with_normals, antialias, report)
 
 
-def picture_of_view(model: Model, view: int, size: Any) -> Picture:
+def picture_of_view(model: Model, view: int, size: Any, report: Callable[[float], None] = lambda done: None) -> Picture:
     """The model as the scene's camera `view` sees it, its pose as training corrected it; over black."""
-    return _picture(model, model.rig, view, size, False, 1)
+    return _picture(model, model.rig, view, size, False, 1, report)
 
 
-def _picture(model: Model, rig: CameraRig, view: int, size: Any, with_normals: bool, antialias: int) -> Picture:
+def _picture(
+    model: Model, rig: CameraRig, view: int, size: Any, with_normals: bool, antialias: int, report: Callable[[float], None]
+) -> Picture:
     width, height = (int(side) for side in size)
     places = [(part + 0.5) / antialias - 0.5 for part in range(antialias)]
+    whole: list[Tensor] = []  # of each part that pictures have
+    for first in range(0, height, rows := max(1, PIXELS_AT_ONCE // width)):
+        n_rows = min(rows, height - first)
 
-    def through(shift: tuple[float, float]) -> Picture:
-        with torch.no_grad():
-            rays = rays_of_all_pixels(rig, view, width, height, shift=shift)
-        rays = rays._replace(radii=rays.radii / antialias)  # cones that share a pixel
-        return model.picture(rays, (width, height), with_normals)
+        def through(shift: tuple[float, float], first: int = first, n_rows: int = n_rows) -> Picture:
+            with torch.no_grad():
+                rays = rays_of_all_pixels(rig, view, width, n_rows, first_row=first, shift=shift)
+            rays = rays._replace(radii=rays.radii / antialias)  # cones that share a pixel
+            return model.picture(rays, (width, n_rows), with_normals)
 
-    pictures = map(through, itertools.product(places, places))
-    return next(pictures) if antialias == 1 else mean_picture(pictures)
+        pictures = map(through, itertools.product(places, places))
+        band = next(pictures) if antialias == 1 else mean_picture(pictures)
+        if n_rows == height:
+            return band
+        parts = [part for part in band if part is not None]
+        whole = whole or [part.new_empty(height, *part.shape[1:]) for part in parts]
+        for part, of_band in zip(whole, parts, strict=True):
+            part[first : first + n_rows] = of_band
+        report((first + n_rows) / height)
+    color, opacity, depth = whole[:3]
+    return Picture(color, opacity, depth, whole[3] if len(whole) > 3 else None)
 
 
 def mean_picture(pictures: Iterator[Picture]) -> Picture:
@@ -57,10 +82,12 @@ def mean_picture(pictures: Iterator[Picture]) -> Picture:
     return Picture(color / n, opacity / n, distance / opacity.clamp_min(1e-6), None if normals is None else normals / n)
 
 
-def rays_of_all_pixels(rig: CameraRig, view: int, width: int, height: int, *, shift: tuple[float, float] = (0.0, 0.0)) -> Rays:
-    """Through the centres of all pixels, row by row, or so many pixels beside them."""
+def rays_of_all_pixels(
+    rig: CameraRig, view: int, width: int, height: int, *, first_row: int = 0, shift: tuple[float, float] = (0.0, 0.0)
+) -> Rays:
+    """Through the centres of all pixels of these rows, row by row, or so many pixels beside them."""
     device = rig.models.device
-    pixels = (pixel_centers(width, height) + torch.tensor(shift)).to(device)
+    pixels = (pixel_centers(width, height) + torch.tensor([shift[0], first_row + shift[1]])).to(device)
     return rig.rays(pixels, torch.full((len(pixels),), view, dtype=torch.int32, device=device))
 
 
@@ -93,8 +120,8 @@ def background_of(kind: Background, height: int, width: int, seed: int) -> Tenso
     return torch.full((height, width, 3), float(kind == "white"))
 
 
-def over(color: Tensor, opacity: Tensor, background: Tensor) -> Tensor:  # [h, w, 3] times opacity, [h, w], [h, w, 3]
-    return (color + (1 - opacity[..., None]) * background).clamp(0, 1)
+def over(color: Tensor, opacity: Tensor, background: Tensor | float) -> Tensor:  # [h, w, 3] times opacity, [h, w], [h, w, 3]
+    return (color + (1 - opacity[..., None]) * background).clamp_(0, 1)
 
 
 def file_name(scene: SceneData, view: int) -> str:

@@ -5,7 +5,7 @@ but the pixels of a batch ever becomes float. Colors take four channels in the t
 width that memory is read in; what alpha is added to a picture without one is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ def pack_pictures(
     device: torch.device | str = "cpu",
     n_threads: int = 2,
     width: int | None = None,  # 1 or 4 numbers a pixel; None: as the first picture needs, or any of the others
+    report: Callable[[int], None] = lambda n_read: None,
 ) -> PixelTable:
     """Read the pictures of some views into one table, in the type of the first, grey ones in color if any is. Beside it only the
     pictures being read are in memory."""
@@ -51,13 +52,13 @@ def pack_pictures(
     if not len(chosen):
         raise ValueError("no views to draw pixels from")
     first = np.asarray(pictures[int(chosen[0])])
-    width = width or (1 if first.shape[2] == 1 else 4)
+    width = width or n_columns(first)
     counts = np.asarray(sizes)[chosen].astype(np.int64).prod(-1)
     starts = np.concatenate([[0], counts.cumsum()])
     table = np.empty((starts[-1], width), first.dtype)
 
     def fill(place: int) -> int:
-        picture = np.asarray(pictures[int(chosen[place])])
+        picture = np.asarray(pictures[int(chosen[place])]) if place else first
         columns, rows = sizes[chosen[place]]
         if picture.shape[:2] != (rows, columns):
             raise ValueError(f"view {chosen[place]} is a picture of shape {picture.shape}; expected {rows} x {columns} pixels")
@@ -70,9 +71,16 @@ def pack_pictures(
         return n_channels
 
     with ThreadPoolExecutor(n_threads) as pool:
-        n_channels = max(pool.map(fill, range(len(chosen))))
+        n_channels = 0
+        try:
+            for n_read, found in enumerate(pool.map(fill, range(len(chosen))), 1):
+                n_channels = max(n_channels, found)
+                report(n_read)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or the pictures that are left would be read first
+            raise
     if n_channels > width:
-        return pack_pictures(pictures, sizes, views, device, n_threads, 4)
+        return pack_pictures(pictures, sizes, views, device, n_threads, 4, report)
     index = torch.int32 if starts[-1] < 2**31 else torch.int64
     widths = np.asarray(sizes)[chosen, 0]
     return PixelTable(
@@ -83,6 +91,11 @@ def pack_pictures(
         torch.from_numpy(chosen).to(device, torch.int32),
         bool((np.asarray(sizes)[chosen] == np.asarray(sizes)[chosen[0]]).all()),
     )
+
+
+def n_columns(picture: NDArray[Any]) -> int:
+    """How many numbers a table has for a pixel of it: a grey one's own, else four."""
+    return 1 if picture.shape[2] == 1 else 4
 
 
 def _full(dtype: Any) -> int:

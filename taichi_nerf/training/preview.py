@@ -1,5 +1,10 @@
-"""A look at what was learned: ground truth | render | error, five times | depth, of a few views that were held out."""
+"""A look at what was learned: ground truth | render | error, five times | depth, of a few views that were held out.
 
+A photo of 12 megapixels would take minutes on a processor: larger ones are shrunk. `evaluate --save-images` renders all pixels.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +14,32 @@ from torch import Tensor
 from taichi_nerf.export.colors import color_depth, to_bytes
 from taichi_nerf.export.files import write_png
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.scenes.images import Images
 from taichi_nerf.training.model import Model
-from taichi_nerf.training.pictures import background_of, file_name, over, picture_of_view, truth_of_view
+from taichi_nerf.training.pictures import background_of, file_name, over, picture_by, truth_of_view
 
 MOST_VIEWS = 3
+LONGEST = 1024  # pixels of a side
 
 
-def save_previews(model: Model, scene: SceneData, folder: Path) -> list[Path]:
+def save_previews(
+    model: Model, scene: SceneData, folder: Path, report: Callable[[int, int], None] = lambda number, n: None
+) -> list[Path]:
     """PNGs of up to three test views, or of training views where there are no others; the name tells which."""
     split = "test" if len(scene.splits.get("test", ())) else "train"
     views = [int(view) for view in scene.splits[split]]
     chosen = views[:: max(1, len(views) // MOST_VIEWS)][:MOST_VIEWS]
     files = [folder / f"{split}_{file_name(scene, view)}" for view in chosen]
-    for view, file in zip(chosen, files, strict=True):
+    for number, (view, file) in enumerate(zip(chosen, files, strict=True), 1):
+        report(number, len(files))
         write_png(file, preview(model, scene, view))
     return files
 
 
 def preview(model: Model, scene: SceneData, view: int):  # type: ignore[no-untyped-def]
     """[h, 4 w, 3] bytes."""
-    picture = picture_of_view(model, view, scene.cameras.sizes[view])
+    scene = _small(replace(scene, cameras=model.rig.corrected(scene.cameras)))
+    picture = picture_by(model, scene.cameras, view)
     opacity, depth = picture.opacity.cpu(), picture.depth.cpu()
     height, width = opacity.shape
     background = background_of(model.config.run.background, height, width, view)
@@ -37,6 +48,17 @@ def preview(model: Model, scene: SceneData, view: int):  # type: ignore[no-untyp
     parts = [to_bytes(part) for part in (truth, render, 5 * (truth - render).abs())]
     parts.append(color_depth(depth, *limits(depth[opacity > 0.5]), opacity, inverse=scene.bounds.unbounded))
     return torch.cat([torch.from_numpy(part) for part in parts], 1).numpy()
+
+
+def _small(scene: SceneData) -> SceneData:
+    """Its pictures and masks no larger than previews are."""
+    sizes = scene.cameras.sizes
+    small = np.maximum(np.rint(sizes * np.minimum(1, LONGEST / sizes.max(-1, keepdims=True))), 1).astype(np.int64)
+    images, masks = (
+        None if of is None else Images(of.files, small, 0, of.arrays, of.turns) for of in (scene.images, scene.masks)
+    )
+    assert images is not None
+    return replace(scene, cameras=scene.cameras.resized(small), images=images, masks=masks)
 
 
 def limits(seen: Tensor) -> tuple[float, float]:

@@ -4,6 +4,7 @@ OUT/config.json    the settings, from which `--resume` goes on
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def run(
     families = [family_and_number(source, FAMILIES, N_PICTURES) for source in config.patches.sources]
     if None not in families:
         patch_set(config, [blank_picture()])  # complains of patches that no picture holds before minutes of rendering
-    pictures, held_out = pictures_of(config.patches, told)
+    pictures, held_out = pictures_of(config.patches, told, focal_lengths(config)[1])
     sets = patch_set(config, pictures), patch_set(config, held_out)
     trainer = PriorTrainer(config.prior, config.training, *sets, device)
     trainer.warm_up()
@@ -91,15 +92,15 @@ def run(
     return stopped, trainer
 
 
-def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPicture], list[RgbdPicture]]:
-    """To learn from, and to hold out."""
+def pictures_of(settings: PatchSettings, report: Report, finest: float = math.inf) -> tuple[list[RgbdPicture], list[RgbdPicture]]:
+    """To learn from, and to hold out; no finer than patches of that focal length need them."""
     pictures: list[RgbdPicture] = []
     held_out: list[RgbdPicture] = []
     families = [family_and_number(source, FAMILIES, N_PICTURES) for source in settings.sources]  # before the first is rendered
     scenes = [load_scene(Path(source)) for source, family in zip(settings.sources, families, strict=True) if family is None]
     for family in families:
         if family is None:
-            found = scene_pictures(scenes.pop(0), settings.metric_scale, report)
+            found = scene_pictures(scenes.pop(0), settings.metric_scale, report, finest)
         else:
             found = procedural_pictures(*family, settings.seed, report)
         n_held_out = max(1, len(found) // HELD_OUT)
@@ -109,9 +110,13 @@ def pictures_of(settings: PatchSettings, report: Report) -> tuple[list[RgbdPictu
 
 
 def patch_set(config: PriorConfig, pictures: list[RgbdPicture]) -> PatchSet:
-    prior, patches = config.prior, config.patches
-    focal = (patches.closest * prior.focal, patches.farthest * prior.focal)
-    return PatchSet(pictures, prior.size, focal, prior.variant, nearest=prior.nearest)
+    prior = config.prior
+    return PatchSet(pictures, prior.size, focal_lengths(config), prior.variant, nearest=prior.nearest)
+
+
+def focal_lengths(config: PriorConfig) -> tuple[float, float]:
+    """The least and the largest of patches, in their pixels."""
+    return config.patches.closest * config.prior.focal, config.patches.farthest * config.prior.focal
 
 
 def require_free(out: Path, overwrite: bool) -> None:

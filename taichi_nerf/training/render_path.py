@@ -4,7 +4,7 @@ Every frame's depths are colored over one range, which a few small frames spread
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,18 @@ def depth_range(run: Run, cameras: Cameras) -> tuple[float, float]:
 
 
 def frames(
-    run: Run, cameras: Cameras, numbers: Sequence[int], what: Sequence[str] = ("color",), antialias: int = 1
+    run: Run,
+    cameras: Cameras,
+    numbers: Sequence[int],
+    what: Sequence[str] = ("color",),
+    antialias: int = 1,
+    report: Callable[[float], None] = lambda done: None,
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for."""
+    """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for. `report` is told the share of the frame
+    that is being rendered."""
     limits = depth_range(run, cameras) if "depth" in what and len(numbers) else (1.0, 2.0)
     for number in numbers:
-        picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias)
+        picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias, report=report)
         yield number, side_by_side([shown(picture, kind, run, limits) for kind in what])
 
 
@@ -122,8 +128,7 @@ def shown(picture: Picture, kind: str, run: Run, limits: tuple[float, float]) ->
     opacity = picture.opacity.cpu()
     height, width = opacity.shape
     if kind == "color":
-        level = LEVELS[run.config.run.background]
-        return to_bytes(over(picture.color.cpu(), opacity, torch.full((height, width, 3), level)))
+        return to_bytes(over(picture.color.cpu(), opacity, LEVELS[run.config.run.background]))
     if kind == "depth":
         bar = height >= LEAST_HEIGHT and width >= LEAST_WIDTH
         return color_depth(picture.depth, *limits, opacity, scale_bar=bar, inverse=run.scene.bounds.unbounded)

@@ -75,15 +75,22 @@ def train(
     world: World = World(),
     onlooker: Onlooker | None = None,
 ) -> Outcome:
-    """Train until the budget is spent or `stop()`, which is asked between steps. The main process alone writes.
+    """Train until the budget is spent or `stop()`, which is asked between pictures as they are read, and between steps. The main
+    process alone writes.
 
     Asked to stop before the first step, it raises `Stopped`, and the folder is as it was.
 
     `resume` goes on from the folder's checkpoint as if it had never been interrupted; without one yet, from the beginning.
     """
-    report(0.0, "compiling")
+
+    def reading(done: float, text: str) -> None:
+        if world.size == 1 and stop():  # one of several would leave the others waiting
+            raise Stopped
+        report(done, text)
+
     keep_freed_memory()
-    trainer = Trainer(taken_up(config) if resume else config, scene, device, world)
+    trainer = Trainer(taken_up(config) if resume else config, scene, device, world, report=reading)
+    report(0.0, "compiling")
     world.broadcast(trainer.model)
     trainer.warm_up()
     if resume and folder.checkpoint.exists():
@@ -101,7 +108,7 @@ def train(
     if world.is_main and not stopped:
         (folder.plots).mkdir(exist_ok=True)
         training_plot(folder.read_metrics(), folder.plots / "training.png")
-        save_previews(trainer.model, scene, folder.preview)
+        save_previews(trainer.model, scene, folder.preview, lambda number, n: report(1.0, f"preview {number} of {n}"))
     guard = trainer.guard
     return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns, n_before)
 

@@ -1,5 +1,6 @@
 """What the pixels of a scene should look like: colors over a background, masks, depths, drawn at random."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,16 +42,24 @@ class Targets:
     weights: Tensor | None = None  # [n_views of the scene] of a pixel's error, 1 on average over the pixels
 
     @staticmethod
-    def of(scene: SceneData, views: list[int], masks_are_alpha: bool, with_depth: bool, device: torch.device) -> "Targets":
+    def of(
+        scene: SceneData, views: list[int], masks_are_alpha: bool, with_depth: bool, device: torch.device,
+        report: Callable[[float, str], None] = lambda done, text: None,
+    ) -> "Targets":  # fmt: skip
+        def read(n_read: int) -> None:
+            report(0.0, f"reading picture {n_read} of {len(views)}")
+
         sizes = scene.cameras.sizes
-        masks = None if scene.masks is None else pack_pictures(scene.masks, sizes, views, device)
+        # Unkept: the tables hold them from here on.
+        masks = None if scene.masks is None else pack_pictures(scene.masks.unkept(), sizes, views, device)
         if masks is not None and not masks.values.view(torch.uint8).any():  # there would be no error, whatever is learned
             raise ValueError(
                 f"{scene.folder}: its masks hide every pixel of the views that are trained on; what is not black is looked at"
             )
         depths = torch.from_numpy(depths_of(scene, views)).to(device) if with_depth and scene.depths is not None else None
         weights = _weights(scene, views).to(device) if scene.weights is not None else None
-        return Targets(pack_pictures(scene.images, sizes, views, device), masks, depths, masks_are_alpha, weights)
+        colors = pack_pictures(scene.images.unkept(), sizes, views, device, report=read)
+        return Targets(colors, masks, depths, masks_are_alpha, weights)
 
     def __len__(self) -> int:
         return len(self.colors.values)
@@ -83,12 +92,12 @@ def _weights(scene: SceneData, views: list[int]) -> Tensor:
 def depths_of(scene: SceneData, views: list[int]) -> np.ndarray:
     """Depths of all pixels [n_pixels], in scene units, 0 where unknown. Maps of another size: the nearest of their pixels."""
     assert scene.depths is not None
-    maps: Images = scene.depths.images
-    rows = []
-    for view in views:
+    maps: Images = scene.depths.images.unkept()
+    ends = scene.cameras.sizes[views].prod(-1).cumsum()
+    rows = np.zeros(int(ends[-1]), np.float32)
+    for view, end in zip(views, ends, strict=True):
         width, height = (int(x) for x in scene.cameras.sizes[view])
         if scene.depths.missing[view]:
-            rows.append(np.zeros(width * height, np.float32))
             continue
         stored = np.asarray(maps[view])[..., 0]
         y = (np.arange(height) + 0.5) * stored.shape[0] / height
@@ -97,5 +106,5 @@ def depths_of(scene: SceneData, views: list[int]) -> np.ndarray:
         known = np.isfinite(picked.astype(np.float64)) & (picked != scene.depths.invalid) & (picked > 0)
         stated = np.where(known, picked, 1) * scene.depths.unit
         depth = 1 / stated if scene.depths.kind == "inverse" else stated
-        rows.append(np.where(known, depth, 0).astype(np.float32).ravel())
-    return np.concatenate(rows)
+        rows[end - width * height : end] = np.where(known, depth, 0).ravel()
+    return rows

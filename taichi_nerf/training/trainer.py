@@ -10,7 +10,7 @@ What differs between methods is behind `model.Model`. A model of your own, and t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from taichi_nerf.training.guard import Guard
 from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.model import Model, Shown
 from taichi_nerf.training.pixel_batches import draw_rows
+from taichi_nerf.training.room import expect_room
 from taichi_nerf.training.schedules import log_linear
 from taichi_nerf.training.targets import Batch, Targets
 from taichi_nerf.training.terms import Moment, Term
@@ -57,13 +58,15 @@ class Trainer:
         *,
         model: Model | None = None,  # None: the configured method's
         terms: Sequence[Term] = (),  # of the loss, besides those that are configured
+        report: Callable[[float, str], None] = lambda done, text: None,  # while pictures are read
     ):
         self.config, self.scene, self.device, self.world = config, scene, device, world
         torch.manual_seed(config.run.seed)
         self.model = make_model(config, scene, device) if model is None else model.to(device)
         self.views = [int(view) for view in scene.splits["train"]]
         self.model.prepare(scene, self.views)
-        self.targets = Targets.of(scene, self.views, config.batch.masks == "alpha", self.model.needs_depth, device)
+        expect_room(scene, self.views, self.model.needs_depth, config.scene.downscale)
+        self.targets = Targets.of(scene, self.views, config.batch.masks == "alpha", self.model.needs_depth, device, report)
         self.terms = [*terms_of(config, scene, self.views, device), *terms]
         self.errors = ErrorMap(self.targets.colors) if config.batch.importance else None
         self.optimiser = self._optimiser()

@@ -1,11 +1,13 @@
 """Colors of depths and normals, and the legend drawn into pictures."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from skimage.color import rgb2lab
 
-from taichi_nerf.export import scale_bar
+from taichi_nerf.export import colors, scale_bar
 from taichi_nerf.export.colors import GREY, HELIX, color_depth, color_normals, pad_to_even, side_by_side, to_bytes
 
 
@@ -154,3 +156,25 @@ def test_odd_pictures_repeat_their_edge_and_even_ones_stay():
     assert (padded[:, 3] == padded[:, 2]).all()
     even = np.zeros((4, 6, 3), np.uint8)
     assert pad_to_even(even) is even
+
+
+def test_large_pictures_are_made_by_rows(monkeypatch):
+    """As they would be at once, and beside the bytes only some rows are in memory as floats."""
+    random = np.random.default_rng(0)
+    shape = (300, 200)
+    depth, opacity = random.uniform(-1, 5, shape).astype(np.float32), random.uniform(-0.1, 1.1, shape).astype(np.float32)
+    normals, color = random.normal(size=(2, *shape, 3)).astype(np.float32)
+    makers = (
+        lambda: colors.to_bytes(color),
+        lambda: colors.color_depth(depth, 1, 4, opacity),
+        lambda: colors.color_normals(normals, opacity),
+    )
+    at_once = [make() for make in makers]
+    monkeypatch.setattr(colors, "AT_ONCE", 5 * 200 * 3)
+    for make, whole in zip(makers, at_once, strict=True):
+        tracemalloc.start()
+        found = make()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (found == whole).all()
+        assert peak < 3 * found.nbytes

@@ -1,5 +1,7 @@
 """Figures against closed forms and brute force, and features that a set teaches."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -263,6 +265,37 @@ def test_pictures_of_a_folder_are_upright_and_lie_over_white(tmp_path):
     (tmp_path / "d.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"d\.png: is no readable image"):
         open_image_set(tmp_path)
+
+
+def test_a_set_of_photos_never_holds_two_of_them(tmp_path):
+    for i in range(40):
+        Image.new("RGB", (400, 300), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    told = []
+    tracemalloc.start()
+    found = open_image_set(tmp_path, 16, lambda done, text: told.append(text))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.images[:, 0, 0, 0].tolist() == list(range(40))
+    assert peak < 40 * 400 * 300 * 3 * 0.7  # one takes up to 8 MB on its way, all of them 14
+    assert told[-1] == "picture 40 of 40"
+    assert open_image_set(tmp_path).size == 256
+
+
+def test_of_a_large_set_of_real_images_only_some_are_floats(monkeypatch):
+    real = np.random.default_rng(0).integers(0, 255, (600, 16, 16, 3)).astype(np.uint8)
+    seen = []
+
+    def features(images):
+        seen.append(len(images))
+        return images.mean((2, 3))
+
+    floats = []
+    as_floats = report.as_floats
+    monkeypatch.setattr(report, "as_floats", lambda images: floats.append(len(images)) or as_floats(images))
+    tools = Instruments("means", features, real=real)
+    assert seen == floats == [report.CHUNK] * 4 + [600 - 4 * report.CHUNK]
+    wanted = torch.from_numpy(real).double().mean((1, 2)) / 127.5 - 1
+    assert torch.allclose(tools.real.double(), wanted, atol=1e-5)
 
 
 def test_sets_come_back_and_turntables_tell_objects_and_yaws(tmp_path):

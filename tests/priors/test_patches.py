@@ -146,6 +146,16 @@ def test_a_wall_seen_along_rays_is_flat():
     assert_close(torch.from_numpy(lengths.ravel() * axis_cosines(cameras)), torch.full((256,), 2.0, dtype=torch.float64))
 
 
+def test_pictures_shrunk_as_they_come_give_the_patches_of_whole_ones():
+    scene, _ = views_of_ball(n_views=2, size=64)
+    whole, small = scene_pictures(scene), scene_pictures(scene, finest=8.0)
+    assert [picture.inverse.shape for picture in small] == [(8, 8)] * 2
+    assert not any(images._kept for images in (scene.images, scene.depths.images))
+    drawn = [PatchSet(found, 4, (5.0, 8.0)) for found in (whole, small)]
+    assert_close(*(patches.draw(8, torch.Generator().manual_seed(0)) for patches in drawn))
+    assert drawn[0]._areas.tolist() == drawn[1]._areas.tolist() == [64.0 * 64] * 2
+
+
 def test_scenes_without_depth_are_told_of():
     from dataclasses import replace
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from taichi_nerf.scenes import colmap, colmap_binary, colmap_text
 from taichi_nerf.scenes.check import check_points, check_scene, reprojection_distances
+from taichi_nerf.scenes.colmap_model import ColmapModel, ColmapPoints
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.load import load_scene
 from taichi_nerf.scenes.write import write_transforms
@@ -356,3 +357,21 @@ def test_a_folder_of_other_masks_and_masks_of_another_shape_are_told(scene):
     write_mask(scene / "masks/view_1.png", (60, 80))
     with pytest.raises(SceneError, match=r"view_1.png: is a mask of 60 x 80 pixels for a picture of 80 x 60"):
         colmap.read(scene, False)
+
+
+def test_points_become_arrays_all_at_once(tmp_path, monkeypatch):
+    """A model has millions: an array for the track of each took longer than all the rest."""
+    n, random = 50, np.random.default_rng(0)
+    lengths = random.integers(0, 4, n)
+    images, keypoints = random.integers(0, 99, (2, lengths.sum()))
+    points = ColmapPoints(
+        np.arange(n) + 7, random.normal(size=(n, 3)), random.integers(0, 255, (n, 3)).astype(np.uint8), random.random(n),
+        lengths, images, keypoints,
+    )  # fmt: skip
+    colmap_binary.write(tmp_path, ColmapModel([], [], points))
+    made, frombuffer = [], np.frombuffer
+    monkeypatch.setattr(np, "frombuffer", lambda *arguments: made.append(1) or frombuffer(*arguments))
+    found = colmap_binary.read_points(tmp_path / "points3D.bin")
+    assert len(made) == 2
+    for name in points.__dataclass_fields__:
+        assert np.array_equal(getattr(found, name), getattr(points, name)), name

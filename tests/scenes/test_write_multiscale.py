@@ -39,6 +39,22 @@ def test_cameras_look_as_before_and_pixels_are_half_as_many_a_level(source, tmp_
                 assert found.weights[got] == 4**level
 
 
+@pytest.mark.parametrize("write", [partial(write_multiscale, n_scales=2), write_transforms])
+def test_writing_tells_how_far_it_is_and_can_be_given_up(write, source, tmp_path):
+    told = []
+    write(source, tmp_path / "out", report=lambda done, text: told.append((done, text)))
+    n = len(source.names)
+    assert [text for _, text in told] == [f"picture {i + 1} of {n}" for i in range(n)]
+    assert told[-1][0] == 1
+
+    def give_up(done, text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(source, tmp_path / "other", report=give_up)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "scene"]
+
+
 def test_a_pixel_is_the_mean_by_alpha_of_four(source, tmp_path):
     write_multiscale(source, tmp_path / "out", 2)
     view = int(source.splits["train"][0])

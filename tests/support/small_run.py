@@ -39,5 +39,8 @@ def trained(path: Path, config, scene, resume: bool = False, stop_after: int | N
     asked = iter(range(10**9))
     folder = RunFolder.open(path).locked() if resume else RunFolder.create(path)
     with folder:
-        stop = lambda: stop_after is not None and next(asked) >= stop_after  # noqa: E731
-        return train(config, scene, folder, torch.device("cpu"), resume=resume, stop=stop)
+        told: list[str] = []
+        # It is also asked while pictures are read, which comes before compiling.
+        stop = lambda: stop_after is not None and "compiling" in told and next(asked) >= stop_after  # noqa: E731
+        report = lambda done, text: told.append(text)  # noqa: E731
+        return train(config, scene, folder, torch.device("cpu"), resume=resume, stop=stop, report=report)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from taichi_nerf.training.error_map import REMEMBERED, TILE, ErrorMap
 from taichi_nerf.training.pixel_batches import pack_pictures
@@ -105,3 +106,28 @@ def test_where_no_error_is_left_all_pixels_are_equally_likely():
 def test_the_same_seed_draws_the_same():
     a, b = (learnt(SIZES["mixed"]).draw(500, 0.5, torch.Generator().manual_seed(6)) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+class Sizes(TorchDispatchMode):
+    """Notes how large the results of operations are, in-place ones left out."""
+
+    def __init__(self, but):
+        super().__init__()
+        self.known, self.found = {tensor.data_ptr() for tensor in but}, []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        out = function(*arguments, **(keywords or {}))
+        if isinstance(out, torch.Tensor) and out.data_ptr() not in self.known:
+            self.found.append(out.numel())
+        return out
+
+
+def test_learning_touches_the_tiles_of_the_pixels_and_no_others():
+    """Photographs have millions of tiles, a step thousands of pixels."""
+    errors = of_sizes([(320, 320)] * 4)
+    index = torch.arange(0, 100, 7)
+    with Sizes([errors.errors, errors.sums, errors.counts]) as sizes:
+        errors.learn(index, torch.ones(len(index)))
+    assert max(sizes.found) <= len(index) < len(errors.errors)
+    assert not errors.sums.any()
+    assert not errors.counts.any()

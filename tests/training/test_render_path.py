@@ -12,6 +12,7 @@ import torch
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.training import pictures
 from taichi_nerf.training.pictures import picture_by, picture_of_view
 from taichi_nerf.training.render_path import cameras_of_path
 from taichi_nerf.training.run import load_run
@@ -96,3 +97,29 @@ def test_rays_of_a_pixel_are_those_of_a_larger_picture(cpu, tmp_path):
     for one, four in ((found.color, large.color), (found.opacity, large.opacity), (found.normals, large.normals)):
         of_pixels = four.unflatten(1, (-1, 2)).mean(2).unflatten(0, (-1, 2)).mean(1)
         assert (one - of_pixels).abs().max() < 1e-3
+
+
+def test_of_a_large_picture_only_some_rays_are_in_memory(cpu, monkeypatch):
+    """Depth is the ray's place in the picture: rows are where they belong, and no part has more rays than allowed."""
+    camera = Cameras(
+        np.eye(3, 4)[None], np.array([[10.0, 10, 4, 3]]), np.array([[8, 7]]), np.zeros(1, np.int32), np.zeros((1, 8))
+    )
+    asked = []
+
+    def picture(rays, size, with_normals):
+        asked.append(len(rays.origins))
+        x, y = (10 * (rays.directions[:, i] / rays.directions[:, 2]).view(size[1], size[0]) for i in (0, 1))
+        return Picture(torch.stack([x, y, y], -1), torch.ones_like(x), y, None)
+
+    model = SimpleNamespace(picture=picture, box=torch.zeros(2, 3))
+    whole = [picture_by(model, camera, 0, antialias=n) for n in (1, 2)]
+    assert asked == [56] * 5
+    monkeypatch.setattr(pictures, "PIXELS_AT_ONCE", 20)
+    told = []
+    picture_by(model, camera, 0, report=told.append)
+    assert told == pytest.approx([2 / 7, 4 / 7, 6 / 7, 1])
+    asked.clear()
+    for n, at_once in zip((1, 2), whole, strict=True):
+        for part, of_whole in zip(picture_by(model, camera, 0, antialias=n)[:3], at_once[:3], strict=True):
+            assert torch.allclose(part, of_whole, atol=1e-6)
+    assert max(asked) <= 20

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -312,3 +313,15 @@ def test_a_config_from_which_something_was_taken_is_told_of(tmp_path):
     config = json.loads(folder.config.read_text())
     folder.config.write_text(json.dumps({key: value for key, value in config.items() if key not in ("settings", "scene")}))
     assert complaint(folder.read_config) == f"{folder.config}: is damaged: settings, scene are missing"
+
+
+def test_a_long_file_of_metrics_is_cut_line_by_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    line = '{"step": %d, "seconds": 1.5, "loss": null}\n'
+    folder.metrics.write_text("".join(line % step for step in range(20_000)) + '{"step": 2')
+    tracemalloc.start()
+    folder.truncate_metrics(19_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < folder.metrics.stat().st_size / 4
+    assert [row["step"] for row in folder.read_metrics()] == list(range(19_001))

@@ -147,3 +147,21 @@ def test_weights_of_views_keep_their_ratio_and_are_one_on_average(scene):
     assert_close(batch.weight, torch.tensor([0.4] * 64 + [1.6] * 64))
     both = all_of(replace(scene, weights=np.array([4.0, 9.0, 1.0])))
     assert_close(both.weight, batch.weight * all_of(scene).weight)
+
+
+def test_pictures_in_the_tables_are_not_kept_a_second_time():
+    scene = views_of_ball(3, 8)[0]
+    Targets.of(scene, VIEWS, False, True, CPU)
+    assert not any(images._kept for images in (scene.images, scene.masks, scene.depths.images))
+
+
+def test_reading_tells_how_far_it_is_and_can_be_given_up(scene):
+    told = []
+    Targets.of(scene, VIEWS, False, False, CPU, lambda done, text: told.append(text))
+    assert told == ["reading picture 1 of 2", "reading picture 2 of 2"]
+
+    def give_up(done, text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Targets.of(scene, VIEWS, False, False, CPU, give_up)

@@ -39,8 +39,8 @@ class Instruments:
     def __init__(self, name: str | None = None, features: Embed | None = None, identity: Embed | None = None,
                  yaws: Embed | None = None, real: NDArray[np.uint8] | None = None):  # fmt: skip
         self.name, self.features, self.identity, self.yaws = name, features, identity, yaws
-        self.real = None if real is None or features is None else in_chunks(features, from_bytes(real))
-        self.real_yaws = None if real is None or yaws is None else in_chunks(yaws, from_bytes(real))
+        self.real = None if real is None or features is None else in_chunks(features, _with_channels_first(real))
+        self.real_yaws = None if real is None or yaws is None else in_chunks(yaws, _with_channels_first(real))
 
     def real_within(self, degrees: float, ahead: Tensor) -> Tensor:
         """Features of the real images that look at most so far from where sources, by their yaws, do."""
@@ -51,14 +51,19 @@ class Instruments:
         return self.real[_degrees(self.real_yaws - middle).abs() <= degrees]
 
 
-def from_bytes(images: NDArray[np.uint8]) -> Tensor:
-    """[n, 3, h, w] from −1 to 1."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _with_channels_first(images: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """[n, 3, h, w] from −1 to 1; of bytes or as they are."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
 
 
 @torch.no_grad()
 def in_chunks(function: Embed, images: Tensor) -> Tensor:
-    return torch.cat([function(chunk).cpu() for chunk in images.split(CHUNK)])
+    """Bytes become floats a chunk at a time: tens of thousands of images are gigabytes as floats."""
+    return torch.cat([function(as_floats(chunk)).cpu() for chunk in images.split(CHUNK)])
 
 
 def _degrees(angles: Tensor) -> Tensor:
