@@ -5,9 +5,12 @@
 Taichi looks at every argument anew in each call: which compiled form of the kernel fits, how the argument is handed over. Both
 follow from types and template values alone, so they are remembered here; what is left is to hand over addresses and
 numbers. The first call of each form is Taichi's own, and so is every call of a function that is no kernel.
+
+Kernels may be launched from several threads. Taichi compiles for one at a time; what is compiled runs side by side.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -34,6 +37,7 @@ _manners: dict[Any, str | None] = {}  # by kernel, a letter for each parameter; 
 _watcher: Callable[[str, float], None] | None = None
 _launched: set[Callable[..., None]] | None = None
 _generation = 0  # of the backend that the forms were compiled for
+_taichis_own = threading.RLock()  # a swapped function may launch a kernel itself
 
 
 @contextlib.contextmanager
@@ -78,7 +82,8 @@ def launch(kernel: Callable[..., None], *arguments: Any) -> None:
     if manners is not None and runtime.current().copies:
         _count_copies(kernel, arguments)
     if manners is None:
-        kernel(*arguments)
+        with _taichis_own:
+            kernel(*arguments)
         return
     key: list[Any] = [kernel]
     for manner, value in zip(manners, arguments, strict=True):
@@ -88,8 +93,9 @@ def launch(kernel: Callable[..., None], *arguments: Any) -> None:
             key.append(value)
     form = _forms.get(tuple(key))
     if form is None:
-        kernel(*arguments)
-        _forms[tuple(key)] = _form_of(kernel, arguments)
+        with _taichis_own:
+            kernel(*arguments)
+            _forms[tuple(key)] = _form_of(kernel, arguments)
     else:
         _run(form, manners, arguments)
     if _watcher is not None:

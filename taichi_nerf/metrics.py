@@ -30,9 +30,10 @@ def _bands(height: int, width: int, multiple: int = 1) -> Iterator[tuple[int, in
     return ((first, min(first + step, height)) for first in range(0, height, step))
 
 
+@torch.no_grad()
 def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:  # [h, w, c], [h, w, c], [h, w] bool
     """−10 log₁₀ of the mean squared error, over the mask's pixels where there is one; infinite for equal pictures."""
-    _same_shape(image, truth)
+    _check(image, truth)
     if mask is not None:
         if mask.shape != image.shape[:2]:
             raise ValueError(f"mask: expected shape {tuple(image.shape[:2])}, got {tuple(mask.shape)}")
@@ -83,6 +84,7 @@ VARIANTS = {
 }
 
 
+@torch.no_grad()
 def ssim(image: Tensor, truth: Tensor, variant: str = "skimage") -> float:  # [h, w, c], [h, w, c]
     """Mean structural similarity over channels and over all windows that lie inside of the picture.
 
@@ -90,7 +92,7 @@ def ssim(image: Tensor, truth: Tensor, variant: str = "skimage") -> float:  # [h
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
-    _same_shape(image, truth)
+    _check(image, truth)
     window = VARIANTS[variant].window
     if min(image.shape[:2]) < window:
         raise ValueError(f"image: SSIM needs {window} x {window} pixels, got {image.shape[1]} x {image.shape[0]}")
@@ -197,7 +199,7 @@ class Lpips:
     @torch.no_grad()
     def __call__(self, image: Tensor, truth: Tensor) -> float:  # [h, w, 3], [h, w, 3] from 0 to 1
         """0 for equal pictures; more is worse."""
-        _same_shape(image, truth)
+        _check(image, truth)
         if image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
             raise ValueError(f"image: LPIPS needs 3 channels and {SMALLEST} x {SMALLEST} pixels, got {tuple(image.shape)}")
         height = len(image)
@@ -263,6 +265,11 @@ def _read(file: Path) -> dict[str, Tensor]:
     return {re.sub(r"^net\.slice\d+\.", "features.", name): value for name, value in tensors.items()}
 
 
-def _same_shape(image: Tensor, truth: Tensor) -> None:
-    if image.ndim != 3 or image.shape != truth.shape:
+def _check(image: Tensor, truth: Tensor) -> None:
+    for name, picture in (("image", image), ("truth", truth)):
+        if picture.ndim != 3:
+            raise ValueError(f"{name}: expected one picture, [h, w, channels], got shape {tuple(picture.shape)}")
+        if not picture.is_floating_point():
+            raise ValueError(f"{name}: expected colors from 0 to 1, got {picture.dtype}: of bytes, take / 255")
+    if image.shape != truth.shape:
         raise ValueError(f"image: expected the truth's shape {tuple(truth.shape)}, [h, w, channels], got {tuple(image.shape)}")

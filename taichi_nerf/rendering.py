@@ -151,8 +151,8 @@ def _in_order(stages: list[tuple[Samples, Tensor, Tensor | None]], going: Tensor
 
 
 def normals_of(field: Field, positions: Tensor) -> Tensor:  # [n, 3] → [n, 3] unit length, where density falls
-    with torch.enable_grad():
-        at = positions.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        at = positions.detach().clone().requires_grad_()  # what inference mode made cannot have a gradient, its copy can
         density, _ = field(at, torch.zeros_like(at))
         (slope,) = torch.autograd.grad(density.sum(), at)
     return nn.functional.normalize(-slope, dim=-1)

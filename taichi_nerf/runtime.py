@@ -91,7 +91,18 @@ class Traffic:
 
 traffic = Traffic()
 _current: Backend | None = None
+_program: Any = None  # Taichi's own, of the backend that runs
 _generation = 0
+NONE_RUNS = 'no backend is running: call taichi_nerf.start("auto") once, before the first op'
+ENDED = (
+    "a ti.init() or ti.reset() that is not taichi_nerf.start()'s ended the backend: leave it out, as Taichi is initialised after "
+    "start(), or call start() once more"
+)
+_is_fork = False  # of a process in which a backend ran: its threads did not come along, and a kernel would wait for them for ever
+FORKED = (
+    "this process was forked from one in which a backend was running, and kernels cannot run in it: start the backend in the "
+    'child alone, or make children by "spawn" (torch.utils.data.DataLoader: multiprocessing_context="spawn")'
+)
 
 
 def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
@@ -99,12 +110,16 @@ def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
 
     Starting another backend ends the first: kernels recompile by themselves, DeviceArrays have to be made anew.
     """
-    global _current, _generation
+    global _current, _program, _generation
     if arch not in ("auto", *PREFERENCE):
         raise BackendError(f"unknown backend {arch!r}: choose auto, {', '.join(PREFERENCE)}")
+    if n_threads is not None and not (isinstance(n_threads, int) and n_threads >= 1):
+        raise ValueError(f"n_threads: expected 1 or more, or None for all, got {n_threads!r}")
+    if _is_fork:
+        raise BackendError(FORKED)
     if arch == "auto":
         arch = choose()
-    if _current is not None and _current.arch == arch and n_threads in (None, _current.n_threads):
+    if _current is not None and _is_running() and _current.arch == arch and n_threads in (None, _current.n_threads):
         return _current
     threads = n_threads or available_threads()
     found = probe(arch)
@@ -124,7 +139,8 @@ def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
     started = ti.lang.impl.current_cfg().arch
     if started != getattr(ti, arch):
         raise BackendError(f"asked for {arch}, Taichi started {started}: is the environment variable TI_ARCH set? Unset it")
-    _generation += 1
+    ti.lang.impl.get_runtime().materialize()  # else the first kernel does, and fails on any other thread than this one
+    _generation, _program = _generation + 1, ti.lang.impl.get_runtime().prog
     _current = Backend(arch, found.device_name, copies=arch in ("vulkan", "metal"), n_threads=threads)
     return _current
 
@@ -132,8 +148,24 @@ def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
 def current() -> Backend:
     """The backend that runs; an error that says what to do when none does."""
     if _current is None:
-        raise BackendError('no backend is running: call taichi_nerf.start("auto") once, before the first op')
+        raise BackendError(FORKED if _is_fork else NONE_RUNS)
+    if not _is_running():
+        raise BackendError(ENDED)
     return _current
+
+
+def _is_running() -> bool:
+    """Whether Taichi still is as `start` left it: to launch what was compiled before another ti.init ends the process."""
+    return ti.lang.impl.get_runtime().prog is _program
+
+
+def _forked() -> None:
+    global _current, _is_fork
+    _current, _is_fork = None, _generation > 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def generation() -> int:
@@ -303,7 +335,8 @@ class DeviceArray:
             self.grad.fill(0)
 
     def _alive(self, array: Any) -> Any:
-        if self._generation != _generation or _current is None:
+        current()
+        if self._generation != _generation:
             raise BackendError("this DeviceArray belongs to a backend that was ended by a later start(); make it anew")
         return array
 

@@ -224,6 +224,35 @@ def test_appearance_is_that_of_the_image_and_without_one_the_mean(backend, gener
     assert (field.appearance.grad != 0).any(-1).all()
 
 
+def test_an_image_that_the_field_does_not_have_is_refused(backend):
+    field = small_field(n_appearance=2)
+    for wrong in (3, -2, 100):
+        with pytest.raises((IndexError, RuntimeError), match="index out of range"):
+            field.appearance_of(torch.tensor([0, wrong], dtype=torch.int32), 2)
+
+
+def in_place_of(field, other):
+    """Ways in which a field comes by the parameters of another."""
+    yield lambda: field.load_state_dict(other.state_dict(), assign=True)
+    yield lambda: nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(other.parameters()), field.parameters())
+    yield lambda: [setattr(field, "table", nn.Parameter(other.table.detach().clone())), field.load_state_dict(other.state_dict())]
+
+
+@pytest.mark.parametrize("way", range(3))
+def test_a_table_that_takes_the_place_of_another_is_the_one_that_is_read(way, cpu, generator):
+    """In bfloat16 a rounded copy of the table is kept; a new tensor's versions begin anew, so these tell little."""
+    field, other = (small_field(precision="bfloat16").eval() for _ in range(2))
+    nn.init.uniform_(other.table.data, -1, 1, generator=generator)
+    assert other.table._version == field.table._version
+    positions, directions = places(50, generator)
+    before, wanted = field(positions, directions)[0], other(positions, directions)[0]
+    assert torch.equal(torch.func.functional_call(field, dict(other.named_parameters()), (positions, directions))[0], wanted)
+    assert torch.equal(field(positions, directions)[0], before)
+    list(in_place_of(field, other))[way]()
+    assert torch.equal(field(positions, directions)[0], wanted)
+    assert not torch.equal(before, wanted)
+
+
 def test_nowhere_is_a_place_to_look_at(backend):
     density, color = small_field()(torch.zeros(0, 3), torch.zeros(0, 3))
     assert (density.shape, color.shape) == ((0,), (0, 3))

@@ -35,6 +35,20 @@ def test_psnr_of_equal_pictures_is_infinite():
     assert psnr(torch.ones(2, 2, 3), torch.ones(2, 2, 3)) == math.inf
 
 
+def test_metrics_take_pictures_of_a_training_and_refuse_bytes_and_batches():
+    """Of bytes PSNR would be 48 dB too low. Warnings, as of a tensor with a history that becomes a number, are errors here."""
+    image, truth = pair()
+    plain = psnr(image, truth), ssim(image, truth)
+    assert (psnr(image.requires_grad_() * 1, truth), ssim(image * 1, truth)) == plain
+    for metric in (psnr, ssim):
+        with pytest.raises(ValueError, match=r"image: expected colors from 0 to 1, got torch.uint8: of bytes, take / 255"):
+            metric((255 * image).byte(), truth)
+        with pytest.raises(ValueError, match=r"truth: expected colors from 0 to 1, got torch.uint8"):
+            metric(image, (255 * truth).byte())
+        with pytest.raises(ValueError, match=r"image: expected one picture, \[h, w, channels\], got shape \(1, "):
+            metric(image[None], truth[None])
+
+
 def test_psnr_with_a_mask_sees_only_its_pixels():
     image, truth = pair()
     mask = torch.zeros(40, 33, dtype=torch.bool)

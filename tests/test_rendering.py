@@ -192,6 +192,16 @@ def test_normals_of_a_ball_point_outwards(backend, generator):
     assert_close(normals_of(Ball(soft=0.1), positions), normalize(positions, dim=-1), atol=1e-5, rtol=0)
 
 
+def test_normals_in_inference_mode_are_those_outside_of_it(backend, generator):
+    rays = parallel_rays(4, 4)
+    for field, decimals in ((Ball(soft=0.1), 0.0), (hash_field(), 1e-6)):
+        wanted = render_picture(field, sampler(0.05), rays, (4, 4), with_normals=True).normals
+        with torch.inference_mode():
+            found = render_picture(field, sampler(0.05), Rays(*(x.clone() for x in rays)), (4, 4), with_normals=True).normals
+        assert_close(found.clone(), wanted, atol=decimals, rtol=0)
+        assert wanted.any()
+
+
 def test_a_picture_has_the_normals_of_what_it_shows(backend):
     field, rays = Ball(500.0, 0.7, soft=0.02), parallel_rays(16, 16)
     picture = render_picture(field, sampler(), rays, (16, 16), 1.0, Culling(), with_normals=True)

@@ -1,6 +1,7 @@
 """Starting backends: what is asked for is what runs, and what does not work says why."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -144,3 +145,91 @@ def test_a_device_array_made_empty_takes_values_later(dtype, backend):
     if array.requires_grad:
         array.zero_grad()
         assert not array.grad_to_torch().any()
+
+
+def test_a_number_of_threads_that_cannot_be_is_refused_and_ends_nothing(cpu):
+    kept = DeviceArray(torch.ones(3))
+    for wrong in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f"n_threads: expected 1 or more, or None for all, got {wrong}"):
+            runtime.start("cpu", n_threads=wrong)
+    assert torch.equal(kept.to_torch(), torch.ones(3))
+
+
+def output_of(*lines: str) -> str:
+    """What a program prints that has an op and a backend. Kernels that hang or end its process are failures."""
+    head = ("import torch, taichi_nerf", "from taichi_nerf.ops.spherical_harmonics import spherical_harmonics as op")
+    done = subprocess.run([sys.executable, "-c", "\n".join((*head, *lines))], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+FORK = """
+taichi_nerf.start("cpu")
+op(torch.eye(3).repeat(1000, 1))
+import os
+child = os.fork()
+if child == 0:
+    for call in (lambda: op(torch.eye(3).repeat(1000, 1)), lambda: taichi_nerf.start("cpu")):
+        try: call()
+        except taichi_nerf.BackendError as error: print("child:", error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent:", op(torch.eye(3)).shape)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_is_told_that_it_has_no_backend_where_kernels_would_wait_for_ever():
+    """Workers of torch's DataLoader are forked, on Linux."""
+    *of_child, of_parent = output_of(FORK).splitlines()
+    assert len(of_child) == 2
+    assert all('make children by "spawn"' in line for line in of_child)
+    assert of_parent == "parent: torch.Size([3, 16])"
+
+
+REINITIALISED = """
+import taichi as ti
+taichi_nerf.start("cpu")
+kept = taichi_nerf.DeviceArray(torch.ones(3))
+op(torch.eye(3))
+ti.init(ti.cpu, log_level=ti.ERROR)
+for call in (lambda: op(torch.eye(3)), kept.to_torch):
+    try: call()
+    except taichi_nerf.BackendError as error: print(error)
+taichi_nerf.start("cpu")
+print(op(torch.eye(3)).shape)
+"""
+
+
+def test_a_program_that_initialises_taichi_behind_our_back_is_told_and_not_ended():
+    _, *refusals, last = output_of(REINITIALISED).splitlines()  # the first is Taichi's own
+    assert len(refusals) == 2
+    assert all("ti.init()" in line and "call start() once more" in line for line in refusals)
+    assert last == "torch.Size([3, 16])"
+
+
+THREADS = """
+import threading
+from taichi_nerf.ops.compositing import composite_rays
+taichi_nerf.start("cpu")
+together, right = threading.Barrier(4), []
+
+def work():  # two samples of length one, and densities of which each takes half of the light
+    together.wait()
+    for degree in range(5):
+        op(torch.eye(3), degree=degree)
+    t, density = torch.arange(2.0), torch.full((2,), torch.tensor(2.0).log().item(), requires_grad=True)
+    seen = composite_rays(density, torch.ones(2, 1), t, t + 1, torch.tensor([[0, 2]], dtype=torch.int32))
+    seen.color.sum().backward()  # of 1 - exp(-d0 - d1)
+    right.append(torch.allclose(seen.color, torch.tensor(0.75)) and torch.allclose(density.grad, torch.tensor(0.25)))
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(right)
+"""
+
+
+def test_the_first_kernels_may_be_launched_by_several_threads_and_none_of_them_the_first():
+    """Taichi compiles for one thread at a time, and readies itself on the one that started it."""
+    assert output_of(THREADS) == "[True, True, True, True]\n"

@@ -1,6 +1,9 @@
 """The occupancy grid sampler against densities whose place is known."""
 
+import copy
+import io
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -256,3 +259,18 @@ def test_rays_are_cut_to_what_is_occupied_without_losing_a_sample(backend, n_cas
     found.bits.zero_()
     found.survey()
     assert len(found(rays).t_starts) == 0
+
+
+def test_a_sampler_is_copied_saved_and_moved_with_all_it_knows(backend, generator):
+    found, rays = sampler(), random_rays(50, generator)
+    for _ in range(4):
+        found.update(ball, 1.0, generator)
+    wanted = found(rays)  # from here on it also knows how far it is empty around cells
+    saved = io.BytesIO()
+    torch.save(found, saved)
+    saved.seek(0)
+    for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found)), torch.load(saved, weights_only=False)):
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(other(rays), wanted, strict=True))
+        other.load_state_dict(sampler().state_dict())  # a new grid: everything is looked at
+        assert len(other(rays).t_starts) > 2 * len(wanted.t_starts)
+    assert copy.deepcopy(found).to("meta")._spread.device.type == "meta"

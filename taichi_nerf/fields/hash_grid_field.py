@@ -23,7 +23,7 @@ from taichi_nerf.ops import hash_grid, spherical_harmonics
 
 LARGEST_LOG_DENSITY = 12.0
 LOG2_TABLE_SIZES, FINEST = (3, 30), 2**20  # what `ops.hash_grid` takes
-OF_NO_IMAGE = -1  # in the place of an image's number
+OF_NO_IMAGE = -1  # in the place of an image's number: the one before the first
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class HashGridField(Field):
         n_encoded = settings.n_levels * settings.n_features
         self.register_buffer("level_weights", torch.ones(n_encoded * coarse_to_fine))
         self._packed: Tensor | None = None
-        self._packed_version, self._is_watched = -1, False
+        self._packed_from: tuple[Tensor, int, int] | None = None  # the table, where it lay, its version; None: not that of today
+        self._is_watched = False
         n_hidden = settings.n_hidden
         self.density_mlp = self._network((n_encoded, n_hidden, settings.n_geometry), generator)
         n_seen = settings.n_geometry + (settings.harmonics + 1) ** 2 + settings.n_appearance
@@ -123,8 +124,10 @@ class HashGridField(Field):
         can_pack = self.settings.precision == "bfloat16" and hash_grid.can_pack(self.table)
         if not can_pack or (self.training and not self._is_watched):
             return None
-        if self._packed is None or self._packed_version != self.table._version:
-            self._packed, self._packed_version = hash_grid.pack(self.table.detach(), self._packed), self.table._version
+        # Others may put another table in its place, which counts its own versions, or other memory under it.
+        known, here = self._packed_from, (self.table.data_ptr(), self.table._version)
+        if known is None or known[0] is not self.table or known[1:] != here:
+            self._packed, self._packed_from = hash_grid.pack(self.table.detach(), self._packed), (self.table, *here)
         return self._packed
 
     def watch(self, optimiser: torch.optim.Optimizer) -> None:
@@ -133,7 +136,7 @@ class HashGridField(Field):
         optimiser.register_step_post_hook(self._forget)
 
     def _forget(self, *_: Any) -> None:
-        self._packed_version = -1
+        self._packed_from = None
 
     def train(self, mode: bool = True) -> "HashGridField":
         self._forget()
@@ -144,7 +147,7 @@ class HashGridField(Field):
         mean = self.appearance.mean(0, keepdim=True)
         if image_ids is None:
             return mean.expand(n, -1)
-        return torch.cat([self.appearance, mean]).index_select(0, image_ids % (len(self.appearance) + 1))
+        return torch.cat([mean, self.appearance]).index_select(0, image_ids - OF_NO_IMAGE)
 
 
 class TruncatedExp(torch.autograd.Function):

@@ -53,6 +53,7 @@ def adam_(
     """`adam` in place; the gradient is zeros afterwards."""
     arrays = _in_place("adam_", values, mean, mean_square)
     _dense("adam_", arrays, True, values.dtype, step, betas, learning_rate, epsilon, weight_decay)
+    _count_change(values)
 
 
 def sparse_adam(
@@ -88,6 +89,7 @@ def sparse_adam_(
     """`sparse_adam` in place; the gradient is zeros afterwards."""
     arrays = _in_place("sparse_adam_", values, mean, mean_square, counts)
     _sparse("sparse_adam_", arrays, True, values.dtype, betas, learning_rate, epsilon, weight_decay)
+    _count_change(values)
 
 
 def _check(op: str, values: Any, grad: Any, mean: Any, mean_square: Any, counts: Any = None) -> None:
@@ -120,6 +122,12 @@ def _in_place(op: str, values: Any, mean: Any, mean_square: Any, counts: Any = N
             raise ValueError(f"{op}: {name} has to be contiguous to be changed in place")
     ready = [array.data if isinstance(array, DeviceArray) else _detached(array) for array in named.values()]
     return ready if counts is not None else ready[:4]
+
+
+def _count_change(values: Any) -> None:
+    """A kernel writes behind autograd's back: gradients of what was computed before the step would be of the new values."""
+    if isinstance(values, Tensor):
+        torch.autograd.graph.increment_version(values)
 
 
 def _detached(array: Any) -> Any:

@@ -25,7 +25,8 @@ def composite_rays(
     """Composite the samples of each ray, front to back, over its background.
 
     A ray ends before the first sample whose transmittance is below `early_stop`; the weights behind it are zero. Color may
-    have any number of channels (features, semantic logits). Gradients flow to everything but `spans`.
+    have any number of channels (features, semantic logits). A sample belongs to one ray at most: spans that overlap give
+    wrong weights and gradients. Gradients flow to everything but `spans`.
     """
     sizes = check(
         "composite_rays",

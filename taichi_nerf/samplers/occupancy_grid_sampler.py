@@ -10,6 +10,7 @@ such minima have taken its light, instead of going through the inside of things,
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ class OccupancyGridSampler(nn.Module):
     least_density: Tensor  # [n_cells] that is met everywhere in a cell
     bits: Tensor  # [n_cells / 32] int32
     reach: Tensor  # [2, 3] box around all occupied cells, of one cascade; rays that miss it have no samples
+    _spread: Tensor | None  # how far it is empty around cells; None: not known yet
 
     def __init__(self, settings: OccupancySettings, box: Tensor, contraction: Contraction, near: float, far: float):
         super().__init__()
@@ -68,8 +70,8 @@ class OccupancyGridSampler(nn.Module):
         self.register_buffer("least_density", torch.zeros(n_cells, device=box.device))
         self.register_buffer("bits", torch.full((n_cells // 32,), -1, dtype=torch.int32, device=box.device))
         self.register_buffer("reach", box.clone(), persistent=False)
-        self._spread: Tensor | None = None  # how far it is empty around cells; None: not known yet
-        self.register_load_state_dict_post_hook(lambda module, _: module.survey())
+        self.register_buffer("_spread", None, persistent=False)
+        self.register_load_state_dict_post_hook(_survey)
 
     def get_extra_state(self) -> dict[str, float]:
         return {"stretch": self.stretch}
@@ -202,3 +204,8 @@ class OccupancyGridSampler(nn.Module):
         return occupancy_grid.cell_positions(
             cells, jitter, self.box, resolution=self.settings.resolution, contraction=self.contraction
         )
+
+
+def _survey(sampler: OccupancyGridSampler, _: Any) -> None:
+    """By name, for pickle: samplers are saved and sent to other processes."""
+    sampler.survey()

@@ -200,14 +200,15 @@ def scene_of_run(folder: RunFolder, config: Config) -> tuple[SceneData, list[str
     return scene, changed
 
 
-def load_run(path: Path, device: torch.device, scene: Path | None = None) -> Run:
+def load_run(path: Path | str, device: torch.device | str, scene: Path | str | None = None) -> Run:
     """A trained run, ready to render. `scene`: where its scene is now, if it was moved."""
+    path, device = Path(path), torch.device(device)
     folder = open_kind(path, SCENE)
     config = read_settings(folder)
     if scene is not None:
-        if not scene.exists():
+        if not Path(scene).exists():
             raise RunError(f"--scene {scene}", "no such file or folder")
-        config = replace(config, scene=replace(config.scene, path=str(scene.resolve())))
+        config = replace(config, scene=replace(config.scene, path=str(Path(scene).resolve())))
     found, warnings = scene_of_run(folder, config)
     if not folder.checkpoint.exists():
         raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {quote(str(path))}` goes on with it")

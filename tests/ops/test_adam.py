@@ -147,3 +147,16 @@ def test_refuses_what_would_go_unnoticed(cpu):
         sparse_adam(*[torch.zeros(4, 3)] * 4, counts, learning_rate=0.1)
     with pytest.raises(ValueError, match="requires_grad=True"):
         adam_(DeviceArray(moment), moment, moment, step=1, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_step_between_forward_and_backward_is_an_error_as_with_other_changes_in_place(sparse, cpu):
+    leaf = torch.ones(4, 2, requires_grad=True)
+    squared = leaf.square().sum()
+    leaf.grad, moments = torch.ones(4, 2), [torch.zeros(4, 2), torch.zeros(4, 2)]
+    if sparse:
+        sparse_adam_(leaf, *moments, torch.zeros(4, dtype=torch.int32), learning_rate=0.1)
+    else:
+        adam_(leaf, *moments, step=1, learning_rate=0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        squared.backward()

@@ -65,3 +65,13 @@ def test_a_row_of_metrics_is_the_mean_and_the_rate_since_the_last():
     meter.add(Step(3, 6.5, 1.0, 20.0, 50, 100))
     assert meter.seconds == 1
     assert meter.row()["rays_per_second"] == 100
+
+
+def test_a_run_and_its_scene_are_found_by_strings_as_by_paths(cpu, tmp_path):
+    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=2)
+    small_run.trained(tmp_path / "run", config, scene)
+    (tmp_path / "scene").rename(tmp_path / "moved")
+    run = load_run(str(tmp_path / "run"), "cpu", str(tmp_path / "moved"))
+    state, _ = load_checkpoint(tmp_path / "run/checkpoint.safetensors")
+    assert torch.equal(run.model.field.table, state["model"]["field.table"])
+    assert run.config.scene.path == str(tmp_path / "moved")
