@@ -26,7 +26,7 @@ LARGEST_SEED = 2**31 - 1  # that procedural scenes take; torch and NumPy take it
 
 
 def seed_option(default: int = 0, what: str | None = None) -> Any:
-    """`--seed`, of which no part of the system can make nothing."""
+    """`--seed`, of those numbers that every part of the system takes."""
     return click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=default, show_default=True, help=what)
 
 

@@ -54,11 +54,14 @@ def render(
             missing = set(target.missing(len(cameras)))
             mine = [number for number in ranks.share(len(cameras)) if number in missing]
             done = 0
-            within = lambda share: report((done + share) / len(mine), f"frame {done} of {len(mine)}")  # noqa: E731
-            for number, picture in frames(loaded, cameras, mine, what, antialias, within):
+
+            def tell(share: float) -> None:  # of the frame after those that are done
+                report((done + share) / len(mine), f"frame {done} of {len(mine)}")
+
+            for number, picture in frames(loaded, cameras, mine, what, antialias, tell):
                 target.add(picture, number)
                 done += 1
-                report(done / len(mine), f"frame {done} of {len(mine)}")
+                tell(0.0)
         ranks.barrier()
         if ranks.is_main:
             kept = len(cameras) - len(missing)

@@ -76,11 +76,17 @@ def check_gradients(family: str, n: int = 64, seed: int = 0, show: bool = True) 
     """
     if family not in FAMILIES or n < 1:
         raise ValueError(f"check_gradients: expected n >= 1 and one of {', '.join(FAMILIES)}, got {family!r} and n={n}")
+    rows, table = compare_gradients(family, n, seed)
+    if show:
+        print(table)
+    return rows
+
+
+def compare_gradients(family: str, n: int = 64, seed: int = 0) -> tuple[list[GradientError], str]:
+    """What `check_gradients` returns, and what it shows."""
     with launches() as launched:
         rows = _compared(family, n, seed)
-    if show:
-        print(gradient_table(family, current().arch, rows, not_among(launched, family)))
-    return rows
+    return rows, gradient_table(family, current().arch, rows, not_among(launched, family))
 
 
 def _compared(family: str, n: int, seed: int) -> list[GradientError]:

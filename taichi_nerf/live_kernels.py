@@ -29,8 +29,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf import kernels as folder_of_kernels
-from taichi_nerf.hotswap import check_gradients, gradient_table, not_among, swap
-from taichi_nerf.launch import launches
+from taichi_nerf.hotswap import compare_gradients, swap
 from taichi_nerf.reference import FAMILIES
 from taichi_nerf.runtime import current
 
@@ -111,9 +110,8 @@ class LiveKernels:
                 raise
 
     def _compare(self, family: str) -> None:
-        with launches() as launched:
-            rows = check_gradients(family, show=False)
-        self.tell(News("gradients", gradient_table(family, current().arch, rows, not_among(launched, family))))
+        _, table = compare_gradients(family)
+        self.tell(News("gradients", table))
 
     def failed(self, error: Exception) -> bool:
         """Take the last change back, if there is one, and tell why."""

@@ -71,7 +71,7 @@ RULES = {
     "random_numbers": (set(), {"torch"}),
     "runtime": ({"kernels.probe"}, {"taichi", "torch", "numpy"}),
     "hotswap": ({"runtime", "launch", "ops", "reference", "kernels"}, {"torch"}),
-    "live_kernels": ({"hotswap", "runtime", "launch", "reference", "kernels"}, {"torch"}),
+    "live_kernels": ({"hotswap", "runtime", "reference", "kernels"}, {"torch"}),
     "viewer": (
         {"viewer", "training", "rendering", "fields", "camera_rig", "cameras", "curves", "trajectories", "camera_path", "scenes"}
         | {"export", "live_kernels", "rays"},

@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 from numpy.typing import NDArray
+
+from taichi_nerf.scenes.write_png import png_bytes
 
 
 class ExportError(ValueError):
@@ -29,7 +30,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 def write_png(path: Path, picture: NDArray[Any]) -> None:  # [height, width, 3] uint8
     """A picture as a PNG, whole or not at all."""
-    write_whole(path, imageio.imwrite("<bytes>", picture, extension=".png", plugin="pillow"))
+    write_whole(path, png_bytes(picture))
 
 
 def expect_writable(path: Path) -> None:

@@ -91,13 +91,18 @@ def test_without_pycolmap_the_error_says_what_to_install(tmp_path, monkeypatch):
         photos_to_scene(tmp_path, tmp_path / "out")
 
 
-def test_names_are_such_that_a_list_of_colmap_holds_them(tmp_path):
+def photos_and_steps(tmp_path):
+    """An empty folder for photos, and the steps from there to a scene, without COLMAP."""
     source, work = tmp_path / "photos", tmp_path / "work"
     source.mkdir()
     work.mkdir()
+    return source, photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
+
+
+def test_names_are_such_that_a_list_of_colmap_holds_them(tmp_path):
+    source, steps = photos_and_steps(tmp_path)
     for seed, name in enumerate(("#1 a.png", "_1_a.png", "ü.png")):
         imageio.imwrite(source / name, texture(seed))
-    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
     steps.gather(source, 1)
     assert sorted(steps.names) == sorted(file.name for file in steps.images.iterdir()) == ["_1_a.png", "again__1_a.png", "ü.png"]
 
@@ -105,14 +110,13 @@ def test_names_are_such_that_a_list_of_colmap_holds_them(tmp_path):
 @pytest.mark.parametrize("n_read", [0, 2])
 def test_photos_that_are_not_taken_are_told(tmp_path, n_read):
     """Phones write HEIC, cameras raw files; some people sort photos into folders."""
-    source, work = tmp_path / "photos", tmp_path / "work"
-    for folder in (source / "left", source / "empty", work):
-        folder.mkdir(parents=True)
+    source, steps = photos_and_steps(tmp_path)
+    for folder in ("left", "empty"):
+        (source / folder).mkdir()
     for seed, file in enumerate([*(source / f"{i}.png" for i in range(n_read)), source / "left/a.png"]):
         imageio.imwrite(file, texture(seed))
     for name in ("IMG_2.HEIC", "IMG_1.heic", "IMG_3.dng", ".hidden.heic", "notes.txt"):
         (source / name).write_bytes(b"what is in it does not matter")
-    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
     told = [
         "3 photos are of forms that are not read, save them as JPEG (the first is IMG_1.heic)",
         "pictures in folders inside it are not taken: left (1)",
@@ -128,14 +132,11 @@ def test_photos_that_are_not_taken_are_told(tmp_path, n_read):
 
 def test_a_photo_that_is_there_twice_is_taken_once(tmp_path):
     """Every eighth picture is held out: a copy of it among the others would be trained on."""
-    source, work = tmp_path / "photos", tmp_path / "work"
-    source.mkdir()
-    work.mkdir()
+    source, steps = photos_and_steps(tmp_path)
     for seed, name in enumerate(("a.png", "b.png", "c.png")):
         imageio.imwrite(source / name, texture(seed))
     for name in ("b (1).png", "z.PNG"):
         shutil.copyfile(source / "b.png", source / name)
-    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
     steps.gather(source, 1)
     contents = [file.read_bytes() for file in steps.images.iterdir()]
     assert sorted(contents) == sorted((source / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
