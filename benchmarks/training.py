@@ -105,7 +105,7 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
             ("look: both networks", model.field, "forward"),
             ("backward", torch.Tensor, "backward"),
             ("Adam", trainer.optimiser, "step"),
-            ("guard", trainer.guard, "accepts"),
+            ("verdict", trainer, "_verdict"),
         )
     )
     with ExitStack() as stack:

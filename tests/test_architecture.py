@@ -35,12 +35,16 @@ RULES = {
         | {"weight_files"},
         {"torch", "numpy", "imageio"},
     ),
-    "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers"}, {"torch"}),
+    "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers", "rooms", "later"}, {"torch"}),
+    "rooms": ({"later"}, {"torch"}),
+    "later": (set(), {"torch"}),
     "training": (
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
         | {
             "runtime",
             "random_numbers",
+            "rooms",
+            "later",
             "cameras",
             "scenes",
             "export",

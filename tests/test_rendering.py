@@ -8,12 +8,14 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from taichi_nerf import reference, rendering
+from taichi_nerf import rooms as rooms_of
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.hash_grid_field import HashGridField, HashGridSettings
-from taichi_nerf.ops.compositing import visible_samples
+from taichi_nerf.ops.compositing import packed_indices, visible_samples
 from taichi_nerf.ops.ray_marching import sample_positions
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Culling, normals_of, render_picture, render_rays
+from taichi_nerf.rooms import Rooms
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler, OccupancySettings
 
 BOX = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
@@ -272,3 +274,64 @@ def test_a_full_look_happens_only_where_light_ends(backend):
     assert batch.samples.spans[:, 1].max() == 1
     assert torch.equal(batch.samples.spans[:, 1].bool(), hit)
     assert field.n_looked_at == hit.sum() < batch.n_marched / 20
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_rendering_into_room_is_that_which_counts_its_samples(backend, generator, share):
+    """Values and gradients, where rays end at random cells that are said to be opaque, and some see nothing."""
+    field, march, rays = hash_field(), sampler(0.05), random_rays(300)
+    rays.directions[::7] = normalize(rays.origins[::7], dim=-1)
+    march.least_density.copy_(1e9 * (torch.rand(len(march.least_density), generator=generator) < share))
+    background, jitter = (torch.rand(300, *n, generator=generator) for n in ((3,), ()))
+    culling, rooms, found = Culling(1e-2, 1e-2, 0.0), Rooms(), []
+    for given in (None, rooms, rooms):  # the second rendering counts, and the third has room for half as many again
+        field.zero_grad()
+        seen = Rays(*(x.clone().requires_grad_() for x in rays[:2]), rays.radii)
+        batch = render_rays(field, march, seen, background, culling, jitter=jitter, rooms=given)
+        (batch.rendered.color.square().sum() + batch.rendered.depth.sin().sum()).backward()
+        gradients = [seen.origins.grad, seen.directions.grad, *(p.grad for p in field.parameters() if p.numel())]
+        found.append((batch, [*(x.detach() for x in batch.rendered[:3]), *gradients]))
+    (counted, expected), _, (batch, values) = found
+    assert batch.is_whole
+    assert len(batch.samples.t_starts) > len(counted.samples.t_starts)
+    assert int(batch.n_marched) == counted.n_marched
+    assert torch.equal(batch.samples.spans, counted.samples.spans)
+    n = len(counted.samples.t_starts)
+    for ours, wanted in zip(batch.samples[:3], counted.samples[:3], strict=True):
+        assert torch.equal(ours[:n], wanted)
+    assert not batch.rendered.weights[n:].any()
+    for ours, wanted in zip(values, expected, strict=True):
+        assert (ours - wanted).abs().max() <= 3e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("lacking", range(5))
+def test_a_rendering_without_enough_room_says_so_and_the_next_has_more(backend, monkeypatch, lacking):
+    """Of each kind in turn: samples, those of them that are kept, rays that go on, their samples and what is kept of these."""
+    monkeypatch.setattr(rooms_of, "LEAST", 1)
+    monkeypatch.setattr(rooms_of, "MULTIPLE", 1)
+    field, march, rays = Ball(1.0), sampler(0.05), random_rays(300)
+    march.least_density.copy_(1e9 * (torch.rand(len(march.least_density), generator=torch.Generator().manual_seed(1)) < 0.3))
+    rooms, found = Rooms(), []
+    for number in range(6):
+        room = rooms.room(300)
+        if number == 1:
+            assert min(room) > 0
+            rooms._per_ray[lacking] /= 3
+        batch = render_rays(field, march, rays, None, EVERYTHING, rooms=rooms)
+        found.append((bool(batch.is_whole), batch.rendered.color))
+    assert [whole for whole, _ in found[:2]] == [True, False]
+    assert found[-1][0]
+    for whole, color in found:
+        assert whole == torch.allclose(color, found[0][1], atol=1e-6)
+
+
+def test_packed_indices_are_those_of_what_is_true_as_far_as_there_is_room(backend, generator):
+    for share in (0.0, 0.1, 1.0):
+        mask = torch.rand(500, generator=generator) < share
+        n = int(mask.sum())
+        for room in (1, 20, 499, 500, 900):
+            found = packed_indices(mask, room)
+            assert len(found) == min(room, 500)
+            assert found[: min(n, room)].tolist() == mask.nonzero()[: min(n, room), 0].tolist()
+            assert found.min() >= 0
+            assert found.max() < 500

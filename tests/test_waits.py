@@ -1,5 +1,6 @@
 """On a GPU: every tensor lies where its operation does, and a step waits for the device where it has to and nowhere else."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -11,7 +12,7 @@ from taichi_nerf import runtime
 from taichi_nerf.kernels import probe
 from taichi_nerf.ops import ray_marching
 from taichi_nerf.runtime import DeviceArray
-from taichi_nerf.training import methods
+from taichi_nerf.training import guard, methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.trainer import Trainer
@@ -21,52 +22,121 @@ NGP = (*HASHED, "occupancy.resolution=32", "grid.every=2")
 NERF = ("nerf.n_samples=16", "nerf.n_samples_fine=16", "batch.n_rays=32", "field.n_layers=2", "field.n_hidden=16")
 MIPNERF = ("mipnerf.n_samples=16", "batch.n_rays=32", "field.n_layers=2", "field.n_hidden=16")
 
-# The loss with the error, and whether all gradients are finite; beside these, how much there is to be looked at.
-VERDICT = {"trainer.step": 1, "guard._are_finite": 1}
-MARCHES = {"ray_marching._lay_out": 2, "compositing.visible_samples": 2, "rendering.find_visible": 1}
+# How much there is to be looked at. Of a training that looks back instead: at the samples of the step before.
 PROPOSALS = {"ngp_proposal_model._propose": 1, "proposal_sampler._left": 1, "compositing.visible_samples": 1}
+LOOK = {"trainer._learn_pace": 1}
 METHODS = {
-    "ngp": (NGP, VERDICT | MARCHES),
-    "torch": ((*NGP, "field.mlp.implementation=torch", "batch.importance=0", "loss.spread=0.1"), VERDICT | MARCHES),
-    "poses": ((*NGP, "poses.refine=true", "poses.from_step=0"), VERDICT | MARCHES),
-    "appearance": ((*NGP, "appearance.enabled=true", "loss.depth=0.1"), VERDICT | MARCHES),
-    "proposal": ((*HASHED, "sampler.kind=proposal"), VERDICT | PROPOSALS),
+    "ngp": (NGP, {}, LOOK),
+    "torch": ((*NGP, "field.mlp.implementation=torch", "batch.importance=0", "loss.spread=0.1"), {}, LOOK),
+    "poses": ((*NGP, "poses.refine=true", "poses.from_step=0"), {}, LOOK),
+    "appearance": ((*NGP, "appearance.enabled=true", "loss.depth=0.1"), {}, LOOK),
+    "proposal": ((*HASHED, "sampler.kind=proposal"), PROPOSALS, {}),
     "resident": (
         (*NGP, "backend.resident=true"),
-        {"trainer.step": 1, "field.has_finite_gradients": 1, "pipeline.forward": 1},
+        {"field.has_finite_gradients": 1, "pipeline.forward": 1},
+        {"trainer.step": 1},  # at the end of the step itself, with nothing given since
     ),
-    "nerf": (NERF, VERDICT | {"cast.cast": 1}),
-    "mipnerf": (MIPNERF, VERDICT | {"cast.cast": 1}),
+    "nerf": (NERF, {"cast.cast": 1}, {}),
+    "mipnerf": (MIPNERF, {"cast.cast": 1}, {}),
 }
+BUSY = 150  # operations that the device has still to do when the host looks back: that step's gradients
 
 
-def trainer(method, device):
+def trainer(method, device, settings=()):
     scene, _ = views_of_ball(n_views=3, size=24)
     run = RunSettings(method if "nerf" in method else "ngp", "small" if "nerf" in method else "default", steps=20)
     config, _ = methods.choose(scene, SceneSettings("ball"), run, HOST)
-    return Trainer(methods.changed(config, METHODS[method][0]), scene, device, World(device=device))
+    return Trainer(methods.changed(config, [*METHODS[method][0], *settings]), scene, device, World(device=device))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_waits_for_a_gpu_only_where_it_has_to(cpu, method):
     with pretended_gpu() as gpu:
         made = trainer(method, GPU)
-        made.step()
+        for _ in range(2):  # the first learns how much room the next ones need
+            made.step()
         for number in range(3):
             made.model.pace = 1.1 + 0.1 * number  # of a model that has one: steps along rays change with it
             gpu.waits.clear()
+            gpu.looks.clear()
             made.step()
             assert Counter(where for where, _ in gpu.waits) == METHODS[method][1]
+            assert Counter(where for where, _ in gpu.looks) == METHODS[method][2]
+            assert all((given > BUSY) == (where != "trainer.step") for where, given in gpu.looks)
 
 
 @pytest.mark.parametrize("method", ["ngp", "proposal"])
 def test_the_path_of_gpus_learns_what_that_of_processors_learns(cpu, method):
-    on_host = trainer(method, HOST)
-    expected = [on_host.step().loss for _ in range(5)]
+    same_draws = ["culling.chance=0"]  # one number is drawn for each sample that there is room for
+    on_host = trainer(method, HOST, same_draws)
+    expected = [on_host.step() for _ in range(6)]
     with pretended_gpu():
-        on_gpu = trainer(method, GPU)
-        found = [on_gpu.step().loss for _ in range(5)]
-    assert found == pytest.approx(expected, rel=1e-3)  # measured: 3e-6
+        on_gpu = trainer(method, GPU, same_draws)
+        found = [on_gpu.step() for _ in range(6)]
+        assert [step.loss for step in found] == pytest.approx([step.loss for step in expected], rel=1e-3)  # measured: 2e-6
+        assert [step.n_samples for step in found] == [step.n_samples for step in expected]
+        assert [step.n_rays for step in found] == [step.n_rays for step in expected]
+        saved, wanted = on_gpu.state_dict(), on_host.state_dict()
+        assert saved["n_rays"] == wanted["n_rays"]
+        assert saved["guard"] == pytest.approx(wanted["guard"], rel=1e-3)
+
+
+def weights_of(made):
+    return {name: parameter.detach().clone() for name, parameter in made.model.named_parameters()}
+
+
+def test_a_gpu_leaves_out_a_step_that_is_no_number_and_tells_so_later(cpu):
+    with pretended_gpu():
+        made = trainer("ngp", GPU)
+        for _ in range(3):
+            made.step()
+        before, steps = weights_of(made), made.optimiser.state[made.model.field.table]["step"].clone()
+        right = made.model.compare
+        made.model.compare = lambda *given: (lambda found: found._replace(loss=found.loss * float("nan")))(right(*given))
+        assert math.isnan(made.step().loss)
+        assert all(torch.equal(value, before[name]) for name, value in weights_of(made).items())
+        assert made.optimiser.state[made.model.field.table]["step"] == steps
+        made.model.compare = right
+        made.step()
+        made.step()
+        assert made.guard.n_skipped == 1
+        assert not torch.equal(made.model.field.table, before["field.table"])
+        assert made.optimiser.state[made.model.field.table]["step"] == steps + 2
+
+
+def test_a_step_whose_samples_found_no_room_is_left_out_and_the_next_has_it(cpu):
+    with pretended_gpu():
+        made = trainer("ngp", GPU)
+        for _ in range(3):
+            made.step()
+        before = weights_of(made)
+        made.model.rooms.room(made.n_rays)  # what was told is learned
+        made.model.rooms._per_ray[0] /= 4
+        made.step()
+        assert all(torch.equal(value, before[name]) for name, value in weights_of(made).items())
+        made.step()
+        assert not torch.equal(made.model.field.table, before["field.table"])
+        assert made.state_dict()["guard"]["n_skipped"] == 0
+        assert made.guard.n_seen == 4  # of five, one was no step
+
+
+def test_a_training_on_a_gpu_that_goes_bad_returns(cpu, monkeypatch):
+    for name, steps in (("SETTLED", 4), ("EVERY", 4), ("PATIENCE", 3)):
+        monkeypatch.setattr(guard, name, steps)
+    with pretended_gpu():
+        made = trainer("ngp", GPU)
+        for _ in range(6):
+            made.step()
+        good = made.guard._good[0]["field.table"].clone()
+        right = made._verdict
+        far = torch.full((), 9.0, device=GPU)
+        made._verdict = lambda found: right(found._replace(error=far))
+        for _ in range(4):
+            made.step()
+        assert made.guard.n_returns == 0
+        made.step()  # what was learned since is given up, and a step is made from there
+        assert made.guard.n_returns == 1
+        assert (made.model.field.table - good).abs().max() < 2 * made.optimiser.param_groups[0]["lr"]
 
 
 def test_a_model_on_a_gpu_shows_pictures_and_is_saved(cpu):
@@ -97,6 +167,7 @@ WAITING = {
     "cpu": lambda x: x.cpu(),
     "to the host": lambda x: x.to("cpu", non_blocking=True),  # whoever reads it has to wait
     "from the host": lambda x: torch.ones(3).to(x.device),
+    "much from the host": lambda x: torch.ones(1000).to(x.device, non_blocking=True),
     "copy": lambda x: x.copy_(torch.ones(4)),
     "tensor": lambda x: torch.tensor([1.0], device=x.device),
     "new_tensor": lambda x: x.new_tensor([1.0]),
@@ -108,6 +179,7 @@ NOT_WAITING = {
     "new_zeros": lambda x: x.new_zeros(2),
     "index": lambda x: x[torch.tensor([0, 1]).to(x.device, non_blocking=True)],
     "staged": lambda x: torch.ones(3).to(x.device, non_blocking=True),
+    "pinned": lambda x: torch.ones(1000).pin_memory().to(x.device, non_blocking=True),
     "where it is": lambda x: x.to(x.device),
     "type": lambda x: x.to(torch.float64),
     "backward": lambda x: x.clone().requires_grad_().square().sum().backward(),

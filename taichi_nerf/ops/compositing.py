@@ -53,12 +53,16 @@ def visible_samples(
     early_stop: float = 1e-4,
     least_weight: float = 0.0,
     chance: float = 0.0,
+    room: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Which samples are worth a second look: their indices [n_visible] int32, and the spans of the rays among these.
 
     Samples that less than `early_stop` of the light reaches are left out, and those whose weight is below `least_weight`,
     except for a random share `chance` of the latter: training needs some of them, lest a place that was once
     thought empty could never be filled again. No gradients.
+
+    Without `room` the host waits for a GPU to tell how many there are. With it there are so many indices, or n_samples of them:
+    what finds no room is left out, and room that is left holds indices of any samples, which no span covers.
     """
     sizes = check(
         "visible_samples",
@@ -75,7 +79,18 @@ def visible_samples(
         inputs = [plain(x) for x in (density, t_starts, t_ends, spans, density if draws is None else draws)]
         launch(compositing.visible_samples, *inputs, limits, is_visible, counts)
     ends = counts.cumsum(0)
-    return is_visible.nonzero()[:, 0].int(), torch.stack([ends - counts, counts], -1).int()
+    if room is None:
+        return is_visible.nonzero()[:, 0].int(), torch.stack([ends - counts, counts], -1).int()
+    first, ends = (ends - counts).clamp_max(room), ends.clamp_max(room)
+    return packed_indices(is_visible > 0, room).int(), torch.stack([first, ends - first], -1).int()
+
+
+def packed_indices(mask: Tensor, room: int) -> Tensor:  # [n] bool → [min(room, n)] int64
+    """`mask.nonzero()` without waiting for a GPU to tell how many there are: the first `room` of them; behind them, any."""
+    n = len(mask)
+    room, places, numbers = min(room, n), mask.cumsum(0) - 1, torch.arange(n, device=mask.device)
+    aside = torch.where(mask & (places < room), places, room)  # all others are written to one place behind the room
+    return torch.arange(room + 1, device=mask.device).scatter_(0, aside, numbers)[:room]
 
 
 class _CompositeRays(torch.autograd.Function):

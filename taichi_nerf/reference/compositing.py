@@ -57,8 +57,12 @@ def visible_samples(
     early_stop: float = 1e-4,
     least_weight: float = 0.0,
     chance: float = 0.0,
+    room: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Which samples are worth a second look: their indices [n_visible] int32, and the spans of the rays among these."""
+    """Which samples are worth a second look: their indices [n_visible] int32, and the spans of the rays among these.
+
+    With `room`, as many indices: what finds no room is left out, and room that is left holds the numbers of its places.
+    """
     black = density.new_zeros(len(density), 1)
     weights = composite_rays(density, black, t_starts, t_ends, spans)[3]
     first, count = spans.long().unbind(-1)
@@ -72,7 +76,12 @@ def visible_samples(
     if draws is not None:
         kept |= (torch.exp(-on_ray) >= early_stop) & (draws[covered] < chance)
     counts = torch.zeros_like(count).index_add(0, rays, kept.long())
-    return covered[kept].int(), torch.stack([counts.cumsum(0) - counts, counts], -1).int()
+    ends, found = counts.cumsum(0), covered[kept]
+    if room is not None:
+        found = torch.cat([found, torch.arange(len(density), device=found.device)[len(found) :]])[:room]
+        counts = ends.clamp_max(room) - (ends - counts).clamp_max(room)
+        ends = ends.clamp_max(room)
+    return found.int(), torch.stack([ends - counts, counts], -1).int()
 
 
 def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -> list[Example]:
@@ -110,4 +119,6 @@ def examples(n: int, generator: Generator, dtype: torch.dtype = torch.float32) -
             (),
             "some spared by chance",
         ),
+        Example("visible_samples", {**looks, "least_weight": 0.02, "room": n_samples // 8}, (), "more than there is room for"),
+        Example("visible_samples", {**looks, "least_weight": 0.02, "room": n_samples}, (), "room to spare"),
     ]

@@ -26,6 +26,7 @@ class Part(NamedTuple):
 class ResidentAdam(torch.optim.Adam):
     def __init__(self, groups: Iterable[dict[str, Any]], field: ResidentField, **options: Any):
         super().__init__(groups, **options)
+        self._step_supports_amp_scaling = False  # of torch's: whether a step is left out that `found_inf` says is none
         self.field, self.n_steps, self._is_clear = field, 0, False
         networks = [self._part(network.weights, network.matrices) for network in (field.density, field.color)]
         self.parts = {"table": [self._part(field.table, [field.field.table])], "networks": networks}

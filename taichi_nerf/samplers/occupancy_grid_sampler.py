@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf import random_numbers
 from taichi_nerf.fields.ranges import AT_LEAST_ONE, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
 from taichi_nerf.fields.space import Contraction
 from taichi_nerf.ops import occupancy_grid, ray_box, ray_marching
@@ -80,11 +81,19 @@ class OccupancyGridSampler(nn.Module):
         self.stretch = state["stretch"]
 
     @torch.no_grad()
-    def forward(self, rays: Rays, jitter: Tensor | None = None, begin: Tensor | None = None, until_dark: bool = False) -> Samples:
+    def forward(
+        self,
+        rays: Rays,
+        jitter: Tensor | None = None,
+        begin: Tensor | None = None,
+        until_dark: bool = False,
+        max_samples: int | None = None,
+    ) -> Samples:
         """The samples of rays: `jitter` [n_rays] in [0, 1) shifts them, None leaves them where they are.
 
         `until_dark` ends rays where, as far as the grid knows, no light is left; `begin` [n_rays] leaves out what lies before:
-        where a ray's last sample ended, it can go on.
+        where a ray's last sample ended, it can go on. `max_samples`, of all rays together, is how many there is room for
+        (`ops.ray_marching.march_rays`).
         """
         origins, directions = rays.origins.detach(), rays.directions.detach()
         if self.contraction == "none":
@@ -103,7 +112,7 @@ class OccupancyGridSampler(nn.Module):
             jitter=jitter, resolution=self.settings.resolution, n_cascades=self.settings.n_cascades,
             contraction=self.contraction, max_samples_per_ray=self.settings.max_samples_per_ray,
             least_density=self.least_density if until_dark else None, most_thickness=self.settings.most_thickness,
-            spread=self._spread,
+            spread=self._spread, max_samples=max_samples,
         )  # fmt: skip
 
     def _between(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +151,7 @@ class OccupancyGridSampler(nn.Module):
             cells = (runs * (n_cells / n)).int().clamp_(max=n_cells - 1)
         jitter = torch.rand(n, 3, generator=generator)
         for part in torch.arange(n).split(2**18):
-            chosen, shift = (x[part[0] : part[-1] + 1].to(self.box.device, non_blocking=True) for x in (cells, jitter))
+            chosen, shift = (random_numbers.sent(x[part[0] : part[-1] + 1], self.box.device) for x in (cells, jitter))
             positions = self._positions(chosen, shift)
             met = density(positions).nan_to_num(0.0)
             occupancy_grid.update_density_(self.thickness, chosen, met * self.step_length, decay=self.settings.decay)

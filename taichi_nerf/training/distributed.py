@@ -52,7 +52,11 @@ class World:
 
     def mean(self, *values: float) -> list[float]:
         """Of numbers over the ranks, the same on all: who judges a step by them judges as all others do."""
-        return (self.sum_over_ranks(torch.tensor(values, dtype=torch.float64)) / self.size).tolist()
+        return self.mean_of(torch.tensor(values, dtype=torch.float64)).tolist()
+
+    def mean_of(self, numbers: Tensor) -> Tensor:
+        """As `mean`, of numbers that stay where they are."""
+        return self.sum_over_ranks(numbers.double()) / self.size
 
     def any_rank(self, wish: bool) -> bool:
         """Whether any rank wishes it: the same answer on all, so that all leave a loop at the same step."""

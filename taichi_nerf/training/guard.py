@@ -27,8 +27,7 @@ class Guard:
 
     def accepts(self, loss: float, model: nn.Module) -> bool:
         """Whether a step may be made: loss and gradients are finite."""
-        gradients = [p.grad for p in model.parameters() if p.grad is not None and p.grad.numel()]
-        fine = math.isfinite(loss) and (not gradients or _are_finite([g.sum() for g in gradients]))
+        fine = math.isfinite(loss) and bool(has_finite_gradients(model))
         self.n_skipped += not fine
         return fine
 
@@ -66,6 +65,7 @@ class Guard:
             self._good = deepcopy(model.state_dict()), deepcopy(optimiser.state_dict())
 
 
-def _are_finite(numbers: list[Tensor]) -> bool:
-    """Asked together: each answer would be another wait for a GPU."""
-    return bool(torch.stack(numbers).isfinite().all())
+def has_finite_gradients(model: nn.Module) -> Tensor:
+    """[] bool, where they are."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None and p.grad.numel()]
+    return torch.stack([g.sum() for g in gradients]).isfinite().all() if gradients else torch.ones((), dtype=torch.bool)

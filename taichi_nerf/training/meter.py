@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from taichi_nerf.training.trainer import Step
+from taichi_nerf.training.step import Step
 
 
 class Meter:

@@ -1,7 +1,7 @@
 """What training, evaluation, rendering and export ask of a method's model. Each method is one file that answers."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, SupportsInt
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,9 @@ class Compared(NamedTuple):
 
     loss: Tensor
     squared: Tensor  # [n] squared errors of colors, without gradients
-    n_samples: int  # that were looked at
+    n_samples: SupportsInt  # that were looked at; to ask a GPU for the number is to wait for it
     seen: RenderedBatch | None = None  # what rays saw, with gradients, for further terms of the loss; None: not in scene units
+    is_whole: Tensor | None = None  # [] bool: whether nothing was left out for want of room; None: nothing was
 
 
 class Model(nn.Module, ABC):

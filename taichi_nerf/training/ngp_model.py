@@ -11,6 +11,7 @@ from taichi_nerf.fields.hash_grid_field import OF_NO_IMAGE, HashGridField
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture, RenderedBatch, render_picture, render_rays
+from taichi_nerf.rooms import Rooms
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import AppearanceSettings, NgpConfig
@@ -36,6 +37,7 @@ class NgpModel(Model):
         self.sampler.roams = contraction == "none" and self.sampler.sees_whole_box_from(self.rig.camera_to_worlds[:, :, 3])
         self.progress = 0.0
         self.needs_depth = config.loss.depth > 0
+        self.rooms = Rooms() if device.type == "cuda" else None  # a processor's numbers are there at once
         self.to(device)
 
     @property
@@ -75,7 +77,9 @@ class NgpModel(Model):
         config, n = self.config.loss, len(shown.views)
         jitter = random_numbers.uniform(n, generator=generator, device=shown.truth.device)
         image_ids = seen_as(self.config.appearance, shown.views, generator)
-        batch = self.render(shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=image_ids)
+        batch = self.render(
+            shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=image_ids, rooms=self.rooms
+        )  # fmt: skip
         spread = losses.spread(batch.rendered.weights, batch.samples) if config.spread else None
         return self.compared(shown, batch, spread)
 
@@ -89,7 +93,8 @@ class NgpModel(Model):
             loss = loss + config.spread * ramp(self.progress, config.spread_from) * spread
         if config.depth and shown.depth is not None:
             loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
-        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), batch.n_marched, batch)
+        squared = (out.color.detach() - shown.truth).square().mean(-1)
+        return Compared(loss, squared, batch.n_marched, batch, batch.is_whole)
 
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
         jitter = random_numbers.uniform(len(rays.origins), generator=generator, device=background.device)

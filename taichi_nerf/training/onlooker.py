@@ -1,6 +1,7 @@
 """Who looks on while a training runs. This one only looks; `viewer.training_view` shows it in a browser."""
 
-from taichi_nerf.training.trainer import Step, Trainer
+from taichi_nerf.training.step import Step
+from taichi_nerf.training.trainer import Trainer
 
 
 class Onlooker:

@@ -4,7 +4,6 @@ loss = mean squared error of the coarse colors + that of the fine ones (Yu et al
 other, each with a backward pass of its own up to the features; the encoder's follows once, for all.
 """
 
-import math
 from copy import deepcopy
 from typing import Any
 
@@ -19,7 +18,7 @@ from taichi_nerf.training.pixelnerf_config import ObjectBatchSettings, PixelNerf
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
 from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.schedules import cosine
-from taichi_nerf.training.trainer import Step
+from taichi_nerf.training.step import Step, Told
 
 LEVELS = {"white": 1.0, "black": 0.0}
 
@@ -60,7 +59,7 @@ class PixelNerfTrainer:
             self.guard.watch(loss, self.field, self.optimiser)
             self.n_steps += 1
         n_rays = self.config.batch.n_objects * self.config.batch.n_rays
-        return Step(self.n_steps, self.stopwatch.seconds, loss, -10 * math.log10(max(error, 1e-10)), n_rays, n_samples)
+        return Step(self.n_steps, self.stopwatch.seconds, n_rays, lambda: Told(loss, error, n_samples))
 
     def agree(self) -> None:
         """Ranks that train together share the clock, from which the schedule and the end follow."""

@@ -12,43 +12,56 @@ What differs between methods is behind `model.Model`. A model of your own, and t
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple, SupportsInt
 
 import torch
 from torch import Tensor
 
 from taichi_nerf import random_numbers
+from taichi_nerf.later import Later
 from taichi_nerf.rays import Rays
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.budget import Budget, Stopwatch
 from taichi_nerf.training.config import Config
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.error_map import ErrorMap
-from taichi_nerf.training.guard import Guard
+from taichi_nerf.training.guard import Guard, has_finite_gradients
 from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.model import Model, Shown
 from taichi_nerf.training.pixel_batches import draw_rows
 from taichi_nerf.training.room import expect_room
 from taichi_nerf.training.schedules import log_linear
+from taichi_nerf.training.step import Step, Told
 from taichi_nerf.training.targets import Batch, Targets
 from taichi_nerf.training.terms import Moment, Term
 from taichi_nerf.training.terms_of import terms_of
 
 
-@dataclass(frozen=True)
-class Step:
-    """How a step went."""
+class Difference(NamedTuple):
+    """Between a batch and what the model makes of it."""
 
-    step: int
-    seconds: float  # of training so far
-    loss: float
-    psnr: float  # of the batch; NaN where none of its pixels counts
+    loss: Tensor  # []
+    error: Tensor  # [] mean squared, of colors
+    n_samples: SupportsInt
+    is_whole: Tensor | None  # [] bool: whether the model left nothing out for want of room; None: it did not
+
+
+class Given(NamedTuple):
+    """A step that was given to the device, which tells later how it went."""
+
     n_rays: int
-    n_samples: int
+    n_samples: SupportsInt
+    verdict: Later  # loss, error, whether it was made, whether anything had been left out
 
 
 class Trainer:
+    """A GPU is given a step before the host knows how the last one went.
+
+    So no step waits: the device itself leaves out one that is no number. At the beginning of a step the host learns how many
+    samples the last one had, while its gradients are still on their way, and how the one before that went.
+    """
+
     def __init__(
         self,
         config: Config,
@@ -76,6 +89,11 @@ class Trainer:
         self.stopwatch = Stopwatch()
         self.guard = Guard()
         self.n_steps, self.n_rays = 0, -(-self.model.first_n_rays // world.size)
+        # Where the optimiser can be told on the device that a step is none, as GradScaler does. Ranks wait for each other.
+        can_leave_out = getattr(self.optimiser, "_step_supports_amp_scaling", False)
+        self._runs_ahead = device.type == "cuda" and world.size == 1 and can_leave_out
+        self._last: Given | None = None  # whose samples do not count yet
+        self._given: list[Given] = []  # of which the guard was not told yet
 
     @property
     def is_done(self) -> bool:
@@ -88,25 +106,29 @@ class Trainer:
     def step(self) -> Step:
         """One step of the optimiser, timed."""
         with self.stopwatch.running():
+            self._learn_pace()
             self._follow_schedule()
             self.model.before_step(self.n_steps, self.progress, self.grid_generator)
+            self._tell_guard(but=1)
             n_rays = self.n_rays
-            loss, squared_error, n_samples = self.compare(self.draw(n_rays))
+            found = self.compare(self.draw(n_rays))
             self.optimiser.zero_grad()
-            loss.backward()
+            found.loss.backward()
             self.world.average_gradients(self.model.parameters())
-            # Both at once, after the backward pass was given out: here the host waits for a GPU.
-            value, error = self.world.mean(*torch.stack([loss.detach().reshape(()), squared_error]).tolist())
-            fine = self.guard.accepts(value if self.model.gradients_are_finite() else math.nan, self.model)
-            if fine:
+            verdict = self._verdict(found)
+            given = self._last = Given(n_rays, found.n_samples, Later(verdict))
+            self._given.append(given)
+            if self._runs_ahead:
+                self.optimiser.found_inf = (verdict[2] < 1).float()  # type: ignore[attr-defined]
                 self.optimiser.step()
-            # Not the loss: terms of it may grow by their schedules, or be negative, while all goes well.
-            self.guard.watch(error if fine else math.nan, self.model, self.optimiser)
-            self.n_rays = self.model.next_n_rays(n_rays, n_samples, self.world.size)
+            else:
+                if given.verdict.read()[2]:
+                    self.optimiser.step()
+                self._catch_up()
             self.n_steps += 1
         if self.model.rig.refine_poses and (self.n_steps % 100 == 0 or self.is_done):
             self.model.rig.carry_along(torch.tensor(self.views, device=self.device))
-        return Step(self.n_steps, self.stopwatch.seconds, value, -10 * math.log10(max(error, 1e-10)), n_rays, n_samples)
+        return Step(self.n_steps, self.stopwatch.seconds, n_rays, cache(partial(_told, given)))
 
     def draw(self, n: int) -> Batch:
         """Random pixels of the training views."""
@@ -115,10 +137,10 @@ class Trainer:
             return self.targets.at(*self.errors.draw(n, config.importance, self.generator))
         share = config.crop_share if self.n_steps < config.crop_steps else 1.0
         rows = draw_rows(self.targets.colors, n, self.generator, config.one_view, share)
-        return self.targets.at(rows.to(self.device, non_blocking=True))
+        return self.targets.at(random_numbers.sent(rows, self.device))
 
-    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
-        """The loss of a batch, its mean squared error, and how many samples it took.
+    def compare(self, batch: Batch) -> Difference:
+        """Render a batch.
 
         Each ray is composited over its own random color, picture and render alike: nothing can be explained by painting the
         background, and what pictures without alpha show has to be opaque.
@@ -128,7 +150,7 @@ class Trainer:
         rays = self.model.rays(batch.positions, batch.views)
         depth = self._along_rays(batch, rays) if batch.depth is not None else None
         shown = Shown(rays, batch.views, truth, background, batch.weight, depth, batch.alpha)
-        loss, squared, n_samples, seen = self.model.compare(shown, self.generator)
+        loss, squared, n_samples, seen, is_whole = self.model.compare(shown, self.generator)
         for term in self.terms:
             loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
         if self.errors is not None:
@@ -136,7 +158,32 @@ class Trainer:
         # Of the pixels that count, as evaluation has it: those inside of masks. Where none does, of one view that its mask hides,
         # there is no error, which is something else than an error of zero.
         weight = torch.ones_like(squared) if shown.weight is None else shown.weight
-        return loss, (squared * weight).sum() / weight.sum(), n_samples
+        return Difference(loss, (squared * weight).sum() / weight.sum(), n_samples, is_whole)
+
+    def _verdict(self, found: Difference) -> Tensor:  # [4] as `Given` has it
+        lacks = torch.zeros_like(found.error) if found.is_whole is None else (~found.is_whole).to(found.error.dtype)
+        loss, error, lacks = self.world.mean_of(torch.stack([found.loss.detach().reshape(()), found.error, lacks]))
+        fine = has_finite_gradients(self.model).to(loss.device, non_blocking=True) & self.model.gradients_are_finite()
+        return torch.stack([loss, error, loss.isfinite() & fine & (lacks == 0), lacks])
+
+    def _learn_pace(self) -> None:
+        """How many rays the next step has, by the samples of the last one."""
+        if self._last is not None:
+            self.n_rays = self.model.next_n_rays(self._last.n_rays, int(self._last.n_samples), self.world.size)
+            self._last = None
+
+    def _tell_guard(self, but: int = 0) -> None:
+        """Of all steps but the last ones."""
+        while len(self._given) > but:
+            _, error, is_made, lacks = self._given.pop(0).verdict.read()
+            if not lacks:  # in which nothing is wrong
+                self.guard.n_skipped += not is_made
+                # Not the loss: terms of it may grow by their schedules, or be negative, while all goes well.
+                self.guard.watch(error if is_made else math.nan, self.model, self.optimiser)
+
+    def _catch_up(self) -> None:
+        self._tell_guard()
+        self._learn_pace()
 
     def warm_up(self) -> None:
         """Compile every kernel, on a copy of the state that is thrown away: training time is without compiling."""
@@ -150,6 +197,7 @@ class Trainer:
 
     def state_dict(self, copied: bool = False) -> dict[str, Any]:
         """Everything that training goes on from; `copied`: that further steps leave alone."""
+        self._catch_up()
         state = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -171,7 +219,7 @@ class Trainer:
             generator.set_state(saved)
         self.guard.load_state_dict(state["guard"], self.model, self.optimiser)
         self.stopwatch = Stopwatch(state["seconds"])
-        self.n_steps, self.n_rays = state["n_steps"], state["n_rays"]
+        self.n_steps, self.n_rays, self._last, self._given = state["n_steps"], state["n_rays"], None, []
 
     def _optimiser(self) -> torch.optim.Optimizer:
         """Adam. The groups' first learning rates are what the schedule scales."""
@@ -203,3 +251,8 @@ class Trainer:
             return batch.depth
         forward = self.model.rig.poses()[batch.views.long(), :, 2]
         return batch.depth / (forward * rays.directions).sum(-1).clamp_min(1e-3).detach()
+
+
+def _told(given: Given) -> Told:
+    loss, error, *_ = given.verdict.read()
+    return Told(loss, error, int(given.n_samples))

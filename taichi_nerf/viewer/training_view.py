@@ -13,7 +13,8 @@ from typing import Any
 
 from taichi_nerf.live_kernels import LiveKernels
 from taichi_nerf.training.onlooker import Onlooker
-from taichi_nerf.training.trainer import Step, Trainer
+from taichi_nerf.training.step import Step
+from taichi_nerf.training.trainer import Trainer
 from taichi_nerf.viewer.studio import Studio
 from taichi_nerf.viewer.viewer import POLL, Place, Viewer
 

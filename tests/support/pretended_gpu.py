@@ -2,7 +2,8 @@
 
 Within `pretended_gpu()` the backend calls itself cuda, so ops take the kernels of GPUs, and tensors on "cuda" are tensors on the
 CPU that are remembered as being there. What CUDA refuses is refused (tensors of two devices in one operation, a generator of the
-other device, `.numpy()`), so are kernels given the host's memory, and what makes the host wait for the device is written down.
+other device, `.numpy()`), so are kernels given the host's memory. What makes the host wait for the device is written down; what
+waits for an event by itself: for what had been given before it, while the device goes on with what was given since.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ GPU, HOST = torch.device("cuda"), torch.device("cpu")
 ROOT = Path(runtime.__file__).parent
 # What they give is a number, or has a size, that the host has to know.
 TELLING = {"_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive", "equal"}
+SMALL = 2**10  # bytes of unpinned memory that are taken at once: 64 KiB, but that steps of tests are as much smaller
 FROM_HOST = {torch.tensor, torch.as_tensor, torch.from_numpy, torch.frombuffer}
 
 
@@ -33,7 +35,9 @@ class Places:
     """Which memory is on the GPU: by address, as views share it. Memory that nobody said anything about may be anywhere."""
 
     def __init__(self):
-        self.of, self.waits = {}, []
+        self.of, self.waits, self.pinned = {}, [], set()
+        self.looks = []  # (our function, how many operations were given since what it waits for)
+        self.n_given = self.n_reached = 0  # operations that were given, and those that are known to be through
 
     def get(self, tensor):
         address = tensor.untyped_storage().data_ptr()
@@ -43,13 +47,21 @@ class Places:
         for tensor in tensors_in(found):
             if address := tensor.untyped_storage().data_ptr():
                 self.of[address] = place
+                self.pinned.discard(address)
             else:
                 tensor._place = place
 
     def wait(self, what):
         """Write down what waits, and in which function of ours."""
+        self.n_reached = self.n_given
+        self.waits.append((self.ours(), what))
+
+    @staticmethod
+    def ours():
+        """The function of ours that runs; of one that reads later, who asks."""
         frames = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(ROOT)]
-        self.waits.append((f"{Path(frames[-1].filename).stem}.{frames[-1].name}" if frames else "", what))
+        names = [f"{Path(frame.filename).stem}.{frame.name}" for frame in frames]
+        return next((name for name in reversed(names) if not name.startswith("later.")), "")
 
 
 class _Functions(TorchFunctionMode):
@@ -61,10 +73,16 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, places = dict(kwargs or {}), self.places
+        kwargs.pop("pin_memory", None)
         if func == torch.Tensor.device.__get__:
             return GPU if places.get(args[0]) == GPU else HOST
         if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda):
             return self._moved(func, args, kwargs)
+        if func is torch.Tensor.pin_memory:
+            pinned = args[0].clone()
+            places.put(pinned, HOST)
+            places.pinned.add(pinned.untyped_storage().data_ptr())
+            return pinned
         if func in (torch.Tensor.numpy, torch.Tensor.__array__) and places.get(args[0]) == GPU:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if func is torch.Tensor.tolist and places.get(args[0]) == GPU:
@@ -101,7 +119,8 @@ class _Functions(TorchFunctionMode):
         non_blocking, copies = kwargs.get("non_blocking", flags[:1] == [True]), kwargs.get("copy", flags[1:2] == [True])
         out = torch.Tensor.to(tensor, dtype)
         if here is not None and device != here:
-            if not (non_blocking and device == GPU):  # to the GPU, pageable memory is staged before the call returns
+            is_taken = tensor.untyped_storage().data_ptr() in self.places.pinned or tensor.nbytes <= SMALL
+            if not (non_blocking and device == GPU and is_taken):
                 self.places.wait(f"to {device.type}")
             copies = True
         out = out.clone() if copies and out is tensor else out
@@ -121,6 +140,7 @@ class _Operations(TorchDispatchMode):
         inputs = tensors_in((args, kwargs))
         known = {places.get(x) for x in inputs} - {None}
         if GPU in known:
+            places.n_given += 1
             self._check(name, args, kwargs, inputs, known)
         found = func(*args, **kwargs)
         addresses = {x.untyped_storage().data_ptr() for x in inputs} - {0}
@@ -147,13 +167,29 @@ class _Operations(TorchDispatchMode):
 def pretended_gpu():
     """Yields `Places`, whose `waits` lists (our function, what waited) in turn. Needs the cpu backend."""
     places, former, real, engine = Places(), runtime._current, launching.launch, torch.autograd._engine_run_backward
-    functions, upload = _Functions(places), runtime.DeviceArray.copy_
+    functions, upload, event = _Functions(places), runtime.DeviceArray.copy_, torch.cuda.Event
+    grouping = torch.optim.Optimizer._group_tensors_by_device_and_dtype
     ours = [module for name, module in sys.modules.items() if name.startswith("taichi_nerf.")]
     users = [module for module in ours if vars(module).get("launch") is real]
+
+    def grouped(lists, *options):
+        """For optimisers: by the devices that tensors are said to be on."""
+        found = grouping(lists, *options)
+        return {(GPU if places.get(group[0][0][0]) == GPU else HOST, dtype): group for (_, dtype), group in found.items()}
+
+    class Event:
+        def record(self):
+            self.number = places.n_given
+
+        def synchronize(self):
+            if self.number > places.n_reached:
+                places.looks.append((places.ours(), places.n_given - self.number))
+                places.n_reached = self.number
 
     def launch(kernel, *arguments):
         if any(isinstance(x, torch.Tensor) and places.get(x) == HOST for x in arguments):
             raise RuntimeError(f"{kernel.__name__} was given the host's memory, which Taichi would copy and wait for")
+        places.n_given += 1
         with torch._C.DisableTorchFunction(), _disable_current_modes():
             real(kernel, *arguments)
 
@@ -166,7 +202,8 @@ def pretended_gpu():
         upload(array, values)
 
     try:
-        runtime.DeviceArray.copy_ = copy_
+        runtime.DeviceArray.copy_, torch.cuda.Event = copy_, Event
+        torch.optim.Optimizer._group_tensors_by_device_and_dtype = staticmethod(grouped)
         runtime._current = runtime.Backend("cuda", "pretended", copies=False, n_threads=former.n_threads)
         torch.autograd._engine_run_backward = run_backward
         for module in users:
@@ -174,7 +211,8 @@ def pretended_gpu():
         with functions, _Operations(places):
             yield places
     finally:
-        runtime.DeviceArray.copy_ = upload
+        runtime.DeviceArray.copy_, torch.cuda.Event = upload, event
+        torch.optim.Optimizer._group_tensors_by_device_and_dtype = staticmethod(grouping)
         runtime._current, torch.autograd._engine_run_backward = former, engine
         for module in users:
             module.launch = real

@@ -9,7 +9,7 @@ from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.preview import limits
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunError, RunFolder
-from taichi_nerf.training.trainer import Step
+from taichi_nerf.training.step import Step, Told
 
 
 def tensors(value, path=""):
@@ -56,13 +56,13 @@ def test_a_run_without_a_checkpoint_or_with_one_of_other_settings_is_told(cpu, t
 
 def test_a_row_of_metrics_is_the_mean_and_the_rate_since_the_last():
     meter = Meter(n_ranks=2)
-    meter.add(Step(1, 5.0, 4.0, 10.0, 100, 300))
+    meter.add(Step(1, 5.0, 100, lambda: Told(4.0, 0.1, 300)))
     assert meter.seconds == 0
-    meter.add(Step(2, 5.5, 2.0, 20.0, 100, 300))
+    meter.add(Step(2, 5.5, 100, lambda: Told(2.0, 0.01, 300)))
     row = meter.row()
     assert (row["step"], row["loss"], row["train_psnr"]) == (2, 3.0, 15.0)
     assert (row["rays_per_second"], row["samples_per_second"], row["n_samples_per_ray"]) == (400, 1200, 3)
-    meter.add(Step(3, 6.5, 1.0, 20.0, 50, 100))
+    meter.add(Step(3, 6.5, 50, lambda: Told(1.0, 0.01, 100)))
     assert meter.seconds == 1
     assert meter.row()["rays_per_second"] == 100
 

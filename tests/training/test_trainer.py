@@ -226,8 +226,7 @@ def test_pixels_that_do_not_count_are_neither_in_the_psnr_of_a_step_nor_drawn_fo
     made = trainer(scene=scene, batch=replace(CONFIG.batch, masks="ignore", importance=0.5))
     made.model.compare = lambda shown, generator: Compared(shown.rays.origins.sum() * 0, torch.full((len(shown.views),), 0.01), 1)
     for _ in range(5):
-        _, error, _ = made.compare(made.draw(2000))
-        assert error.item() == pytest.approx(0.01)
+        assert made.compare(made.draw(2000)).error.item() == pytest.approx(0.01)
     # Half of the pixels are drawn where errors count, the tiles of which one in four does; evenly it is one in sixteen.
     assert made.draw(2000).counts.mean().item() == pytest.approx(0.5 / 4 + 0.5 / 16, abs=0.03)
 
@@ -262,7 +261,7 @@ def test_steps_whose_gradients_on_the_device_are_no_numbers_count_and_lead_back_
 class BesideOther(World):
     """One of two processes, of which the other's numbers are these."""
 
-    other = 0.0
+    other = torch.zeros(3)  # loss, error, and whether samples had no room
 
     def average_gradients(self, parameters):
         pass
@@ -274,14 +273,19 @@ class BesideOther(World):
 def test_processes_that_train_together_skip_a_step_together_and_watch_one_error(cpu):
     scene, _ = views_of_ball()
     made = Trainer(CONFIG, scene, CPU, BesideOther(0, 2))
-    BesideOther.other = math.nan
+    BesideOther.other = torch.tensor([math.nan, math.nan, 0.0])
     before = made.model.state_dict()["field.table"].clone()
     train(made, 2)
     assert made.guard.n_skipped == 2
     assert torch.equal(made.model.field.table, before)
-    BesideOther.other = 100.0
+    BesideOther.other = torch.tensor([100.0, 100.0, 0.0])
     assert 50 < made.step().loss < 51
     assert 50 < made.guard.smoothed < 51
+    before = made.model.state_dict()["field.table"].clone()
+    BesideOther.other = torch.tensor([100.0, 100.0, 1.0])
+    train(made, 1)
+    assert torch.equal(made.model.field.table, before)
+    assert (made.guard.n_skipped, made.guard.n_seen) == (2, 3)
 
 
 class Towards(Term):
