@@ -10,6 +10,7 @@ how much room they need (`rooms`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, SupportsInt
 
 import torch
@@ -21,7 +22,7 @@ from taichi_nerf.fields.ranges import SHARE, check_ranges
 from taichi_nerf.later import Later
 from taichi_nerf.ops import compositing, ray_marching
 from taichi_nerf.rays import Rays, RenderedRays, Samples
-from taichi_nerf.rooms import Room, Rooms
+from taichi_nerf.rooms import Rooms
 
 # Rays, jitter [n_rays] or None, where they begin [n_rays] or None, whether they end where it is thought to be dark; with `rooms`
 # also how many samples there are at most.
@@ -68,11 +69,13 @@ class Visible(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What one march found worth a full look."""
+    """One march, and what of it is worth a full look."""
 
-    samples: Samples  # their rays are numbers among all, their spans of the rays of this march
-    positions: Tensor  # [n_samples, 3]
-    features: Tensor | None  # [n_samples, n_features]
+    marched: Samples
+    density: Tensor  # [n_marched]
+    kept: Samples
+    positions: Tensor  # [n_kept, 3]
+    features: Tensor | None  # [n_kept, n_features]
 
 
 def render_rays(
@@ -121,79 +124,91 @@ def find_visible(
     That guess leaves out what lies inside of things, four of five samples of a solid object. Where it was wrong, the second
     march mends it, though it takes its first sample's light for full and so leaves out a little less than it might.
 
-    With `rooms`, what is left of the room is of rays without spans: it renders nothing, and gets no gradient.
+    With `rooms`, what is left of the room lies behind the samples of all rays: it renders nothing, and gets no gradient.
     """
-    n_rays, device = len(rays.origins), rays.origins.device
-    room = rooms.room(n_rays) if rooms is not None and n_rays else None
-    some, going = Rays(*(x.detach() for x in rays)), torch.arange(n_rays, dtype=torch.int32, device=device)
-    begin, n_marched, stages, took = None, 0, [], []
-    for until_dark in (True, False):
-        most = () if room is None else (room.marched if until_dark else room.later,)
-        marched = sampler(some, jitter, begin, until_dark, *most)
-        n = len(marched.t_starts)
-        positions = ray_marching.sample_positions(some.origins, some.directions, *marched)
-        density, features = field.glance(positions)
-        chances = None
-        if draws is not None and culling.chance:
-            chances = random_numbers.uniform(n, generator=draws, device=device)
-        kept, spans = compositing.visible_samples(
-            density, marched.t_starts, marched.t_ends, marched.spans, chances,
-            early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,
-            room=None if room is None else room.kept if until_dark else room.later_kept,
-        )  # fmt: skip
-        t_starts, t_ends, own = (x.index_select(0, kept) for x in marched[:3])
-        features = None if features is None else features.index_select(0, kept)
-        samples = Samples(t_starts, t_ends, going.index_select(0, own), spans)
-        stages.append(Stage(samples, positions.index_select(0, kept), features))
-        n_marched += n
-        took += [_end(marched.spans), _end(spans)] if rooms is not None and n_rays else []
-        if until_dark:
-            thickness = torch.zeros(n_rays, device=device)
-            thickness.index_add_(0, marched.ray_indices, density * (marched.t_ends - marched.t_starts))
-            lit = (marched.spans[:, 1] > 0) & (torch.exp(-thickness) >= culling.early_stop)
-            going = lit.nonzero()[:, 0].int() if room is None else compositing.packed_indices(lit, room.going).int()
-            took += [lit.sum()] if took else []
-            if not len(going):
-                break
-            ends = (marched.spans.index_select(0, going).long().sum(-1) - 1).clamp_min(0)
-            begin, some = marched.t_ends[ends], Rays(*(x.index_select(0, going) for x in some))
-            if room is not None:  # rays that only fill it begin nowhere
-                begin = torch.where(torch.arange(len(going), device=device) < took[-1], begin, math.inf)
-            jitter = None if jitter is None else jitter.index_select(0, going)
-    if rooms is None or not n_rays:
-        return Visible(*_in_order(stages, going), n_marched)
-    took += [torch.zeros_like(took[0])] * (len(Room._fields) - len(took))
-    numbers = torch.stack(took)
-    is_whole = rooms.tell(n_rays, room, numbers)
-    seen = _in_order(stages, going, None if room is None else numbers)
-    return Visible(*seen, Later(numbers[0] + numbers[3]), is_whole)
+    march = partial(_march, field, sampler, culling, draws)
+    some, n_rays = Rays(*(x.detach() for x in rays)), len(rays.origins)
+    rooms = rooms if n_rays else None
+    room = None if rooms is None else rooms.room(n_rays)
+    stages = [march(some, jitter, None, True, None if room is None else (room.marched, room.kept))]
+    lit = _still_lit(stages[0], culling.early_stop)
+    going = lit.nonzero()[:, 0] if room is None else compositing.packed_indices(lit, room.going)
+    if len(going):
+        spans = stages[0].marched.spans.index_select(0, going).long()
+        begin = stages[0].marched.t_ends[(spans.sum(-1) - 1).clamp_min(0)]
+        if room is not None:  # rays that only fill it begin nowhere
+            begin = torch.where(torch.arange(len(going), device=begin.device) < lit.sum(), begin, math.inf)
+        some, jitter = Rays(*(x[going] for x in some)), None if jitter is None else jitter[going]
+        later = march(some, jitter, begin, False, None if room is None else (room.later, room.later_kept))
+        own = going.int().index_select(0, later.kept.ray_indices)
+        stages.append(later._replace(kept=later.kept._replace(ray_indices=own)))
+    if rooms is None:
+        return Visible(*_in_order(stages, going), sum(len(stage.marched.t_starts) for stage in stages))
+    counts = [_total(spans) for stage in stages for spans in (stage.marched.spans, stage.kept.spans)]
+    counts += [torch.zeros_like(counts[0])] * (4 - len(counts))
+    took = torch.stack([*counts[:2], lit.sum(), *counts[2:]])
+    is_whole = rooms.tell(n_rays, room, took)
+    ordered = _in_order(stages, going, None if room is None else took)
+    return Visible(*ordered, Later(counts[0] + counts[2]), is_whole)
 
 
-def _end(spans: Tensor) -> Tensor:
+def _march(
+    field: Field, sampler: Sampler, culling: Culling, draws: torch.Generator | None,
+    rays: Rays, jitter: Tensor | None, begin: Tensor | None, until_dark: bool, room: tuple[int, int] | None,
+) -> Stage:  # fmt: skip
+    """`room`: for how many samples that are glanced at, and of these for how many that are kept; None: for all."""
+    marched = sampler(rays, jitter, begin, until_dark, *() if room is None else room[:1])
+    positions = ray_marching.sample_positions(rays.origins, rays.directions, *marched)
+    density, features = field.glance(positions)
+    chances = None
+    if draws is not None and culling.chance:
+        chances = random_numbers.uniform(len(density), generator=draws, device=density.device)
+    kept, spans = compositing.visible_samples(
+        density, marched.t_starts, marched.t_ends, marched.spans, chances,
+        early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,
+        room=None if room is None else room[1],
+    )  # fmt: skip
+    t_starts, t_ends, ray_indices = (x.index_select(0, kept) for x in marched[:3])
+    features = None if features is None else features.index_select(0, kept)
+    samples = Samples(t_starts, t_ends, ray_indices, spans)
+    return Stage(marched, density, samples, positions.index_select(0, kept), features)
+
+
+def _still_lit(stage: Stage, early_stop: float) -> Tensor:
+    """[n_rays] bool: rays that have samples, at the last of which there is light."""
+    marched = stage.marched
+    thickness = torch.zeros(len(marched.spans), device=marched.spans.device)
+    thickness.index_add_(0, marched.ray_indices, stage.density * (marched.t_ends - marched.t_starts))
+    return (marched.spans[:, 1] > 0) & (torch.exp(-thickness) >= early_stop)
+
+
+def _total(spans: Tensor) -> Tensor:
     """How many samples these spans, one behind the other, have."""
     return spans[-1].sum()
 
 
-def _in_order(stages: list[Stage], going: Tensor, took: Tensor | None = None) -> Stage:
-    """The samples of both stages, ray after ray; the second is of the rays `going`. `took`: of how many, where room is left."""
+def _in_order(stages: list[Stage], going: Tensor, took: Tensor | None = None) -> tuple[Samples, Tensor, Tensor | None]:
+    """What both stages kept, ray after ray, with positions and features; the second is of the rays `going`.
+
+    `took`, as in `Room`: how many there are of each, where some only fill the room.
+    """
     if len(stages) == 1:
-        return stages[0]
-    t_starts, t_ends, ray_indices = (torch.cat([samples[i] for samples, _, _ in stages]) for i in range(3))
-    counts, later = (samples.spans[:, 1] for samples, _, _ in stages)
-    if took is not None:  # what only fills the room goes to the end
-        first, second = (len(samples.t_starts) for samples, _, _ in stages)
-        place = torch.arange(first + second, device=took.device)
-        fills = torch.where(place < first, place >= took[1], place - first >= took[4])
-        ray_indices = ray_indices.masked_fill(fills, len(counts))
+        return stages[0].kept, stages[0].positions, stages[0].features
+    first, second = (stage.kept for stage in stages)
+    t_starts, t_ends, ray_indices = (torch.cat(parts) for parts in zip(first[:3], second[:3], strict=True))
+    n_rays = len(first.spans)
+    if took is not None:
+        place, n_first = torch.arange(len(t_starts), device=took.device), len(first.t_starts)
+        fills = torch.where(place < n_first, place >= took[1], place - n_first >= took[4])
+        ray_indices = ray_indices.masked_fill(fills, n_rays)  # which goes to the end
     ray_indices, order = torch.sort(ray_indices, stable=True)
-    counts = counts.index_add(0, going, later)  # what `bincount` would wait for a GPU to tell
+    counts = first.spans[:, 1].index_add(0, going, second.spans[:, 1])  # what `bincount` would wait for a GPU to tell
     spans = torch.stack([counts.cumsum(0) - counts, counts], -1).int()
-    positions = torch.cat([positions for _, positions, _ in stages]).index_select(0, order)
-    features = [features for _, _, features in stages if features is not None]
-    samples = Samples(
-        t_starts.index_select(0, order), t_ends.index_select(0, order), ray_indices.clamp_max(len(counts) - 1), spans
-    )  # fmt: skip
-    return Stage(samples, positions, torch.cat(features).index_select(0, order) if features else None)
+    t_starts, t_ends = t_starts.index_select(0, order), t_ends.index_select(0, order)
+    samples = Samples(t_starts, t_ends, ray_indices.clamp_max(n_rays - 1), spans)
+    positions = torch.cat([stage.positions for stage in stages]).index_select(0, order)
+    features = [stage.features for stage in stages if stage.features is not None]
+    return samples, positions, torch.cat(features).index_select(0, order) if features else None
 
 
 def normals_of(field: Field, positions: Tensor) -> Tensor:  # [n, 3] → [n, 3] unit length, where density falls
