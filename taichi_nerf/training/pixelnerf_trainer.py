@@ -5,14 +5,13 @@ other, each with a backward pass of its own up to the features; the encoder's fo
 """
 
 import math
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
-from taichi_nerf.training.budget import Budget, Stopwatch
+from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.guard import Guard
 from taichi_nerf.training.pixelnerf_config import ObjectBatchSettings, PixelNerfConfig
@@ -28,7 +27,7 @@ def make_field(config: PixelNerfConfig) -> PixelAlignedField:
     return PixelAlignedField(config.field, config.encoder, torch.Generator().manual_seed(config.run.seed))
 
 
-class PixelNerfTrainer:
+class PixelNerfTrainer(Course):
     def __init__(self, config: PixelNerfConfig, objects: ObjectSet, device: torch.device, world: World = World()):
         self.config, self.objects, self.device, self.world = config, objects, device, world
         self.field = make_field(config).to(device)  # channels outermost: torch 2.13 crashes training it the other way round
@@ -37,14 +36,6 @@ class PixelNerfTrainer:
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
         self.budget = Budget(config.run.steps, config.run.time_budget)
         self.stopwatch, self.guard, self.n_steps = Stopwatch(), Guard(), 0
-
-    @property
-    def progress(self) -> float:
-        return self.budget.progress(self.n_steps, self.stopwatch.seconds)
-
-    @property
-    def is_done(self) -> bool:
-        return self.budget.done(self.n_steps, self.stopwatch.seconds)
 
     def step(self) -> Step:
         with self.stopwatch.running():
@@ -105,12 +96,6 @@ class PixelNerfTrainer:
         loss = torch.stack([(one.color - truth).square().mean() for one in looks]).sum()
         squared = float((looks[-1].color.detach() - truth).square().mean())
         return loss, squared, sum(one.n_samples for one in looks)
-
-    def warm_up(self) -> None:
-        """A step on a copy of the state that is thrown away: what cannot be done fails before anything is written."""
-        before = deepcopy(self.state_dict())
-        self.step()
-        self.load_state_dict(before)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -21,7 +21,7 @@ from torch import Tensor
 from taichi_nerf import random_numbers
 from taichi_nerf.rays import Rays
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.budget import Budget, Stopwatch
+from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.config import Config
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.error_map import ErrorMap
@@ -48,7 +48,7 @@ class Step:
     n_samples: int
 
 
-class Trainer:
+class Trainer(Course):
     def __init__(
         self,
         config: Config,
@@ -77,16 +77,7 @@ class Trainer:
         self.guard = Guard()
         self.n_steps, self.n_rays = 0, -(-self.model.first_n_rays // world.size)
 
-    @property
-    def is_done(self) -> bool:
-        return self.budget.done(self.n_steps, self.stopwatch.seconds)
-
-    @property
-    def progress(self) -> float:
-        return self.budget.progress(self.n_steps, self.stopwatch.seconds)
-
     def step(self) -> Step:
-        """One step of the optimiser, timed."""
         with self.stopwatch.running():
             self._follow_schedule()
             self.model.before_step(self.n_steps, self.progress, self.grid_generator)
