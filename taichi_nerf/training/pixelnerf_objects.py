@@ -80,7 +80,9 @@ class ViewedObject(NamedTuple):
         return torch.cat([_extent(self.filled.any(1)), _extent(self.filled.any(2))], -1)
 
 
-def object_of(name: str, category: str, pictures: Tensor, filled: Tensor | None, cameras: Cameras, near: float, far: float):  # type: ignore[no-untyped-def]
+def object_of(
+    name: str, category: str, pictures: Tensor, filled: Tensor | None, cameras: Cameras, near: float, far: float
+) -> ViewedObject:
     poses, intrinsics = (torch.tensor(np.asarray(a), dtype=torch.float32) for a in (cameras.camera_to_worlds, cameras.intrinsics))
     return ViewedObject(name, category, pictures, filled, poses, intrinsics, near, far)
 

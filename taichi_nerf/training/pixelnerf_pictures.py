@@ -90,7 +90,7 @@ def with_best_azimuth(prior: Prior, item: ViewedObject, device: torch.device) ->
         angles = [best - step, best + step] if errors else [step * k for k in range(12)]
         for angle in angles:
             there = turned(item, angle)
-            encoded = prior.field.encode(there.sources(list(range(item.n_views)), device))
+            encoded = prior.encode(there, list(range(item.n_views)), device)
             errors[angle] = float((render_view(prior, there, encoded, 0, device) - truth).square().mean())
     best = min(errors, key=lambda angle: errors[angle])
     return turned(item, best), best % 360
