@@ -190,6 +190,19 @@ def test_normals_of_a_learnt_ball_point_outwards(cpu):
     assert made.model.color(at.detach(), -at.detach()).shape == (2, 3)
 
 
+@pytest.mark.parametrize("method", ["nerf", "mipnerf", "mipnerf360"])
+def test_normals_in_inference_mode_are_those_outside_of_it(cpu, method):
+    scene, _ = views_of_ball()
+    config, _ = methods.choose(scene, SceneSettings(""), RunSettings(method, "small", steps=1), CPU)
+    made = methods.make_model(config, scene, CPU)
+    rays = made.rig.rays(torch.tensor([[16.0, 16.0], [12.0, 14.0]]), torch.zeros(2, dtype=torch.int32))
+    wanted = made.picture(rays, (2, 1), with_normals=True).normals
+    with torch.inference_mode():
+        found = made.picture(Rays(*(part.clone() for part in rays)), (2, 1), with_normals=True).normals
+    assert wanted.any()
+    assert torch.equal(found, wanted)
+
+
 # --- settings and runs --------------------------------------------------------------------------------------------------
 
 
