@@ -279,7 +279,7 @@ def test_a_setting_is_an_error_where_training_would_be_the_same_without_it(cpu, 
         methods.changed(configured(scene), [setting, switch])
 
 
-def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, tmp_path):
+def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, small_scene, tmp_path):
     from taichi_nerf.training.checkpoint import load_checkpoint
     from taichi_nerf.training.evaluate import evaluate
     from taichi_nerf.training.export_run import mesh_of_run
@@ -287,7 +287,7 @@ def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, tm
     from taichi_nerf.training.run import load_run
     from taichi_nerf.training.scene_files import open_scene
 
-    settings = SceneSettings(str(small_run.make(tmp_path / "scene")))
+    settings = SceneSettings(str(small_scene))
     scene = open_scene(settings)
     config, _ = methods.choose(scene, settings, RunSettings("nerf", "small", steps=60), CPU)
     config = apply_settings(config, SMALL)
