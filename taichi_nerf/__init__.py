@@ -22,7 +22,7 @@ os.environ.setdefault("TI_SKIP_VERSION_CHECK", "ON")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
-    from taichi_nerf import ops, reference
+    from taichi_nerf import kernels, ops, reference
     from taichi_nerf.hotswap import check_gradients, reload_kernels, swap
     from taichi_nerf.rays import Rays, RenderedRays, Samples
     from taichi_nerf.runtime import Backend, BackendError, DeviceArray, current, start
@@ -52,6 +52,7 @@ __all__ = [
     "__version__",
     "check_gradients",
     "current",
+    "kernels",
     "ops",
     "reference",
     "reload_kernels",
@@ -69,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "kernels"])
+    return sorted(__all__)

@@ -68,7 +68,7 @@ class LiveKernels:
         self._before: dict[str, dict[str, Any]] = {}  # what modules held before the last change, and what waits for its check
         self._to_check: list[str] = []  # families
         for name in self.own:
-            if not (Path(next(iter(folder_of_kernels.__path__))) / f"{name}.py").is_file():
+            if name not in known_files():
                 raise KernelError(f"--kernel {name}: there is no such file in kernels/; there are {', '.join(known_files())}")
         for file in self.files():
             if file not in self.own.values():

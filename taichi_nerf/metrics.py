@@ -18,16 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from taichi_nerf.bands import bands
 from taichi_nerf.weight_files import WeightsError, read_weights
 
 # Pixels at a time: a photo of 24 megapixels would take 6 GB for SSIM and 25 for LPIPS of VGG.
 AT_ONCE = 2**20
-
-
-def _bands(height: int, width: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """First and last row (exclusive) of parts of a picture."""
-    step = max(1, AT_ONCE // width // multiple) * multiple
-    return ((first, min(first + step, height)) for first in range(0, height, step))
 
 
 @torch.no_grad()
@@ -40,10 +35,10 @@ def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:  # 
         if not bool(mask.any()):
             raise ValueError("mask: has no pixels, so there is no error to measure")
     total, n = torch.zeros((), dtype=torch.float64, device=image.device), 0
-    for first, last in _bands(*image.shape[:2]):
-        squared = (image[first:last].double() - truth[first:last].double()) ** 2
+    for rows in bands(len(image), image.shape[1], AT_ONCE):
+        squared = (image[rows].double() - truth[rows].double()) ** 2
         if mask is not None:
-            squared = squared[mask[first:last].bool()]
+            squared = squared[mask[rows].bool()]
         total, n = total + squared.sum(), n + squared.numel()
     return float(-10 * (total / n).log10())
 
@@ -97,8 +92,8 @@ def ssim(image: Tensor, truth: Tensor, variant: str = "skimage") -> float:  # [h
     if min(image.shape[:2]) < window:
         raise ValueError(f"image: SSIM needs {window} x {window} pixels, got {image.shape[1]} x {image.shape[0]}")
     n_rows, total = image.shape[0] - window + 1, torch.zeros((), dtype=torch.float64, device=image.device)
-    for first, last in _bands(n_rows, image.shape[1]):
-        rows = slice(first, last + window - 1)
+    for band in bands(n_rows, image.shape[1], AT_ONCE):
+        rows = slice(band.start, band.stop + window - 1)
         total = total + _likeness(image[rows], truth[rows], VARIANTS[variant]).sum()
     return float(total / (n_rows * (image.shape[1] - window + 1) * image.shape[2]))
 
@@ -204,12 +199,12 @@ class Lpips:
             raise ValueError(f"image: LPIPS needs 3 channels and {SMALLEST} x {SMALLEST} pixels, got {tuple(image.shape)}")
         height = len(image)
         sums, counts = [0.0] * len(self.layers), [0] * len(self.layers)  # of each tap, over the parts of the picture
-        for first, last in _bands(height, image.shape[1], STRIDE):
+        for band in bands(height, image.shape[1], AT_ONCE, STRIDE):
             # With all that features within it see; what is there for that alone does not count.
-            top, bottom = max(0, first - REACH), min(height, last + REACH)
+            top, bottom = max(0, band.start - REACH), min(height, band.stop + REACH)
             pairs = zip(self._features(image[top:bottom]), self._features(truth[top:bottom]), strict=True)
             for i, ((features, stride), (wanted, _)) in enumerate(pairs):
-                rows = slice((first - top) // stride, None if last == height else (last - top) // stride)
+                rows = slice((band.start - top) // stride, None if band.stop == height else (band.stop - top) // stride)
                 squared = (features[:, :, rows] - wanted[:, :, rows]) ** 2
                 if not squared.numel():  # the last rows of a picture may be too few for one of features
                     continue

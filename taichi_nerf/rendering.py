@@ -27,7 +27,7 @@ from taichi_nerf.rooms import Rooms
 # Rays, jitter [n_rays] or None, where they begin [n_rays] or None, whether they end where it is thought to be dark; with `rooms`
 # also how many samples there are at most.
 Sampler = Callable[..., Samples]
-RAYS_AT_ONCE = 2**14  # of a picture: 2^18 samples are about 100 MB
+RAYS_AT_ONCE, SAMPLES_AT_ONCE = 2**14, 2**18  # of a picture: so many samples are about 100 MB
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def render_rays(
         seen.features,
     )
     if with_normals:
-        color = torch.cat([color, normals_of(field, positions)], -1)
+        color = torch.cat([color, normals_of(lambda at: field(at, torch.zeros_like(at))[0], positions)], -1)
         background = None if background is None else nn.functional.pad(background, (0, 3))
     rendered = compositing.composite_rays(density, color, samples.t_starts, samples.t_ends, samples.spans, background)
     return RenderedBatch(rendered, samples, seen.n_marched, seen.is_whole)
@@ -211,15 +211,22 @@ def _in_order(stages: list[Stage], going: Tensor, took: Tensor | None = None) ->
     return samples, positions, torch.cat(features).index_select(0, order) if features else None
 
 
-def normals_of(field: Field, positions: Tensor) -> Tensor:  # [n, 3] → [n, 3] unit length, where density falls
+def normals_of(density: Callable[[Tensor], Tensor], positions: Tensor) -> Tensor:  # [n, 3] → [n, 3] unit length
+    """Where density falls."""
     with torch.inference_mode(False), torch.enable_grad():
         at = positions.detach().clone().requires_grad_()  # what inference mode made cannot have a gradient, its copy can
-        density, _ = field(at, torch.zeros_like(at))
-        (slope,) = torch.autograd.grad(density.sum(), at)
+        (slope,) = torch.autograd.grad(density(at).sum(), at)
     return nn.functional.normalize(-slope, dim=-1)
 
 
-@torch.no_grad()
+def with_normals_at(
+    color: Tensor, opacity: Tensor, depth: Tensor, rays: Rays, density: Callable[[Tensor], Tensor]
+) -> Tensor:  # [n, 3], [n], Σ w t [n] → [n, 6]
+    """Colors, and behind them the normals, scaled by opacity, at the places that rays see."""
+    at = rays.origins + (depth / opacity.clamp_min(1e-6))[:, None] * rays.directions
+    return torch.cat([color, normals_of(density, at) * opacity[:, None]], -1)
+
+
 def render_picture(
     field: Field,
     sampler: Sampler,
@@ -232,14 +239,25 @@ def render_picture(
     with_normals: bool = False,
 ) -> Picture:
     """Render all pixels of a picture, as many at once as memory allows."""
-    parts = []
-    for start in range(0, len(rays.origins), RAYS_AT_ONCE):
-        some = Rays(*(x[start : start + RAYS_AT_ONCE] for x in rays))
+
+    def see(some: Rays) -> tuple[Tensor, Tensor, Tensor]:
         n = len(some.origins)
         over = some.origins.new_full((n, 3), background)
         ids = None if image_id is None else torch.full((n,), image_id, dtype=torch.int32, device=over.device)
-        batch = render_rays(field, sampler, some, over, culling, image_ids=ids, with_normals=with_normals)
-        parts.append(batch.rendered[:3])
+        return render_rays(field, sampler, some, over, culling, image_ids=ids, with_normals=with_normals).rendered[:3]
+
+    return picture_in_parts(see, rays, size, RAYS_AT_ONCE)
+
+
+@torch.no_grad()
+def picture_in_parts(
+    see: Callable[[Rays], tuple[Tensor, Tensor, Tensor]], rays: Rays, size: tuple[int, int], n_rays: int
+) -> Picture:
+    """All pixels of a picture, the rays of `n_rays` of them at a time.
+
+    `see` tells of n rays their colors [n, 3], or [n, 6] with normals scaled by opacity, their opacities [n] and Σ w t [n].
+    """
+    parts = [see(Rays(*(part[at : at + n_rays] for part in rays))) for at in range(0, len(rays.origins), n_rays)]
     color, opacity, depth = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
     width, height = size
     seen = torch.where(opacity > 0.01, depth / opacity.clamp_min(1e-6), 0.0)
@@ -247,5 +265,5 @@ def render_picture(
         color[:, :3].clamp(0, 1).view(height, width, 3),
         opacity.view(height, width),
         seen.view(height, width),
-        color[:, 3:].view(height, width, 3) if with_normals else None,
+        color[:, 3:].view(height, width, 3) if color.shape[1] > 3 else None,
     )

@@ -8,6 +8,7 @@ import os
 
 import hypothesis
 import pytest
+import small_run
 import torch
 
 from taichi_nerf import runtime
@@ -46,6 +47,13 @@ def cpu():
     if ASKED and "cpu" not in ASKED:
         pytest.skip("TAICHI_NERF_ARCHS leaves out cpu")
     return runtime.start("cpu")
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory):
+    """The folder of `small_run`'s scene, for all who leave it as it is."""
+    runtime.start("cpu")
+    return small_run.make(tmp_path_factory.mktemp("small") / "objects")
 
 
 @pytest.fixture

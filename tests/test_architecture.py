@@ -17,12 +17,16 @@ RULES = {
         | {"kernels.occupancy_grid", "kernels.spherical_harmonics", "kernels.resident_rays"},
         {"taichi"},
     ),
+    "bands": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
     "camera_path": ({"cameras"}, {"numpy"}),
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
-    "scenes": ({"cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
-    "procedural": ({"procedural", "ops", "runtime", "cameras", "rays", "scenes", "trajectories"}, {"torch", "numpy", "imageio"}),
+    "scenes": ({"bands", "cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
+    "procedural": (
+        {"procedural", "ops", "runtime", "bands", "cameras", "rays", "scenes", "trajectories"},
+        {"torch", "numpy", "imageio"},
+    ),
     "ndc": ({"scenes.scene_data"}, {"torch"}),
     "fields": ({"fields", "ops", "rays", "runtime"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays", "random_numbers"}, {"torch"}),
@@ -42,6 +46,7 @@ RULES = {
         {"training", "__version__", "fields", "samplers", "rendering", "losses", "metrics", "camera_rig", "ops", "rays"}
         | {
             "runtime",
+            "bands",
             "random_numbers",
             "rooms",
             "later",
@@ -65,9 +70,9 @@ RULES = {
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
     "losses": ({"ops", "rays"}, {"torch"}),
     "few_view_losses": ({"ops", "rays"}, {"torch"}),
-    "metrics": ({"weight_files"}, {"torch", "safetensors"}),
+    "metrics": ({"bands", "weight_files"}, {"torch", "safetensors"}),
     "export": (
-        {"export", "scenes", "cameras", "trajectories"},
+        {"export", "scenes", "bands", "cameras", "trajectories"},
         {"torch", "numpy", "matplotlib", "imageio", "imageio_ffmpeg", "skimage", "trimesh"},
     ),
     "reference": ({"reference"}, {"torch"}),

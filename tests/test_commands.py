@@ -9,7 +9,6 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from small_run import make
 
 from taichi_nerf.apps.command import Command, describe
 from taichi_nerf.apps.main import main
@@ -177,9 +176,9 @@ def test_progress_tells_how_fast_things_are_counted():
     assert rate.told("compiling", 19.0) == "compiling"
 
 
-def test_benchmark_quality_tells_how_good_test_views_are_after_each_budget(tmp_path):
+def test_benchmark_quality_tells_how_good_test_views_are_after_each_budget(small_scene, tmp_path):
     file = tmp_path / "figures.json"
-    options = ("--scene", str(make(tmp_path / "scene")), "--seconds", "0.5,1", "--arch", "cpu", "--json", str(file))
+    options = ("--scene", str(small_scene), "--seconds", "0.5,1", "--arch", "cpu", "--json", str(file))
     options += ("--set", "batch.n_rays_most=64")
     status, out, err = invoke("benchmark", "quality", *options)
     assert status == 0, err

@@ -26,14 +26,6 @@ def run(name, *arguments, folder, text=None):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def scene_folder(tmp_path_factory):
-    from taichi_nerf import start
-
-    start("cpu")
-    return small_run.make(tmp_path_factory.mktemp("examples") / "scene")
-
-
 def test_every_example_has_a_test():
     own = Path(__file__).read_text()
     for file in EXAMPLES.glob("*.py"):
@@ -47,8 +39,8 @@ def test_swapping_a_kernel_takes_less_than_30_lines(tmp_path):
     assert re.search(r"surface: tensor\(\[0\., 0\., 1\., 0\.\]\)", shown), shown
 
 
-def test_a_run_is_seen_through_three_kernels(cpu, scene_folder, tmp_path):
-    config, scene = small_run.configured(scene_folder, steps=60)
+def test_a_run_is_seen_through_three_kernels(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=60)
     small_run.trained(tmp_path / "run", config, scene)
     run("look_through.py", tmp_path / "run", "--width", 40, folder=tmp_path)
     trained, cartoon, xray = np.split(imageio.imread(tmp_path / "look_through.png").astype(float), 3, 1)
@@ -84,16 +76,16 @@ def held_out(text):
     return float(re.search(r"([\d.]+) dB on a view that was held out", text)[1])
 
 
-def test_the_field_of_40_lines_learns(scene_folder, tmp_path):
+def test_the_field_of_40_lines_learns(small_scene, tmp_path):
     source = (EXAMPLES / "my_field.py").read_text()
     classes = source[source.index("class VoxelField") : source.index("parser = ")]
     assert len([line for line in classes.splitlines() if line.strip()]) <= 40
-    assert held_out(run("my_field.py", scene_folder, "--steps", 80, "--resolution", 24, folder=tmp_path)) > 17
+    assert held_out(run("my_field.py", small_scene, "--steps", 80, "--resolution", 24, folder=tmp_path)) > 17
     assert imageio.imread(tmp_path / "my_field.png").shape == (40, 80, 3)
 
 
-def test_the_loss_smooths_depth(scene_folder, tmp_path):
-    shown = run("my_loss.py", scene_folder, "--steps", 60, folder=tmp_path)
+def test_the_loss_smooths_depth(small_scene, tmp_path):
+    shown = run("my_loss.py", small_scene, "--steps", 60, folder=tmp_path)
     without, with_term = (float(found) for found in re.findall(r"roughness of depth ([\d.]+)", shown))
     assert with_term < 0.8 * without
     assert imageio.imread(tmp_path / "my_loss.png").shape == (40, 200, 3)

@@ -20,7 +20,6 @@ from click.testing import CliRunner
 from failing_starts import FAILING_STARTS, contents
 from skimage.metrics import structural_similarity
 
-from taichi_nerf import runtime
 from taichi_nerf.apps.main import main
 from taichi_nerf.camera_path import write_camera_path
 from taichi_nerf.cameras import make_cameras
@@ -44,9 +43,8 @@ def invoke(*arguments):
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    runtime.start("cpu")
-    return small_run.make(tmp_path_factory.mktemp("scenes") / "objects")
+def scene(small_scene):
+    return small_scene
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import pytest
 import sample_transforms
-import small_run
 from click.testing import CliRunner
 
 from taichi_nerf.apps.main import main
@@ -36,9 +35,12 @@ def test_a_folder_that_is_neither_run_nor_scene_is_one_line(tmp_path):
     assert err.count("\n") == 1
 
 
-def test_a_host_where_nobody_can_listen_is_one_line_before_anything_is_made(cpu, tmp_path):
-    scene, host = small_run.make(tmp_path / "scene"), ("--host", "no.such.host.invalid")
-    for command in (("view", scene), ("train", scene, "--out", tmp_path / "run", "--view", "--steps", 5, "--arch", "cpu")):
+def test_a_host_where_nobody_can_listen_is_one_line_before_anything_is_made(small_scene, tmp_path):
+    host = ("--host", "no.such.host.invalid")
+    for command in (
+        ("view", small_scene),
+        ("train", small_scene, "--out", tmp_path / "run", "--view", "--steps", 5, "--arch", "cpu"),
+    ):
         status, _, err = invoke(*command, *host)
         assert status == 1
         assert "\nerror: --host no.such.host.invalid: cannot listen there" in f"\n{err}"
@@ -46,17 +48,15 @@ def test_a_host_where_nobody_can_listen_is_one_line_before_anything_is_made(cpu,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_scene_has_no_kernels_to_watch(cpu, tmp_path):
-    scene = small_run.make(tmp_path / "scene")
-    status, _, err = invoke("view", scene, "--watch-kernels")
+def test_a_scene_has_no_kernels_to_watch(small_scene):
+    status, _, err = invoke("view", small_scene, "--watch-kernels")
     assert status == 2
     assert "is no run" in err
 
 
-def test_options_are_refused_where_they_would_do_nothing(cpu, tmp_path):
-    scene = small_run.make(tmp_path / "scene")
-    for option in (("--scene", scene), ("--arch", "cpu")):
-        status, _, err = invoke("view", scene, *option)
+def test_options_are_refused_where_they_would_do_nothing(small_scene, tmp_path):
+    for option in (("--scene", small_scene), ("--arch", "cpu")):
+        status, _, err = invoke("view", small_scene, *option)
         assert status == 2
         assert "is no run" in err
     (tmp_path / "run").mkdir()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taichi_nerf.bands import bands
 from taichi_nerf.export.scale_bar import depth_place, draw_scale_bar
 
 Array = NDArray[Any]
@@ -120,10 +121,7 @@ def _over_grey(colored: Callable[[Array], tuple[Array, Array]], values: Array, o
 
 def _parts(values: Array) -> list[Any]:
     """Rows that are floats at a time; all of what has none."""
-    if values.size <= AT_ONCE:
-        return [...]
-    step = max(1, AT_ONCE // values[0].size)
-    return [slice(at, at + step) for at in range(0, len(values), step)]
+    return [...] if values.size <= AT_ONCE else [*bands(len(values), values[0].size, AT_ONCE)]
 
 
 def _helix(n: int) -> Array:

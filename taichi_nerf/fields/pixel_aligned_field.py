@@ -45,6 +45,11 @@ class PixelAlignedSettings:
         octaves = (1, frequency_encoding.MOST_FREQUENCIES)
         check_ranges(self, n_hidden=AT_LEAST_ONE, n_blocks=AT_LEAST_ONE, n_inject=(1, self.n_blocks), n_frequencies=octaves)
 
+    @property
+    def pixel_center(self) -> float:
+        """Where pixel 0 lies."""
+        return 0.0 if self.compat == "repo" else 0.5
+
 
 class Sources(NamedTuple):
     """Pictures that tell what an object is."""
@@ -111,7 +116,7 @@ class PixelAlignedField(nn.Module):
         pixels, _ = image_warp.project_points(positions, sources.world_to_cameras, sources.intrinsics)
         height, width = sources.pictures.shape[2:]
         scale = pixels.new_tensor([features.shape[2] / width, features.shape[1] / height])
-        shift = 0.0 if self.settings.compat == "repo" else 0.5
+        shift = self.settings.pixel_center
         looked_up = image_warp.gather_features(features, (pixels - shift) * scale, align="corners")
         out = network(self.encode_places(sources, positions, directions), looked_up, self.dtype)
         return self._density(out[:, 3]), torch.sigmoid(out[:, :3])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taichi_nerf.bands import bands
 from taichi_nerf.cameras import Array, Cameras
 from taichi_nerf.ops import procedural, ray_generation
 from taichi_nerf.ops.procedural import Solids
@@ -42,9 +43,8 @@ def take_picture(scene: Description, cameras: Cameras, camera: int = 0, n_sample
     solids = solids_of(scene)
     width, height = (int(size) for size in cameras.sizes[camera])
     rays_of = _Lens(cameras, camera)
-    rows = max(1, MOST_RAYS // (width * n_samples * n_samples))
     strips = [
-        _strip(scene, solids, rays_of, first, min(rows, height - first), width, n_samples) for first in range(0, height, rows)
+        _strip(scene, solids, rays_of, rows, width, n_samples) for rows in bands(height, width * n_samples * n_samples, MOST_RAYS)
     ]
     return Picture(*(np.concatenate([strip[k] for strip in strips]) for k in range(len(Picture._fields))))
 
@@ -53,11 +53,10 @@ def take_color(scene: Description, cameras: Cameras, camera: int = 0, n_samples:
     """Color and opacity of `take_picture` alone, in two thirds of its time."""
     solids = solids_of(scene)
     width, height = (int(size) for size in cameras.sizes[camera])
-    rows = max(1, MOST_RAYS // (width * n_samples * n_samples))
-    lens = _Lens(cameras, camera)
+    rays_of = _Lens(cameras, camera)
     strips = [
-        _colors(scene, solids, lens, _corners(first, min(rows, height - first), width), n_samples)
-        for first in range(0, height, rows)
+        _colors(scene, solids, rays_of, _corners(rows, width), n_samples)
+        for rows in bands(height, width * n_samples * n_samples, MOST_RAYS)
     ]
     color, opacity = (torch.cat(parts).cpu().numpy() for parts in zip(*strips, strict=True))
     return color.reshape(height, width, 3), opacity.reshape(height, width)
@@ -79,10 +78,10 @@ class _Lens:
         return ray_generation.generate_rays(pixels, index, self.pose, self.intrinsics, self.distortion, self.model)
 
 
-def _corners(first: int, n_rows: int, width: int) -> Tensor:
+def _corners(rows: slice, width: int) -> Tensor:
     """[n_rows * width, 2] of pixels, row by row."""
     device = current().torch_device
-    row, column = torch.arange(first, first + n_rows, device=device), torch.arange(width, device=device)
+    row, column = torch.arange(rows.start, rows.stop, device=device), torch.arange(width, device=device)
     return torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).reshape(-1, 2).float()
 
 
@@ -101,8 +100,8 @@ def _colors(scene: Description, solids: Solids, rays_of: _Lens, corners: Tensor,
     return color, covered.mean(1)
 
 
-def _strip(scene: Description, solids: Solids, rays_of: _Lens, first: int, n_rows: int, width: int, n_samples: int) -> Picture:
-    corners = _corners(first, n_rows, width)
+def _strip(scene: Description, solids: Solids, rays_of: _Lens, rows: slice, width: int, n_samples: int) -> Picture:
+    corners, n_rows = _corners(rows, width), rows.stop - rows.start
     return Picture(
         *(
             array.reshape(n_rows, width, *array.shape[1:]).cpu().numpy()

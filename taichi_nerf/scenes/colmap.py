@@ -15,10 +15,11 @@ from taichi_nerf.scenes.colmap_find import find_picture, inside_scene, is_whole_
 from taichi_nerf.scenes.colmap_lenses import ONE_FOCAL, lens_of
 from taichi_nerf.scenes.colmap_masks import masks_of
 from taichi_nerf.scenes.colmap_model import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints, make_points
-from taichi_nerf.scenes.colmap_views import View, cameras_of, view_of
+from taichi_nerf.scenes.colmap_views import View, view_of
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import LARGEST_NUMBER, matrix, number
 from taichi_nerf.scenes.images import LARGEST_IMAGE, list_images, natural_key
+from taichi_nerf.scenes.lens import cameras_of
 from taichi_nerf.scenes.source import Points, Source
 
 LARGEST_RESIDUAL = 0.5  # pixels that a fitted lens may be off
@@ -63,7 +64,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
         kind="colmap",
         folder=folder,
         names=[view.name for view in views],
-        cameras=cameras_of(views),
+        cameras=cameras_of([view.pose for view in views], [view.lens for view in views]),
         image_files=[view.file for view in views],
         mask_files=masks,
         mask_turns=mask_turns,

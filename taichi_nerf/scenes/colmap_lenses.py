@@ -6,12 +6,12 @@ fisheye's focal length, center and four coefficients; how far the fit is off, in
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, N_DISTORTION, OPENCV, PINHOLE
 from taichi_nerf.scenes.colmap_model import Array, ColmapCamera
+from taichi_nerf.scenes.lens import Lens
 
 K1, K2, K3, K4, K5, K6, P1, P2 = range(N_DISTORTION)
 
@@ -40,38 +40,6 @@ ONE_FOCAL = (
     "SIMPLE_DIVISION",
     "SIMPLE_FISHEYE",
 )
-
-
-@dataclass(frozen=True)
-class Lens:
-    """A lens in the pixels of an image of `size`."""
-
-    size: tuple[int, int]  # width, height
-    intrinsics: Array  # [4] fx, fy, cx, cy
-    model: int
-    distortion: Array  # [8]
-    residual: float = 0.0  # largest distance in pixels to the file's own lens anywhere in the image
-    mean_residual: float = 0.0
-
-    def scaled(self, width: int, height: int) -> "Lens":
-        x, y = width / self.size[0], height / self.size[1]
-        larger = max(x, y)
-        return replace(
-            self,
-            size=(width, height),
-            intrinsics=self.intrinsics * np.array([x, y, x, y]),
-            residual=self.residual * larger,
-            mean_residual=self.mean_residual * larger,
-        )
-
-    def turned(self) -> "Lens":
-        """For the image turned clockwise by 90 degrees: the pixel (u, v) is at (height - v, u). Radial terms stay."""
-        fx, fy, cx, cy = self.intrinsics
-        distortion = self.distortion.copy()
-        if self.model == OPENCV:  # the tangential terms are r² P + 2 (P · x) x with the vector P = (p2, p1)
-            distortion[P1], distortion[P2] = self.distortion[P2], -self.distortion[P1]
-        width, height = self.size
-        return replace(self, size=(height, width), intrinsics=np.array([fy, fx, height - cy, cx]), distortion=distortion)
 
 
 def lens_of(camera: ColmapCamera) -> Lens:

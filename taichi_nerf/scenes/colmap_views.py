@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from taichi_nerf.cameras import Cameras, make_cameras
-from taichi_nerf.scenes.colmap_lenses import Lens
 from taichi_nerf.scenes.colmap_model import Array, ColmapImage
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import LARGEST_NUMBER, matrix
+from taichi_nerf.scenes.lens import Lens
 from taichi_nerf.scenes.shown import as_its_camera_saw, turned
 
 LARGEST_STRETCH = 0.02  # by which a picture's width and height may be scaled differently from the camera's
@@ -49,16 +48,6 @@ def on_picture(view: View, named_in: Path) -> View:
         seen_at = np.stack([lens.size[1] - seen_at[:, 1], seen_at[:, 0]], -1)
         pose, lens = turned(pose, lens, view.file)
     return replace(view, pose=pose, lens=lens, seen_at=seen_at, scale=scale, turns=turns)
-
-
-def cameras_of(views: list[View]) -> Cameras:
-    return make_cameras(
-        np.stack([view.pose for view in views]),
-        np.stack([view.lens.intrinsics for view in views]),
-        np.array([view.lens.size for view in views]),
-        np.array([view.lens.model for view in views]),
-        np.stack([view.lens.distortion for view in views]),
-    )
 
 
 def camera_to_world(image: ColmapImage, named_in: Path) -> Array:

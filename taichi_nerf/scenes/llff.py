@@ -14,12 +14,12 @@ import numpy as np
 
 from taichi_nerf.cameras import N_DISTORTION, PINHOLE, Cameras
 from taichi_nerf.scenes.colmap_find import inside_scene
-from taichi_nerf.scenes.colmap_lenses import Lens
 from taichi_nerf.scenes.colmap_model import Array
-from taichi_nerf.scenes.colmap_views import View, cameras_of, on_picture
+from taichi_nerf.scenes.colmap_views import View, on_picture
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import matrix, number, pose, read_npz
 from taichi_nerf.scenes.images import EXTENSIONS, image_size
+from taichi_nerf.scenes.lens import Lens, cameras_of
 from taichi_nerf.scenes.llff_model import Companion, companion_of
 from taichi_nerf.scenes.source import Source
 
@@ -44,7 +44,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
     near_far, warnings = _bounds(table)
     companion = companion_of(folder, poses, lenses, table[:, 15:])
     views = [on_picture(view, file) for view in companion.views(pictures, poses, lenses)]
-    cameras = cameras_of(views)
+    cameras = cameras_of([view.pose for view in views], [view.lens for view in views])
     forward = is_forward_facing(cameras, near_far[0] if near_far else None)
     return Source(
         kind="llff",

@@ -14,11 +14,12 @@ import numpy as np
 from taichi_nerf.scenes import colmap_binary, colmap_text
 from taichi_nerf.scenes.colmap import LARGEST_RESIDUAL, check_camera, points_of, read_model
 from taichi_nerf.scenes.colmap_find import largest_model, models_in, subfolders
-from taichi_nerf.scenes.colmap_lenses import Lens, lens_of
+from taichi_nerf.scenes.colmap_lenses import lens_of
 from taichi_nerf.scenes.colmap_model import Array, ColmapCamera, ColmapModel, ColmapPoints
 from taichi_nerf.scenes.colmap_views import View, camera_to_world
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import LARGEST_NUMBER
+from taichi_nerf.scenes.lens import Lens
 from taichi_nerf.scenes.source import Points
 
 PERCENTILES = (0.1, 99.9)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from taichi_nerf.cameras import EQUIRECTANGULAR
-from taichi_nerf.scenes.colmap_lenses import Lens
 from taichi_nerf.scenes.colmap_model import Array
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import stored_size
+from taichi_nerf.scenes.lens import Lens
 
 QUARTER_TURNS = {1: 0, 6: 1, 3: 2, 8: 3}  # clockwise, by EXIF orientation; the others are mirror images
 TURN = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # of camera coordinates when the picture is turned clockwise

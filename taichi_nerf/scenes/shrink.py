@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taichi_nerf.bands import bands
+
 Array = NDArray[Any]
 AT_ONCE = 2**20  # numbers that are floats at a time: of 134 megapixels, a panorama's, they would take gigabytes
 
@@ -14,13 +16,13 @@ def shrink(image: Array, width: int, height: int) -> Array:
     if image.shape[:2] == (height, width):
         return image
     low = np.empty((height, image.shape[1], image.shape[2]), np.float32)
-    for columns in _parts(image.shape[1], len(image) * image.shape[2]):
+    for columns in bands(image.shape[1], len(image) * image.shape[2], AT_ONCE):
         values = image[:, columns].astype(np.float32)
         if image.shape[2] == 4:
             values[..., :3] *= values[..., 3:]
         low[:, columns] = _average_rows(values, height)
     small = np.empty((height, width, image.shape[2]), image.dtype)
-    for rows in _parts(height, low[0].size):
+    for rows in bands(height, low[0].size, AT_ONCE):
         values = _average_rows(low[rows].swapaxes(0, 1), width).swapaxes(0, 1)
         if image.shape[2] == 4:
             values[..., :3] /= np.maximum(values[..., 3:], 1e-6)
@@ -28,12 +30,6 @@ def shrink(image: Array, width: int, height: int) -> Array:
             values = np.clip(np.rint(values), 0, np.iinfo(image.dtype).max)
         small[rows] = values
     return small
-
-
-def _parts(n: int, size: int) -> list[slice]:
-    """Slices of n lines, each of that many numbers."""
-    step = max(1, AT_ONCE // size)
-    return [slice(at, at + step) for at in range(0, n, step)]
 
 
 def _average_rows(values: Array, n: int) -> Array:

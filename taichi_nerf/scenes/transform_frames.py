@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from taichi_nerf.cameras import Cameras, make_cameras, opengl_to_opencv
-from taichi_nerf.scenes import colmap_lenses
+from taichi_nerf.cameras import Cameras, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, number, pose, read_json
 from taichi_nerf.scenes.images import EXTENSIONS, image_size, natural_key, stored_size
+from taichi_nerf.scenes.lens import Lens, cameras_of
 from taichi_nerf.scenes.shown import alike, another_shape, as_its_camera_saw, turned
 from taichi_nerf.scenes.source import Array
-from taichi_nerf.scenes.transform_lenses import LARGEST_SIDE, Fields, Lens, read_lens
+from taichi_nerf.scenes.transform_lenses import LARGEST_SIDE, Fields, read_lens
 
 DEPTH_FIELDS = ("depth_file_path", "depth_path")
 FEW = 3  # messages of one sort that are spelt out
@@ -29,9 +29,10 @@ FEW = 3  # messages of one sort that are spelt out
 class View:
     name: str
     image: Path
-    size: tuple[int, int]
     pose: Array  # [3, 4] OpenCV
-    lens: Lens
+    lens: Lens  # in the picture's pixels
+    notes: list[str]  # about the lens, as are
+    warnings: list[str]
     time: float | None
     mask: Path | None
     depth: Path | None
@@ -56,14 +57,7 @@ class Views:
 
     @property
     def cameras(self) -> Cameras:
-        lenses = [view.lens for view in self.found]
-        return make_cameras(
-            np.stack([view.pose for view in self.found]),
-            np.stack([lens.intrinsics for lens in lenses]),
-            [view.size for view in self.found],
-            [lens.model for lens in lenses],
-            np.stack([lens.distortion for lens in lenses]),
-        )
+        return cameras_of([view.pose for view in self.found], [view.lens for view in self.found])
 
     @property
     def masks(self) -> list[Path | None] | None:
@@ -99,7 +93,7 @@ class Views:
         times = [view.time for view in self.found if view.time is not None]
         outside = bool(times) and not (min(times) >= 0 and max(times) <= 1)
         return [
-            *tell([note for view in self.found for note in view.lens.notes]),
+            *tell([note for view in self.found for note in view.notes]),
             *([f"times {min(times):g} to {max(times):g} are mapped to 0 to 1"] if outside else []),
             *(
                 [f"{len(self.turned)} pictures have an EXIF orientation, which others ignore: their cameras are turned with them"]
@@ -117,7 +111,7 @@ class Views:
             (self.missing_companions, "masks or depth maps do not exist"),
         )
         counted = [f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names]
-        return counted + tell([warning for view in self.found for warning in view.lens.warnings])
+        return counted + tell([warning for view in self.found for warning in view.warnings])
 
 
 def read_frames(views: Views, file: Path, split: str = "") -> dict[str, Any]:
@@ -209,24 +203,24 @@ def _view(views: Views, fields: Fields, image: Path) -> View:
     time = fields.frame.get("time")
     width, height = (fields.number(side, 0, 1, LARGEST_SIDE) for side in "wh")
     size, turns = as_its_camera_saw(image, width / height if width and height else None)
-    lens = read_lens(fields, size)
+    lens, notes, warnings = read_lens(fields, size)
     found = opengl_to_opencv(pose(matrix, fields.file, f"{fields.place}.transform_matrix")[None])[0]
-    shown = colmap_lenses.Lens(size, lens.intrinsics, lens.model, lens.distortion)
     for _ in range(turns):
-        found, shown = turned(found, shown, image)
+        found, lens = turned(found, lens, image)
     view = View(
         name=name_of(image, views.folder),
         image=image,
-        size=shown.size,
         pose=found,
-        lens=lens._replace(intrinsics=shown.intrinsics, distortion=shown.distortion),
+        lens=lens,
+        notes=notes,
+        warnings=warnings,
         time=None if time is None else number(time, fields.file, f"{fields.place}.time"),
         mask=_companion(views, fields, ("mask_path",)),
         depth=_companion(views, fields, DEPTH_FIELDS),
     )
     for name, companion in (("mask", view.mask), ("depth map", view.depth)):
-        if companion and not alike(size := image_size(companion), view.size):
-            raise another_shape(companion, name, size, view.size)
+        if companion and not alike(size := image_size(companion), lens.size):
+            raise another_shape(companion, name, size, lens.size)
     if turns:
         views.turned.append(view.name)
         for companion in (view.mask, view.depth):

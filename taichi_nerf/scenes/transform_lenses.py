@@ -17,13 +17,14 @@ instant-ngp keeps k3, p1 in one place and k4, p2 in another, so its k3 and k4 ex
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import number
+from taichi_nerf.scenes.lens import Lens
 from taichi_nerf.scenes.source import Array
 
 PERSPECTIVE_NAMES = ("PERSPECTIVE", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
@@ -31,16 +32,6 @@ FISHEYE_NAMES = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_F
 UNKNOWN_TO_US = ("ftheta_p0", "latlong")  # lenses of instant-ngp that Cameras does not have
 LARGEST_SIDE = 10**6  # pixels
 LARGEST_COEFFICIENT = 1e6
-
-
-class Lens(NamedTuple):
-    """One camera without its pose, and what is worth telling about it."""
-
-    model: int
-    intrinsics: Array  # [4] fx, fy, cx, cy for the picture as it is
-    distortion: Array  # [8]
-    notes: list[str]
-    warnings: list[str]
 
 
 class Fields:
@@ -64,8 +55,8 @@ class Fields:
         return default if value is None else number(value, self.file, self.where(name), low, high)
 
 
-def read_lens(fields: Fields, size: tuple[int, int]) -> Lens:
-    """The lens for a picture of `size` (width, height)."""
+def read_lens(fields: Fields, size: tuple[int, int]) -> tuple[Lens, list[str], list[str]]:
+    """The lens for a picture of `size` (width, height), and notes and warnings about it."""
     notes: list[str] = []
     warnings: list[str] = []
     model = _model(fields)
@@ -73,9 +64,8 @@ def read_lens(fields: Fields, size: tuple[int, int]) -> Lens:
         width, height = size
         if abs(width - 2 * height) > 2:
             warnings.append("equirectangular pictures are read as whole spheres, though they are not twice as wide as high")
-        return Lens(
-            model, np.array([width / (2 * math.pi), height / math.pi, width / 2, height / 2]), np.zeros(8), notes, warnings
-        )
+        intrinsics = np.array([width / (2 * math.pi), height / math.pi, width / 2, height / 2])
+        return Lens(size, intrinsics, model, np.zeros(8)), notes, warnings
     intrinsics = _intrinsics(fields, size, notes)
     if not (0 < intrinsics[2] < size[0] and 0 < intrinsics[3] < size[1]):
         warnings.append(
@@ -85,7 +75,7 @@ def read_lens(fields: Fields, size: tuple[int, int]) -> Lens:
     distortion = _distortion(fields, model, intrinsics, size, notes, warnings)
     if model == OPENCV and not distortion.any():
         model = PINHOLE
-    return Lens(model, intrinsics, distortion, notes, warnings)
+    return Lens(size, intrinsics, model, distortion), notes, warnings
 
 
 def _model(fields: Fields) -> int:

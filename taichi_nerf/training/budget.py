@@ -1,10 +1,13 @@
-"""How long a training may go on, and a clock that counts training and nothing else."""
+"""How long a training may go on, a clock that counts training and nothing else, and what follows for a trainer that has both."""
 
 import contextlib
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,37 @@ class Stopwatch:
     def _switch(self, on: bool) -> None:
         self._before = self.seconds
         self._started = self._clock() if on else None
+
+
+class Course(ABC):
+    """A trainer, as far as its budget and its clock tell of it."""
+
+    budget: Budget
+    stopwatch: Stopwatch
+    n_steps: int
+
+    @property
+    def is_done(self) -> bool:
+        return self.budget.done(self.n_steps, self.stopwatch.seconds)
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        return self.budget.progress(self.n_steps, self.stopwatch.seconds)
+
+    @abstractmethod
+    def step(self) -> Any:
+        """One step of the optimiser, timed."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training goes on from."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def warm_up(self) -> None:
+        """A step on a copy of the state that is thrown away: what cannot be done fails before anything is written."""
+        before = deepcopy(self.state_dict())
+        self.step()
+        self.load_state_dict(before)

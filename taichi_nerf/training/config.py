@@ -4,7 +4,7 @@
 setting of another method is no setting at all.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from taichi_nerf.fields.density_field import DensitySettings
@@ -60,6 +60,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self, steps=AT_LEAST_ONE, time_budget=POSITIVE, save_every=AT_LEAST_ZERO)
+
+    def or_steps(self, n: int) -> "RunSettings":
+        """With so many steps where nothing else ends it."""
+        return replace(self, steps=n) if self.steps is None and self.time_budget is None else self
 
 
 @dataclass(frozen=True)

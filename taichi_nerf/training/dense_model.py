@@ -8,9 +8,8 @@ from torch import Tensor
 
 from taichi_nerf import random_numbers
 from taichi_nerf.rays import Rays, RenderedRays, Samples
-from taichi_nerf.rendering import Picture, RenderedBatch
+from taichi_nerf.rendering import SAMPLES_AT_ONCE, Picture, RenderedBatch, picture_in_parts, with_normals_at
 from taichi_nerf.training.cast import Cast
-from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.schedules import log_linear
 
@@ -41,7 +40,26 @@ class DenseModel(Model):
         return max(1, self.config.batch.n_rays // n_ranks)
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
-        return in_parts(lambda some: self.see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // self.samples_of_ray))
+        n_rays = max(1, SAMPLES_AT_ONCE // self.samples_of_ray)
+        found = picture_in_parts(lambda some: self._see(some, with_normals), rays, size, n_rays)
+        return found._replace(opacity=found.opacity.clamp(0, 1))
+
+    def _see(self, rays: Rays, with_normals: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """What `picture_in_parts` asks for: of rays that are not cast, nothing."""
+        found = self._cast(rays)
+        out, depth = self._seen_over_black(found)
+        color = out.color[:, :3]
+        if with_normals:
+            color = with_normals_at(color, out.opacity, depth, found.rays, self._density)
+        color, opacity, depth = (
+            part.new_zeros(len(rays.origins), *part.shape[1:]).index_copy_(0, found.which, part)
+            for part in (color, out.opacity, depth)
+        )
+        return color, opacity, depth
+
+    @torch.no_grad()
+    def density(self, positions: Tensor) -> Tensor:
+        return self._density(positions)
 
     def density_weights(self) -> list[Tensor]:
         return [weight for name, weight in self.named_parameters() if not name.startswith("rig.")]
@@ -52,8 +70,16 @@ class DenseModel(Model):
         """That a picture looks at."""
 
     @abstractmethod
-    def see(self, rays: Rays, with_normals: bool) -> Seen:
-        """What rays see, without gradients."""
+    def _density(self, positions: Tensor) -> Tensor:
+        """[n] with gradients to the positions [n, 3]."""
+
+    @abstractmethod
+    def _cast(self, rays: Rays) -> Cast:
+        """Those that can see anything, in the field's space."""
+
+    @abstractmethod
+    def _seen_over_black(self, found: Cast) -> tuple[RenderedRays, Tensor]:
+        """What they see, at even places and without noise, and Σ w distance along them."""
 
 
 def of_all_rays(

@@ -52,8 +52,7 @@ def choose(
 ) -> tuple[MipNerf360Config, list[str]]:
     """The configuration, and what was decided."""
     name = run.preset if run.preset != DEFAULT else "small" if device.type == "cpu" else "360"
-    if run.steps is None and run.time_budget is None:
-        run = replace(run, steps=STEPS[name])
+    run = run.or_steps(STEPS[name])
     bounded = not scene.bounds.unbounded
     batch = RayBatchSettings(n_rays=2**14, background=run.background, masks="alpha" if bounded else "ignore")
     config = MipNerf360Config(settings, replace(run, preset=name), batch)

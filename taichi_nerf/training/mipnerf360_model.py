@@ -20,7 +20,6 @@ from taichi_nerf.samplers.proposal_sampler import Proposed, propose
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import Cast, cast, even_until
 from taichi_nerf.training.dense_model import DenseModel, of_all_rays
-from taichi_nerf.training.dense_picture import Seen, normals_at
 from taichi_nerf.training.mipnerf360_config import MipNerf360Config
 from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.presets import pixel_footprint
@@ -81,10 +80,6 @@ class MipNerf360Model(DenseModel):
     def samples_of_ray(self) -> int:
         return sum(self.config.proposal.n_proposed) + self.config.proposal.n_samples
 
-    @torch.no_grad()
-    def density(self, positions: Tensor) -> Tensor:
-        return self._density(positions)
-
     def color(self, positions: Tensor, directions: Tensor) -> Tensor:
         return self.field.around(positions, directions, self.footprint / 2)[1].clamp(0, 1)
 
@@ -92,16 +87,9 @@ class MipNerf360Model(DenseModel):
         """Of Gaussians of a pixel's width: finer than those of pictures nothing was learnt."""
         return self.field.around(positions, torch.zeros_like(positions), self.footprint / 2)[0]
 
-    def see(self, rays: Rays, with_normals: bool) -> Seen:
-        found = self._cast(rays)
+    def _seen_over_black(self, found: Cast) -> tuple[RenderedRays, Tensor]:
         out = self._render(found, torch.zeros_like(found.origins), None, 1.0).out
-        depth = out.color[:, 3] / out.opacity.clamp_min(1e-6)
-        seen = torch.cat([out.color[:, :3], out.opacity[:, None], depth[:, None]], -1)
-        if with_normals:
-            at = found.origins + depth[:, None] * found.directions
-            seen = torch.cat([seen, normals_at(self._density, at) * out.opacity[:, None]], -1)
-        all_of = torch.zeros(len(rays.origins), seen.shape[1], device=seen.device).index_copy_(0, found.which, seen)
-        return Seen(all_of[:, :3], all_of[:, 3], all_of[:, 4], all_of[:, 5:] if with_normals else None)
+        return out, out.color[:, 3]
 
     def _cast(self, rays: Rays) -> Cast:
         """Through the box of a bounded scene, or from near to far."""

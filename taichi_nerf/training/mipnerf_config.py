@@ -49,8 +49,7 @@ STEPS = {"blender": 1_000_000, "small": 6_000}
 def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[MipNerfConfig, list[str]]:
     """The configuration, and what was decided."""
     name = run.preset if run.preset != DEFAULT else "small" if device.type == "cpu" else "blender"
-    if run.steps is None and run.time_budget is None:
-        run = replace(run, steps=STEPS[name])
+    run = run.or_steps(STEPS[name])
     bounded = not scene.bounds.unbounded
     batch = RayBatchSettings(n_rays=4096, background=run.background, masks="alpha" if bounded else "ignore")
     config = MipNerfConfig(settings, replace(run, preset=name), batch)

@@ -17,7 +17,6 @@ from taichi_nerf.samplers.hierarchical_sampler import coarse_points, from_edges
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import Cast, cast
 from taichi_nerf.training.dense_model import DenseModel, draws, of_all_rays
-from taichi_nerf.training.dense_picture import Seen, normals_at
 from taichi_nerf.training.mipnerf_config import MipNerfConfig
 from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.presets import pixel_footprint
@@ -59,8 +58,7 @@ class MipNerfModel(DenseModel):
         out = level.rendered
         return of_all_rays(found, out, out.depth, level.samples, background, self.bounds.far)
 
-    @torch.no_grad()
-    def density(self, positions: Tensor) -> Tensor:
+    def _density(self, positions: Tensor) -> Tensor:
         return self._near(positions, torch.zeros_like(positions))[0]
 
     def color(self, positions: Tensor, directions: Tensor) -> Tensor:
@@ -75,18 +73,9 @@ class MipNerfModel(DenseModel):
     def samples_of_ray(self) -> int:
         return 2 * self.config.mipnerf.n_samples
 
-    def see(self, rays: Rays, with_normals: bool) -> Seen:
-        found = self._cast(rays)
-        black = torch.zeros(len(found.which), 3, device=rays.origins.device)
-        out = self._levels(found, black, None)[1].rendered
-        depth = out.depth / out.opacity.clamp_min(1e-6)
-        seen = torch.cat([out.color, out.opacity[:, None], depth[:, None]], -1)
-        if with_normals:
-            at = found.origins + depth[:, None] * found.directions
-            normals = normals_at(lambda positions: self._near(positions, torch.zeros_like(positions))[0], at)
-            seen = torch.cat([seen, normals * out.opacity[:, None]], -1)
-        all_of = torch.zeros(len(rays.origins), seen.shape[1], device=seen.device).index_copy_(0, found.which, seen)
-        return Seen(all_of[:, :3], all_of[:, 3], all_of[:, 4], all_of[:, 5:] if with_normals else None)
+    def _seen_over_black(self, found: Cast) -> tuple[RenderedRays, Tensor]:
+        out = self._levels(found, torch.zeros_like(found.origins), None)[1].rendered
+        return out, out.depth
 
     def _cast(self, rays: Rays) -> Cast:
         return cast(rays, self.bounds, self.box if self.config.mipnerf.within_box else None, None)

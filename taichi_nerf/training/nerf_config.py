@@ -94,8 +94,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     if name == DEFAULT:
         published = "llff" if scene.bounds.forward_facing else "blender"
         name = "small" if device.type == "cpu" else published
-    if run.steps is None and run.time_budget is None:
-        run = replace(run, steps=STEPS[name])
+    run = run.or_steps(STEPS[name])
     config = replace(preset(name, scene, run.background), scene=settings, run=replace(run, preset=name))
     config = replace(config, field=replace(config.field, precision=best_precision(device)))
     nerf, field = config.nerf, config.field

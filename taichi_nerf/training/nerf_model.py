@@ -17,7 +17,6 @@ from taichi_nerf.samplers.hierarchical_sampler import coarse_points, fine_points
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import Cast, cast, distances, to_field
 from taichi_nerf.training.dense_model import DenseModel, draws, of_all_rays
-from taichi_nerf.training.dense_picture import Seen, normals_at
 from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.nerf_config import NerfConfig
 
@@ -66,10 +65,6 @@ class NerfModel(DenseModel):
     @property
     def samples_of_ray(self) -> int:
         return 2 * self.config.nerf.n_samples + self.config.nerf.n_samples_fine
-
-    @torch.no_grad()
-    def density(self, positions: Tensor) -> Tensor:
-        return self._density(positions)
 
     def color(self, positions: Tensor, directions: Tensor) -> Tensor:
         return self.fine(to_field(positions, self.frustum)[0], directions)[1]
@@ -121,18 +116,7 @@ class NerfModel(DenseModel):
         )
         return Level(rendered, rendered.weights.detach().view(n, n_samples), samples)
 
-    def see(self, rays: Rays, with_normals: bool) -> Seen:
-        """[n] rays, over black."""
-        n = len(rays.origins)
-        found = self._cast(rays)
-        black = torch.zeros(len(found.which), 3, device=rays.origins.device)
-        coarse, fine, _ = self._levels(found, black, None)
-        level = fine or coarse
-        out = level.rendered
-        depth = out.color[:, 3] / out.opacity.clamp_min(1e-6)
-        seen = torch.cat([out.color[:, :3], out.opacity[:, None], depth[:, None]], -1)
-        if with_normals:
-            at = found.rays.origins + depth[:, None] * found.rays.directions
-            seen = torch.cat([seen, normals_at(self._density, at) * out.opacity[:, None]], -1)
-        all_of = torch.zeros(n, seen.shape[1], device=seen.device).index_copy_(0, found.which, seen)
-        return Seen(all_of[:, :3], all_of[:, 3], all_of[:, 4], all_of[:, 5:] if with_normals else None)
+    def _seen_over_black(self, found: Cast) -> tuple[RenderedRays, Tensor]:
+        coarse, fine, _ = self._levels(found, torch.zeros_like(found.origins), None)
+        out = (fine or coarse).rendered
+        return out, out.color[:, 3]

@@ -14,7 +14,7 @@ from taichi_nerf.rendering import Picture, RenderedBatch, render_picture, render
 from taichi_nerf.rooms import Rooms
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import AppearanceSettings, NgpConfig
+from taichi_nerf.training.config import AppearanceSettings, LossSettings, NgpConfig
 from taichi_nerf.training.model import Compared, Model, Shown
 from taichi_nerf.training.schedules import late_decay, ramp
 
@@ -81,20 +81,7 @@ class NgpModel(Model):
             shown.rays, shown.background, jitter=jitter, draws=generator, image_ids=image_ids, rooms=self.rooms
         )  # fmt: skip
         spread = losses.spread(batch.rendered.weights, batch.samples) if config.spread else None
-        return self.compared(shown, batch, spread)
-
-    def compared(self, shown: Shown, batch: RenderedBatch, spread: Tensor | None) -> Compared:
-        """What the loss makes of it; `spread`: that of the weights along rays."""
-        config, out = self.config.loss, batch.rendered
-        loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
-        if config.opacity_entropy:
-            loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
-        if spread is not None:
-            loss = loss + config.spread * ramp(self.progress, config.spread_from) * spread
-        if config.depth and shown.depth is not None:
-            loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
-        squared = (out.color.detach() - shown.truth).square().mean(-1)
-        return Compared(loss, squared, batch.n_marched, batch, batch.is_whole)
+        return compared(config, self.progress, shown, batch, spread)
 
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
         jitter = random_numbers.uniform(len(rays.origins), generator=generator, device=background.device)
@@ -135,6 +122,20 @@ class NgpModel(Model):
 
     def color(self, positions: Tensor, directions: Tensor) -> Tensor:
         return self.field(positions, directions)[1]
+
+
+def compared(config: LossSettings, progress: float, shown: Shown, batch: RenderedBatch, spread: Tensor | None) -> Compared:
+    """What the loss makes of it; `spread`: that of the weights along rays."""
+    out = batch.rendered
+    loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
+    if config.opacity_entropy:
+        loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
+    if spread is not None:
+        loss = loss + config.spread * ramp(progress, config.spread_from) * spread
+    if config.depth and shown.depth is not None:
+        loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
+    squared = (out.color.detach() - shown.truth).square().mean(-1)
+    return Compared(loss, squared, batch.n_marched, batch, batch.is_whole)
 
 
 def contraction_of(config: NgpConfig, scene: SceneData) -> Contraction:

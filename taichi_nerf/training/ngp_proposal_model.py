@@ -10,15 +10,13 @@ from taichi_nerf import losses, random_numbers
 from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
-from taichi_nerf.rendering import Picture, RenderedBatch, normals_of
+from taichi_nerf.rendering import SAMPLES_AT_ONCE, Picture, RenderedBatch, picture_in_parts, with_normals_at
 from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, in_rows, propose, weights_of
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig, NgpProposalSettings
-from taichi_nerf.training.dense_picture import SAMPLES_AT_ONCE, Seen, in_parts
 from taichi_nerf.training.model import Compared, Model, Shown
-from taichi_nerf.training.ngp_model import contraction_of, field_of, optimiser_of, rate_at, seen_as, sharpen
-from taichi_nerf.training.schedules import ramp
+from taichi_nerf.training.ngp_model import compared, contraction_of, field_of, optimiser_of, rate_at, seen_as, sharpen
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
 CLOSER = 2  # times as many proposed intervals in pictures
@@ -83,23 +81,16 @@ class NgpProposalModel(Model):
         sharpen(self.field, self.config, progress)
 
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
-        config = self.config.loss
         image_ids = seen_as(self.config.appearance, shown.views, generator)
         seen = self._render(shown.rays, shown.background, generator, image_ids, learns=self.learns)
-        out, samples = seen.batch.rendered, seen.batch.samples
-        loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
+        spread = losses.spread(seen.batch.rendered.weights, seen.batch.samples) if self.config.loss.spread else None
+        found = compared(self.config.loss, self.progress, shown, seen.batch, spread)
+        loss = found.loss
         for proposal in seen.proposed.proposals if self.learns else ():
             # Its gradient alone: it grows while the field learns, and the loss is what tells whether training goes well.
             behind = losses.interlevel(seen.proposed.edges, seen.weights, *proposal)
             loss = loss + self.config.proposal.loss * (behind - behind.detach())
-        if config.opacity_entropy:
-            loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
-        if config.spread:
-            grown = config.spread * ramp(self.progress, config.spread_from)
-            loss = loss + grown * losses.spread(out.weights, samples)
-        if config.depth and shown.depth is not None:
-            loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
-        return Compared(loss, (out.color.detach() - shown.truth).square().mean(-1), seen.batch.n_marched, seen.batch)
+        return found._replace(loss=loss)
 
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
         return self._render(rays, background, generator, None).batch
@@ -109,7 +100,8 @@ class NgpProposalModel(Model):
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
         most = max(*self.shown.n_proposed, self.shown.n_samples)
-        return in_parts(lambda some: self._see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // most))
+        found = picture_in_parts(lambda some: self._see(some, with_normals), rays, size, max(1, SAMPLES_AT_ONCE // most))
+        return found._replace(opacity=found.opacity.clamp(0, 1))
 
     @torch.no_grad()
     def density(self, positions: Tensor) -> Tensor:
@@ -183,10 +175,8 @@ class NgpProposalModel(Model):
         origins, directions = (part.detach().index_select(0, samples.ray_indices) for part in rays[:2])
         return torch.addcmul(origins, ((samples.t_starts + samples.t_ends) / 2)[:, None], directions)
 
-    def _see(self, rays: Rays, with_normals: bool) -> Seen:
-        out = self._render(rays, torch.zeros_like(rays.origins), None, None).batch.rendered
-        depth = out.depth / out.opacity.clamp_min(1e-6)
-        normals = None
+    def _see(self, rays: Rays, with_normals: bool) -> tuple[Tensor, Tensor, Tensor]:
+        color, opacity, depth, _ = self._render(rays, torch.zeros_like(rays.origins), None, None).batch.rendered
         if with_normals:
-            normals = normals_of(self.field, rays.origins + depth[:, None] * rays.directions) * out.opacity[:, None]
-        return Seen(out.color, out.opacity, depth, normals)
+            color = with_normals_at(color, opacity, depth, rays, lambda at: self.field(at, torch.zeros_like(at))[0])
+        return color, opacity, depth

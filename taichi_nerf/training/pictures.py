@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taichi_nerf.bands import bands
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.rays import Rays
@@ -49,10 +50,10 @@ def _picture(
     width, height = (int(side) for side in size)
     places = [(part + 0.5) / antialias - 0.5 for part in range(antialias)]
     whole: list[Tensor] = []  # of each part that pictures have
-    for first in range(0, height, rows := max(1, PIXELS_AT_ONCE // width)):
-        n_rows = min(rows, height - first)
+    for rows in bands(height, width, PIXELS_AT_ONCE):
+        n_rows = rows.stop - rows.start
 
-        def through(shift: tuple[float, float], first: int = first, n_rows: int = n_rows) -> Picture:
+        def through(shift: tuple[float, float], first: int = rows.start, n_rows: int = n_rows) -> Picture:
             with torch.no_grad():
                 rays = rays_of_all_pixels(rig, view, width, n_rows, first_row=first, shift=shift)
             rays = rays._replace(radii=rays.radii / antialias)  # cones that share a pixel
@@ -65,8 +66,8 @@ def _picture(
         parts = [part for part in band if part is not None]
         whole = whole or [part.new_empty(height, *part.shape[1:]) for part in parts]
         for part, of_band in zip(whole, parts, strict=True):
-            part[first : first + n_rows] = of_band
-        report((first + n_rows) / height)
+            part[rows] = of_band
+        report(rows.stop / height)
     color, opacity, depth = whole[:3]
     return Picture(color, opacity, depth, whole[3] if len(whole) > 3 else None)
 
@@ -99,7 +100,7 @@ def pixel_centers(width: int, height: int) -> Tensor:
 def truth_of_view(scene: SceneData, view: int, masks_are_alpha: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """Color [h, w, 3] from 0 to 1, how much of each pixel is filled [h, w], and which pixels the mask shows [h, w], if any."""
     picture = unit_floats(scene.images[view])
-    color = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].expand(-1, -1, 3)
+    color = colors_of(picture)
     alpha = picture[..., 3] if picture.shape[-1] == 4 else torch.ones(picture.shape[:2])
     if scene.masks is None:
         return color.clamp(0, 1), alpha, None
@@ -111,6 +112,11 @@ def unit_floats(pixels: Any) -> Tensor:
     """[h, w, channels] as float32 from 0 to 1."""
     found = torch.from_numpy(np.array(pixels))
     return found.float() / FULL.get(found.dtype, 1)
+
+
+def colors_of(picture: Tensor) -> Tensor:  # [h, w, n_channels] → [h, w, 3]
+    """Without alpha; grey as color."""
+    return picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].expand(-1, -1, 3)
 
 
 def background_of(kind: Background, height: int, width: int, seed: int) -> Tensor:

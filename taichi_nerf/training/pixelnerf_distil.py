@@ -17,7 +17,7 @@ from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
-from taichi_nerf.training.pixelnerf_render import encode, picture_by
+from taichi_nerf.training.pixelnerf_render import picture_by
 from taichi_nerf.training.run import Outcome, Report, train
 from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.trajectories import look_at
@@ -70,7 +70,7 @@ def write_scene(
     """Pictures with alpha from around the origin, in the form of NeRF's synthetic scenes."""
     distance = float(item.camera_to_worlds[0, :, 3].norm())
     reach = min(distance - item.near, item.far - distance) if item.near < distance < item.far else distance / 2
-    encoded = encode(prior, item, sources, device)
+    encoded = prior.encode(item, sources, device)
     n = N_TRAIN + N_TEST
     cameras = cameras_around(item, n, distance, width)
     order = {"test": list(range(0, n, n // N_TEST))[:N_TEST]}

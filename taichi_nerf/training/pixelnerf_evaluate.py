@@ -120,8 +120,7 @@ def evaluate_object(
 ) -> dict[str, Any]:
     """Means over its targets."""
     start = time.perf_counter()
-    with torch.no_grad():
-        encoded = prior.field.encode(item.sources(sources, device))
+    encoded = prior.encode(item, sources, device)
     figures = []
     for view in targets:
         render = rounded(render_view(prior, item, encoded, view, device, seed))

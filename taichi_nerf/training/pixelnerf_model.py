@@ -2,7 +2,7 @@
 
     save_model(file, Prior(field, config), {"seed": "0"})
     prior = load_prior("builtin", device)       # or a run folder, a model file, or the authors' pixel_nerf_latest
-    encoded = prior.field.encode(sources); picture = prior.picture(encoded, rays, size, near_far)
+    encoded = prior.encode(item, [0], device); picture = prior.picture(encoded, rays, size, near_far)
 
 `builtin` is the model that comes with this package: chairs and cars of its procedural families, at 64 x 64 pixels.
 """
@@ -20,6 +20,7 @@ from taichi_nerf.rendering import Picture
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig, PixelNerfRun, published
+from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_rays import render_picture
 from taichi_nerf.training.pixelnerf_trainer import LEVELS, make_field
 from taichi_nerf.training.run_folder import RunError
@@ -43,6 +44,11 @@ class Prior:
     @property
     def background(self) -> float:
         return LEVELS[self.config.objects.background]
+
+    @torch.no_grad()
+    def encode(self, item: ViewedObject, sources: list[int], device: torch.device) -> Encoded:
+        """What these views tell of the object."""
+        return self.field.encode(item.sources(sources, device))
 
     def picture(
         self, encoded: Encoded, rays: Rays, size: tuple[int, int], near_far: tuple[float, float], seed: int | None = None

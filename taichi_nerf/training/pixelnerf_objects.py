@@ -21,7 +21,7 @@ from taichi_nerf.scenes.load import find_reader, read_source
 from taichi_nerf.scenes.normalise import normalise
 from taichi_nerf.scenes.object_lists import ObjectEntry, list_objects
 from taichi_nerf.scenes.source import Source
-from taichi_nerf.training.pictures import unit_floats
+from taichi_nerf.training.pictures import colors_of, unit_floats
 from taichi_nerf.training.pixelnerf_config import ObjectSettings
 
 CACHE_BYTES = 2 * 2**30
@@ -80,7 +80,9 @@ class ViewedObject(NamedTuple):
         return torch.cat([_extent(self.filled.any(1)), _extent(self.filled.any(2))], -1)
 
 
-def object_of(name: str, category: str, pictures: Tensor, filled: Tensor | None, cameras: Cameras, near: float, far: float):  # type: ignore[no-untyped-def]
+def object_of(
+    name: str, category: str, pictures: Tensor, filled: Tensor | None, cameras: Cameras, near: float, far: float
+) -> ViewedObject:
     poses, intrinsics = (torch.tensor(np.asarray(a), dtype=torch.float32) for a in (cameras.camera_to_worlds, cameras.intrinsics))
     return ViewedObject(name, category, pictures, filled, poses, intrinsics, near, far)
 
@@ -161,7 +163,7 @@ def _pictures(source: Source, cameras: Cameras, n: int, background: str) -> tupl
     mask_images = None if source.mask_files is None else Images(source.mask_files, cameras.sizes, 0)
     for i in range(n):
         picture = unit_floats(images[i])
-        color = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].expand(-1, -1, 3)
+        color = colors_of(picture)
         mask = None if mask_images is None else unit_floats(mask_images[i])[..., 0]
         if picture.shape[-1] == 4:
             alpha = picture[..., 3]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from taichi_nerf.cameras import Array, make_cameras
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import read_image
-from taichi_nerf.training.pictures import unit_floats
+from taichi_nerf.training.pictures import colors_of, unit_floats
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject, object_of
 from taichi_nerf.training.train_pixelnerf import render_view
@@ -90,7 +90,7 @@ def with_best_azimuth(prior: Prior, item: ViewedObject, device: torch.device) ->
         angles = [best - step, best + step] if errors else [step * k for k in range(12)]
         for angle in angles:
             there = turned(item, angle)
-            encoded = prior.field.encode(there.sources(list(range(item.n_views)), device))
+            encoded = prior.encode(there, list(range(item.n_views)), device)
             errors[angle] = float((render_view(prior, there, encoded, 0, device) - truth).square().mean())
     best = min(errors, key=lambda angle: errors[angle])
     return turned(item, best), best % 360
@@ -107,7 +107,7 @@ def turned(item: ViewedObject, degrees: float) -> ViewedObject:
 def matted(file: Path, threshold: float, mask: Path | None) -> tuple[Tensor, Tensor]:
     """Color [h, w, 3] and alpha [h, w]."""
     picture = unit_floats(read_image(file))
-    color = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].expand(-1, -1, 3)
+    color = colors_of(picture)
     if mask is not None:
         alpha = unit_floats(read_image(mask))[..., 0]
         if alpha.shape != color.shape[:2]:

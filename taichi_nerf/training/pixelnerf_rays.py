@@ -14,7 +14,7 @@ from taichi_nerf import random_numbers
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
 from taichi_nerf.ops import compositing, importance_sampling
 from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import Picture
+from taichi_nerf.rendering import Picture, picture_in_parts
 from taichi_nerf.samplers.hierarchical_sampler import from_points
 from taichi_nerf.training.pixelnerf_config import SamplingSettings
 
@@ -121,7 +121,6 @@ def _around(
     return (middle[:, None] + settings.depth_std * noise).clamp(*near_far)
 
 
-@torch.no_grad()
 def render_picture(
     field: PixelAlignedField,
     encoded: Encoded,
@@ -133,11 +132,8 @@ def render_picture(
     generator: torch.Generator | None = None,
 ) -> Picture:
     """All pixels, over the background."""
-    parts = []
-    for start in range(0, len(rays.origins), RAYS_AT_ONCE):
-        some = Rays(*(x[start : start + RAYS_AT_ONCE] for x in rays))
-        parts.append(render_rays(field, encoded, some, near_far, settings, background, generator)[-1][:3])
-    color, opacity, depth = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
-    width, height = size
-    seen = torch.where(opacity > 0.01, depth / opacity.clamp_min(1e-6), 0.0)
-    return Picture(color.clamp(0, 1).view(height, width, 3), opacity.view(height, width), seen.view(height, width), None)
+
+    def see(some: Rays) -> tuple[Tensor, Tensor, Tensor]:
+        return render_rays(field, encoded, some, near_far, settings, background, generator)[-1][:3]
+
+    return picture_in_parts(see, rays, size, RAYS_AT_ONCE)

@@ -7,19 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Array, Cameras, make_cameras
 from taichi_nerf.export.colors import color_depth, side_by_side, to_bytes
 from taichi_nerf.fields.pixel_aligned_field import Encoded
-from taichi_nerf.ops import ray_generation
-from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
-from taichi_nerf.training.pictures import pixel_centers
+from taichi_nerf.training.pictures import rays_of_all_pixels
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
-from taichi_nerf.training.pixelnerf_rays import render_rays
-from taichi_nerf.training.pixelnerf_trainer import draw_pixels
+from taichi_nerf.training.pixelnerf_trainer import errors_of_pixels
 from taichi_nerf.training.render_path import about_path, digest_of
 from taichi_nerf.training.run import Report
 from taichi_nerf.training.settings import to_json_dict
@@ -33,18 +30,14 @@ def cameras_like(item: ViewedObject, poses: Array, width: int | None = None) -> 
     return cameras.resized([width, round(width * item.size[1] / item.size[0])])
 
 
-def encode(prior: Prior, item: ViewedObject, sources: list[int], device: torch.device) -> Encoded:
-    with torch.no_grad():
-        return prior.field.encode(item.sources(sources, device))
-
-
 def picture_by(
     prior: Prior, item: ViewedObject, encoded: Encoded, cameras: Cameras, number: int, device: torch.device
 ) -> Picture:
     """What a camera sees of the object, over the background."""
     width, height = (int(side) for side in cameras.sizes[number])
-    pixels = pixel_centers(width, height)  # also of published weights: where their pictures' pixels lie is no matter here
-    return prior.picture(encoded, _rays(cameras, number, pixels, device), (width, height), (item.near, item.far))
+    # Through the pixels' centres, of published weights, too: where their pictures' pixels lie is no matter here.
+    rays = rays_of_all_pixels(CameraRig(cameras[[number]]).to(device), 0, width, height)
+    return prior.picture(encoded, rays, (width, height), (item.near, item.far))
 
 
 def frames(
@@ -57,7 +50,7 @@ def frames(
     what: Sequence[str] = ("color",),
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(number, [h, w, 3] bytes) of each of these frames."""
-    encoded = encode(prior, item, sources, device)
+    encoded = prior.encode(item, sources, device)
     for number in numbers:
         picture = picture_by(prior, item, encoded, cameras, number, device)
         yield number, side_by_side([shown(picture, kind, item) for kind in what])
@@ -110,30 +103,10 @@ def refine(
         alone = n_views == 1 or bool(torch.rand(1, generator=generator) < 0.5)
         asked = [view for view in range(n_views) if alone or view != shown]
         encoded = field.encode(only.sources(asked, device))
-        loss = _error(replace(prior, field=field), only, encoded, shown, n_rays, generator, device)
+        errors, _ = errors_of_pixels(field, encoded, only.only([shown]), prior.config, n_rays, False, generator, device)
+        loss = errors.sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         report((step + 1) / n_steps, f"refining, step {step + 1} of {n_steps}, squared error {float(loss.detach()):.5f}")
     return replace(prior, field=field)
-
-
-def _error(
-    prior: Prior, item: ViewedObject, encoded: Encoded, view: int, n_rays: int, generator: torch.Generator, device: torch.device
-) -> Tensor:
-    one = item.only([view])
-    views, columns, rows = draw_pixels(one, n_rays, generator, whole=False)
-    truth = one.pictures[views, rows, columns].float().to(device) / 255
-    shift = 0.0 if prior.config.field.compat == "repo" else 0.5
-    rays = one.rays(torch.stack([columns, rows], -1) + shift, views, device)
-    near_far = (item.near, item.far)
-    looks = render_rays(prior.field, encoded, rays, near_far, prior.config.sampling, prior.background, generator)
-    return torch.stack([(look.color - truth).square().mean() for look in looks]).sum()
-
-
-def _rays(cameras: Cameras, number: int, pixels: Tensor, device: torch.device) -> Rays:
-    poses, intrinsics = (
-        torch.tensor(np.asarray(a[[number]]), dtype=torch.float32) for a in (cameras.camera_to_worlds, cameras.intrinsics)
-    )
-    index = torch.zeros(len(pixels), dtype=torch.int32)
-    return ray_generation.generate_rays(*(array.to(device) for array in (pixels, index, poses, intrinsics)))

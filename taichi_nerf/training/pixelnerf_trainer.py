@@ -4,19 +4,18 @@ loss = mean squared error of the coarse colors + that of the fine ones (Yu et al
 other, each with a backward pass of its own up to the features; the encoder's follows once, for all.
 """
 
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
-from taichi_nerf.training.budget import Budget, Stopwatch
+from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.guard import Guard
 from taichi_nerf.training.pixelnerf_config import ObjectBatchSettings, PixelNerfConfig
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
-from taichi_nerf.training.pixelnerf_rays import render_rays
+from taichi_nerf.training.pixelnerf_rays import Level, render_rays
 from taichi_nerf.training.schedules import cosine
 from taichi_nerf.training.step import Step, Told
 
@@ -27,7 +26,7 @@ def make_field(config: PixelNerfConfig) -> PixelAlignedField:
     return PixelAlignedField(config.field, config.encoder, torch.Generator().manual_seed(config.run.seed))
 
 
-class PixelNerfTrainer:
+class PixelNerfTrainer(Course):
     def __init__(self, config: PixelNerfConfig, objects: ObjectSet, device: torch.device, world: World = World()):
         self.config, self.objects, self.device, self.world = config, objects, device, world
         self.field = make_field(config).to(device)  # channels outermost: torch 2.13 crashes training it the other way round
@@ -36,14 +35,6 @@ class PixelNerfTrainer:
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
         self.budget = Budget(config.run.steps, config.run.time_budget)
         self.stopwatch, self.guard, self.n_steps = Stopwatch(), Guard(), 0
-
-    @property
-    def progress(self) -> float:
-        return self.budget.progress(self.n_steps, self.stopwatch.seconds)
-
-    @property
-    def is_done(self) -> bool:
-        return self.budget.done(self.n_steps, self.stopwatch.seconds)
 
     def step(self) -> Step:
         with self.stopwatch.running():
@@ -95,21 +86,10 @@ class PixelNerfTrainer:
     def _compare(self, item: ViewedObject, encoded: Encoded) -> tuple[Tensor, float, int]:
         """One object: loss, squared error, samples."""
         whole = self.progress >= self.config.batch.box_share
-        views, columns, rows = draw_pixels(item, self.config.batch.n_rays, self.generator, whole)
-        truth = item.pictures[views, rows, columns].float().to(self.device) / 255
-        shift = 0.0 if self.config.field.compat == "repo" else 0.5
-        rays = item.rays(torch.stack([columns, rows], -1) + shift, views, self.device)
-        level = LEVELS[self.config.objects.background]
-        looks = render_rays(self.field, encoded, rays, (item.near, item.far), self.config.sampling, level, self.generator)
-        loss = torch.stack([(one.color - truth).square().mean() for one in looks]).sum()
-        squared = float((looks[-1].color.detach() - truth).square().mean())
-        return loss, squared, sum(one.n_samples for one in looks)
-
-    def warm_up(self) -> None:
-        """A step on a copy of the state that is thrown away: what cannot be done fails before anything is written."""
-        before = deepcopy(self.state_dict())
-        self.step()
-        self.load_state_dict(before)
+        errors, looks = errors_of_pixels(
+            self.field, encoded, item, self.config, self.config.batch.n_rays, whole, self.generator, self.device
+        )
+        return errors.sum(), float(errors[-1].detach()), sum(look.n_samples for look in looks)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -139,6 +119,25 @@ def draw_objects(
     chosen = [jittered(item, batch.color_jitter, generator) for item in chosen]
     n_views = batch.views[int(torch.randint(len(batch.views), (1,), generator=generator))]
     return chosen, [torch.randperm(item.n_views, generator=generator)[:n_views] for item in chosen]
+
+
+def errors_of_pixels(
+    field: PixelAlignedField,
+    encoded: Encoded,
+    item: ViewedObject,
+    config: PixelNerfConfig,
+    n: int,
+    whole: bool,
+    generator: torch.Generator,
+    device: torch.device,
+) -> tuple[Tensor, list[Level]]:
+    """Mean squared errors at n random pixels of an object's views, of each look, and the looks."""
+    views, columns, rows = draw_pixels(item, n, generator, whole)
+    truth = item.pictures[views, rows, columns].float().to(device) / 255
+    rays = item.rays(torch.stack([columns, rows], -1) + config.field.pixel_center, views, device)
+    level = LEVELS[config.objects.background]
+    looks = render_rays(field, encoded, rays, (item.near, item.far), config.sampling, level, generator)
+    return torch.stack([(look.color - truth).square().mean() for look in looks]), looks
 
 
 def draw_pixels(item: ViewedObject, n: int, generator: torch.Generator, whole: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,9 +36,7 @@ SAMPLES_PROPOSED = 2**16  # samples of a step under proposals
 
 def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[NgpConfig, list[str]]:
     """The configuration, and what was decided."""
-    config = NgpConfig(settings, run)
-    if run.steps is None and run.time_budget is None:
-        config = replace(config, run=replace(run, steps=STEPS[run.preset]))
+    config = NgpConfig(settings, run.or_steps(STEPS[run.preset]))
     footprint, on_gpu = pixel_footprint(scene), device.type == "cuda" or is_resident(config)
     field, occupancy = fitted(scene, config.run, device, footprint, on_gpu)
     bounded = not scene.bounds.unbounded

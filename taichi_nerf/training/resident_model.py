@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed
 
 from taichi_nerf.rays import Rays, RenderedRays, Samples
-from taichi_nerf.rendering import Picture, RenderedBatch
+from taichi_nerf.rendering import Picture, RenderedBatch, picture_in_parts
 from taichi_nerf.resident.adam import ResidentAdam
 from taichi_nerf.resident.arrays import RayArrays
 from taichi_nerf.resident.field import ResidentField, misfit
@@ -21,7 +21,7 @@ from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Config, NgpConfig
 from taichi_nerf.training.model import Compared, Shown
-from taichi_nerf.training.ngp_model import NgpModel, groups_of
+from taichi_nerf.training.ngp_model import NgpModel, compared, groups_of
 from taichi_nerf.training.setting_values import SettingsError
 
 RAYS_AT_ONCE = 2**12  # of a picture
@@ -62,7 +62,7 @@ class ResidentNgpModel(NgpModel):
     def compare(self, shown: Shown, generator: torch.Generator) -> Compared:
         seen = self._see(shown.rays, len(shown.views), self._chance(generator), self.config.loss.spread > 0)
         spread = None if seen.spread is None else seen.spread.mean()
-        return self.compared(shown, _batch(seen, shown.background), spread)
+        return compared(self.config.loss, self.progress, shown, _batch(seen, shown.background), spread)
 
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
         return _batch(self._see(rays, len(rays.origins), self._chance(generator)), background)
@@ -71,17 +71,7 @@ class ResidentNgpModel(NgpModel):
         if with_normals:
             self.pull()
             return super().picture(rays, size, with_normals)
-        parts = []
-        with torch.no_grad():
-            for start in range(0, len(rays.origins), RAYS_AT_ONCE):
-                some = Rays(*(x[start : start + RAYS_AT_ONCE] for x in rays))
-                parts.append(self._see(some, len(some.origins), NO_CHANCE)[:3])
-        color, opacity, depth = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
-        width, height = size
-        seen = torch.where(opacity > 0.01, depth / opacity.clamp_min(1e-6), 0.0)
-        return Picture(
-            color.clamp(0, 1).view(height, width, 3), opacity.view(height, width), seen.view(height, width), None
-        )  # fmt: skip
+        return picture_in_parts(lambda some: self._see(some, len(some.origins), NO_CHANCE)[:3], rays, size, RAYS_AT_ONCE)
 
     def density(self, positions: Tensor) -> Tensor:
         self.pull()

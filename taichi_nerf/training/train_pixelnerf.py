@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from taichi_nerf.export.colors import to_bytes
 from taichi_nerf.export.files import write_png
 from taichi_nerf.export.training_plot import training_plot
+from taichi_nerf.fields.pixel_aligned_field import Encoded
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.training.checkpoint import save_checkpoint
@@ -155,8 +157,7 @@ def compare(
 ) -> tuple[np.ndarray, list[float]]:
     """Sources | truth, render, truth, render, … as bytes, and the PSNR of each target."""
     shown, values = [to_bytes(item.pictures[view].numpy()) for view in sources], []
-    with torch.no_grad():
-        encoded = prior.field.encode(item.sources(sources, device))
+    encoded = prior.encode(item, sources, device)
     for view in targets:
         color = render_view(prior, item, encoded, view, device)
         truth = item.pictures[view].float() / 255
@@ -165,9 +166,11 @@ def compare(
     return np.concatenate(shown, 1), values
 
 
-def render_view(prior: Prior, item: ViewedObject, encoded, view: int, device: torch.device, seed: int | None = None):  # type: ignore[no-untyped-def]
+def render_view(
+    prior: Prior, item: ViewedObject, encoded: Encoded, view: int, device: torch.device, seed: int | None = None
+) -> Tensor:
     """[h, w, 3] what one of the object's cameras sees."""
     width, height = item.size
-    shift = 0.5 if prior.config.field.compat == "repo" else 0.0  # pixel i at i instead of at i + 0.5
-    rays = item.rays(pixel_centers(width, height) - shift, torch.full((width * height,), view), device)
+    shift = prior.config.field.pixel_center - 0.5
+    rays = item.rays(pixel_centers(width, height) + shift, torch.full((width * height,), view), device)
     return prior.picture(encoded, rays, item.size, (item.near, item.far), seed).color.cpu()

@@ -24,7 +24,7 @@ from taichi_nerf.priors.patches import PatchSet
 from taichi_nerf.priors.prior import FILE, Prior, PriorSettings, prior_bytes
 from taichi_nerf.priors.sampling import sample
 from taichi_nerf.training import metrics_file
-from taichi_nerf.training.budget import Budget, Stopwatch
+from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.schedules import cosine
@@ -49,7 +49,7 @@ class PriorTraining:
     seed: int = 0
 
 
-class PriorTrainer:
+class PriorTrainer(Course):
     def __init__(
         self, settings: PriorSettings, training: PriorTraining, patches: PatchSet, held_out: PatchSet, device: torch.device
     ):
@@ -64,10 +64,6 @@ class PriorTrainer:
         self.budget, self.stopwatch = Budget(training.steps, training.seconds), Stopwatch()
         self.precision = getattr(torch, best_precision(device))
         self.n_steps = 0
-
-    @property
-    def progress(self) -> float:
-        return self.budget.progress(self.n_steps, self.stopwatch.seconds)
 
     def step(self) -> float:
         """One step; its loss."""
@@ -113,12 +109,6 @@ class PriorTrainer:
             found[f"held_out_{t}"] = float(self._loss(self.averaged, self.held_out, noise, times))
         return found
 
-    def warm_up(self) -> None:
-        """A step on a copy of the state that is thrown away: what cannot be done fails before anything is written."""
-        before = deepcopy(self.state_dict())
-        self.step()
-        self.load_state_dict(before)
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "denoiser": self.denoiser.state_dict(),
@@ -158,10 +148,10 @@ def train_prior(
     written = saved = trainer.stopwatch.seconds
     losses: list[float] = []
     stopped = False
-    while not stopped and trainer.progress < 1:
+    while not (stopped or trainer.is_done):
         losses.append(trainer.step())
         stopped, seconds = stop(), trainer.stopwatch.seconds
-        ends = stopped or trainer.progress >= 1
+        ends = stopped or trainer.is_done
         if ends or seconds - written >= ROW_EVERY:
             row = {"step": trainer.n_steps, "seconds": seconds, "loss": sum(losses) / len(losses), **trainer.measure()}
             metrics_file.append(metrics, row)

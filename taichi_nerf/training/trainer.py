@@ -22,7 +22,7 @@ from taichi_nerf import random_numbers
 from taichi_nerf.later import Later
 from taichi_nerf.rays import Rays
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.budget import Budget, Stopwatch
+from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.config import Config
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.error_map import ErrorMap
@@ -55,7 +55,7 @@ class Given(NamedTuple):
     verdict: Later  # loss, error, whether it was made, whether anything had been left out
 
 
-class Trainer:
+class Trainer(Course):
     """A GPU is given a step before the host knows how the last one went.
 
     So no step waits: the device itself leaves out one that is no number. At the beginning of a step the host learns how many
@@ -95,16 +95,7 @@ class Trainer:
         self._last: Given | None = None  # whose samples do not count yet
         self._given: list[Given] = []  # of which the guard was not told yet
 
-    @property
-    def is_done(self) -> bool:
-        return self.budget.done(self.n_steps, self.stopwatch.seconds)
-
-    @property
-    def progress(self) -> float:
-        return self.budget.progress(self.n_steps, self.stopwatch.seconds)
-
     def step(self) -> Step:
-        """One step of the optimiser, timed."""
         with self.stopwatch.running():
             self._learn_pace()
             self._follow_schedule()

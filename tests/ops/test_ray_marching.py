@@ -125,8 +125,10 @@ def test_bits_are_spread_to_all_cells_within_reach(backend, generator, n_cascade
     first, last = resolution // 4, 3 * resolution // 4
     cells[1:, first:last, first:last, first:last] = True
     for level, reach in enumerate((1, 2, 4, 8)):
-        near = torch.nn.functional.max_pool3d(cells[:, None].float(), 2 * reach + 1, 1, reach)[:, 0] > 0
-        assert torch.equal(found[..., level], near), reach
+        near = cells.float()
+        for _ in range(3):  # along one axis after the other: the maximum over a cube is that of its rows' maxima
+            near = torch.nn.functional.max_pool1d(near.flatten(1, 2), 2 * reach + 1, 1, reach).view_as(near).movedim(-1, 1)
+        assert torch.equal(found[..., level], near > 0), reach
     assert 0 < cells[0].sum() < 30
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from ball_scene import views_of_ball
+from resuming import expect_to_learn_and_resume
 from torch.testing import assert_close
 
 from taichi_nerf.fields.contracted_encoding import ContractedEncoding, GaussianEncodingSettings
@@ -91,12 +92,8 @@ def test_pieces_of_cones_are_encoded_by_the_papers_formulas(cpu, generator, n_di
     "settings", [[], ["optimiser.largest_gradient=0.001", "proposal.n_proposed=16,16"], ["poses.refine=true"]]
 )
 def test_it_learns_and_resumes_to_the_bit(cpu, settings, unbounded):
-    whole, first, second = (trainer("batch.background=white", *settings, unbounded=unbounded) for _ in range(3))
-    losses = [whole.step().loss for _ in range(50)]
-    assert sum(losses[-10:]) < (0.95 if unbounded else 0.75) * sum(losses[:10])
-    [first.step() for _ in range(20)]
-    second.load_state_dict(first.state_dict(copied=True))
-    assert [second.step().loss for _ in range(5)] == losses[20:25]
+    make = lambda: trainer("batch.background=white", *settings, unbounded=unbounded)  # noqa: E731
+    expect_to_learn_and_resume(make, 0.95 if unbounded else 0.75)
 
 
 def test_the_small_network_learns_from_the_wide_one_alone(cpu):

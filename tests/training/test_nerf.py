@@ -190,6 +190,19 @@ def test_normals_of_a_learnt_ball_point_outwards(cpu):
     assert made.model.color(at.detach(), -at.detach()).shape == (2, 3)
 
 
+@pytest.mark.parametrize("method", ["nerf", "mipnerf", "mipnerf360"])
+def test_normals_in_inference_mode_are_those_outside_of_it(cpu, method):
+    scene, _ = views_of_ball()
+    config, _ = methods.choose(scene, SceneSettings(""), RunSettings(method, "small", steps=1), CPU)
+    made = methods.make_model(config, scene, CPU)
+    rays = made.rig.rays(torch.tensor([[16.0, 16.0], [12.0, 14.0]]), torch.zeros(2, dtype=torch.int32))
+    wanted = made.picture(rays, (2, 1), with_normals=True).normals
+    with torch.inference_mode():
+        found = made.picture(Rays(*(part.clone() for part in rays)), (2, 1), with_normals=True).normals
+    assert wanted.any()
+    assert torch.equal(found, wanted)
+
+
 # --- settings and runs --------------------------------------------------------------------------------------------------
 
 
@@ -266,7 +279,7 @@ def test_a_setting_is_an_error_where_training_would_be_the_same_without_it(cpu, 
         methods.changed(configured(scene), [setting, switch])
 
 
-def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, tmp_path):
+def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, small_scene, tmp_path):
     from taichi_nerf.training.checkpoint import load_checkpoint
     from taichi_nerf.training.evaluate import evaluate
     from taichi_nerf.training.export_run import mesh_of_run
@@ -274,7 +287,7 @@ def test_a_run_resumes_to_the_bit_and_is_evaluated_rendered_and_exported(cpu, tm
     from taichi_nerf.training.run import load_run
     from taichi_nerf.training.scene_files import open_scene
 
-    settings = SceneSettings(str(small_run.make(tmp_path / "scene")))
+    settings = SceneSettings(str(small_scene))
     scene = open_scene(settings)
     config, _ = methods.choose(scene, settings, RunSettings("nerf", "small", steps=60), CPU)
     config = apply_settings(config, SMALL)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from ball_scene import views_of_ball
+from resuming import expect_to_learn_and_resume
 
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
@@ -25,12 +26,7 @@ def trainer(*settings, unbounded=False, steps=150):
 
 @pytest.mark.parametrize("settings", [[], ["loss.spread=0.01", "appearance.enabled=true"], ["poses.refine=true"]])
 def test_it_learns_and_resumes_to_the_bit(cpu, settings):
-    whole, first, second = (trainer(*settings) for _ in range(3))
-    losses = [whole.step().loss for _ in range(50)]
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
-    [first.step() for _ in range(20)]
-    second.load_state_dict(first.state_dict(copied=True))
-    assert [second.step().loss for _ in range(5)] == losses[20:25]
+    expect_to_learn_and_resume(lambda: trainer(*settings), 0.7)
 
 
 def test_networks_learn_at_their_share_of_the_rate(cpu):

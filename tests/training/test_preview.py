@@ -10,8 +10,8 @@ from taichi_nerf.training import preview
 from taichi_nerf.training.methods import make_model
 
 
-def test_previews_of_large_pictures_are_small_and_tell_how_far_they_are(cpu, tmp_path, monkeypatch):
-    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=1)
+def test_previews_of_large_pictures_are_small_and_tell_how_far_they_are(cpu, small_scene, tmp_path, monkeypatch):
+    config, scene = small_run.configured(small_scene, steps=1)
     model = make_model(config, scene, torch.device("cpu"))
     whole = preview.preview(model, scene, 0)
     assert whole.shape == (40, 160, 3)

@@ -49,8 +49,8 @@ def test_a_spiral_before_an_llff_scene_looks_where_llffs_own_does(tmp_path):
 
 
 @pytest.mark.parametrize("refined", ["poses.refine=true", "poses.intrinsics=true"])
-def test_paths_are_laid_along_the_cameras_as_training_corrected_them(cpu, tmp_path, refined):
-    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=40)
+def test_paths_are_laid_along_the_cameras_as_training_corrected_them(cpu, small_scene, tmp_path, refined):
+    config, scene = small_run.configured(small_scene, steps=40)
     config = apply_settings(config, [refined, "poses.intrinsics=true", "poses.learning_rate=0.02"])
     small_run.trained(tmp_path / "run", config, scene)
     run = load_run(tmp_path / "run", torch.device("cpu"))
@@ -87,8 +87,8 @@ def test_a_pixel_is_the_mean_of_its_rays(cpu):
     assert torch.allclose(torch.stack(widths[:25]).mean(), widths[-1] / 5, rtol=1e-2)  # cones that fill a pixel together
 
 
-def test_rays_of_a_pixel_are_those_of_a_larger_picture(cpu, tmp_path):
-    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=40)
+def test_rays_of_a_pixel_are_those_of_a_larger_picture(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=40)
     small_run.trained(tmp_path / "run", config, scene)
     model = load_run(tmp_path / "run", torch.device("cpu")).model
     camera = scene.cameras[[0]]

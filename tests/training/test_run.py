@@ -20,8 +20,8 @@ def tensors(value, path=""):
             yield from tensors(item, f"{path}.{key}")
 
 
-def test_resuming_gives_the_same_bits_as_never_stopping(cpu, tmp_path):
-    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=60)
+def test_resuming_gives_the_same_bits_as_never_stopping(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=60)
     small_run.trained(tmp_path / "whole", config, scene)
     first = small_run.trained(tmp_path / "parts", config, scene, stop_after=23)
     assert (first.n_steps, first.stopped) == (23, True)
@@ -41,8 +41,8 @@ def test_previews_of_photographs_of_more_than_sixteen_megapixels_know_near_and_f
     assert limits(torch.zeros(0)) == (1, 2)
 
 
-def test_a_run_without_a_checkpoint_or_with_one_of_other_settings_is_told(cpu, tmp_path):
-    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=2)
+def test_a_run_without_a_checkpoint_or_with_one_of_other_settings_is_told(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=2)
     small_run.trained(tmp_path / "run", config, scene)
     folder = RunFolder.open(tmp_path / "run")
     text = folder.config.read_text()

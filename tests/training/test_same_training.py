@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from small_run import SETTINGS, configured, make
+from small_run import SETTINGS, configured
 
 from taichi_nerf import runtime
 from taichi_nerf.training.checkpoint import load_checkpoint
@@ -19,37 +19,31 @@ CPU = torch.device("cpu")
 TRAIN = [sys.executable, "-m", "taichi_nerf", "train"]
 
 
-@pytest.fixture(scope="module")
-def scene_folder(tmp_path_factory):
-    runtime.start("cpu")
-    return make(tmp_path_factory.mktemp("scene") / "objects")
-
-
-def smoothed_losses(scene_folder, steps):
+def smoothed_losses(small_scene, steps):
     """Means over 50 steps each."""
-    trainer = Trainer(*configured(scene_folder, steps=steps), runtime.current().torch_device)
+    trainer = Trainer(*configured(small_scene, steps=steps), runtime.current().torch_device)
     return torch.tensor([trainer.step().loss for _ in range(steps)]).view(-1, 50).mean(-1)
 
 
-def test_a_backend_that_copies_trains_as_the_cpu_does(backend, scene_folder):
+def test_a_backend_that_copies_trains_as_the_cpu_does(backend, small_scene):
     """Sums in another order and a table in bfloat16 change bits, not the curve. Measured on lavapipe: 0.31 dB over 50 steps."""
     if not backend.copies:
         pytest.skip("it is the CPU that others are compared with")
-    theirs = smoothed_losses(scene_folder, 150)
+    theirs = smoothed_losses(small_scene, 150)
     runtime.start("cpu")
     try:
-        ours = smoothed_losses(scene_folder, 150)
+        ours = smoothed_losses(small_scene, 150)
     finally:
         runtime.start(backend.arch)
     assert (10 * (theirs / ours).log10()).abs().max() < 0.6
     assert ours[-1] < 0.5 * ours[0]
 
 
-def test_a_training_that_is_killed_five_times_ends_as_if_it_never_was(cpu, scene_folder, tmp_path):
+def test_a_training_that_is_killed_five_times_ends_as_if_it_never_was(cpu, small_scene, tmp_path):
     settings = ["--steps", "150", "--arch", "cpu", *SETTINGS, "--set", "run.save_every=0.1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*TRAIN, scene_folder, "--out", whole, *settings], check=True, capture_output=True)
-    wait, command = random.Random(0), [*TRAIN, scene_folder, "--out", killed, *settings]
+    subprocess.run([*TRAIN, small_scene, "--out", whole, *settings], check=True, capture_output=True)
+    wait, command = random.Random(0), [*TRAIN, small_scene, "--out", killed, *settings]
     reached = []
     for _ in range(5):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -76,13 +70,13 @@ def step_of(checkpoint):
     return int(load_checkpoint(checkpoint)[0]["n_steps"]) if checkpoint.exists() else None
 
 
-def test_two_processes_reach_what_one_does(cpu, scene_folder, tmp_path):
+def test_two_processes_reach_what_one_does(cpu, small_scene, tmp_path):
     """At as many rays over all. On three small views other draws alone make up to a decibel; measured: +0.9 for two."""
     settings = ["--steps", "200", "--arch", "cpu", *SETTINGS]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "taichi_nerf"]
     runs = {"one": TRAIN, "two": [*torchrun, "train"]}
     for name, command in runs.items():
-        subprocess.run([*command, scene_folder, "--out", tmp_path / name, *settings], check=True, capture_output=True)
+        subprocess.run([*command, small_scene, "--out", tmp_path / name, *settings], check=True, capture_output=True)
     one, two = (evaluate(load_run(tmp_path / name, CPU))["psnr"] for name in runs)
     assert two > one - 0.5
     assert one > 15

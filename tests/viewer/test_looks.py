@@ -139,11 +139,11 @@ def test_a_count_of_samples_is_shown_on_any_device():
     assert (distance.device.type, distance.shape) == ("meta", (2, 3))
 
 
-def test_a_training_on_the_device_is_seen_as_it_stands_now(backend, tmp_path):
+def test_a_training_on_the_device_is_seen_as_it_stands_now(backend, small_scene, tmp_path):
     """While it trains the device has what torch has not. Against the same parameters in a model that is torch's."""
     if backend.arch == "cpu":
         pytest.skip("on processors torch's memory is the device's")
-    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=20)
+    config, scene = small_run.configured(small_scene, steps=20)
     resident, plain = (
         make_model(apply_settings(config, [f"backend.resident={where}"]), scene, backend.torch_device)
         for where in ("true", "false")

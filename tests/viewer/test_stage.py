@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import small_run
 from PIL import Image
 
-from taichi_nerf import runtime
 from taichi_nerf.cameras import make_cameras
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.viewer.stage import first_eye, overview
@@ -15,9 +13,8 @@ from taichi_nerf.viewer.thumbnails import Thumbnails
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    runtime.start("cpu")
-    return load_scene(small_run.make(tmp_path_factory.mktemp("stage") / "scene"))
+def scene(small_scene):
+    return load_scene(small_scene)
 
 
 def looking(scene, origins, targets):

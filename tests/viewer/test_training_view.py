@@ -22,14 +22,6 @@ GOOD = "out_opacity[ray] = opacity"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of viser's server, which ends with the test
 
 
-@pytest.fixture(scope="module")
-def scene_folder(tmp_path_factory):
-    from taichi_nerf import runtime
-
-    runtime.start("cpu")
-    return small_run.make(tmp_path_factory.mktemp("trained") / "scene")
-
-
 class Observed(TrainingView):
     """Does at given steps what a person would do, and notes when steps were made."""
 
@@ -50,8 +42,8 @@ class Observed(TrainingView):
         return super().stepped(step)
 
 
-def trained(scene_folder, tmp_path, acts, n=40, place=True, **options):
-    config, scene = small_run.configured(scene_folder, steps=n)
+def trained(small_scene, tmp_path, acts, n=40, place=True, **options):
+    config, scene = small_run.configured(small_scene, steps=n)
     said = []
     here = Place(tmp_path / "viewer", port=0) if place else None
     view = Observed(acts, here, 1.0, lambda: False, say=said.append, **options)
@@ -65,21 +57,21 @@ def look_again(view):
     view._refreshed_at, view._owed = 0.0, 1.0
 
 
-def test_pictures_change_while_it_learns_and_training_is_what_it_is_without_them(cpu, scene_folder, tmp_path):
+def test_pictures_change_while_it_learns_and_training_is_what_it_is_without_them(cpu, small_scene, tmp_path):
     pytest.importorskip("viser")
-    view, folder, said = trained(scene_folder, tmp_path, dict.fromkeys((3, 5, 30, 32, 34), look_again))
+    view, folder, said = trained(small_scene, tmp_path, dict.fromkeys((3, 5, 30, 32, 34), look_again))
     assert said[0].startswith("http://127.0.0.1:")
     first, last = view.pictures[0], view.pictures[-1]
     assert first[0] < 30 <= last[0]
     assert first[1].pixels.mean() != last[1].pixels.mean()
-    config, scene = small_run.configured(scene_folder, steps=40)
+    config, scene = small_run.configured(small_scene, steps=40)
     small_run.trained(tmp_path / "alone", config, scene)
     for name in ("field.table", "sampler.bits"):
         ours, alone = (load_checkpoint(f / "checkpoint.safetensors")[0]["model"][name] for f in (folder.path, tmp_path / "alone"))
         assert torch.equal(ours, alone), name
 
 
-def test_a_pause_holds_the_steps_but_not_the_pictures_and_save_saves(cpu, scene_folder, tmp_path):
+def test_a_pause_holds_the_steps_but_not_the_pictures_and_save_saves(cpu, small_scene, tmp_path):
     pytest.importorskip("viser")
     held = 1.0
 
@@ -94,14 +86,14 @@ def test_a_pause_holds_the_steps_but_not_the_pictures_and_save_saves(cpu, scene_
         seen.append(int(load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[0]["n_steps"]))
 
     seen = []
-    view, *_ = trained(scene_folder, tmp_path, {10: pause, 20: save, 21: look})
+    view, *_ = trained(small_scene, tmp_path, {10: pause, 20: save, 21: look})
     gaps = {step: later - now for (step, now, _), (_, later, _) in zip(view.steps, view.steps[1:], strict=False)}
     assert gaps[10] > 0.9 * held
     assert seen == [20]
 
 
 @pytest.mark.parametrize("is_paused", [False, True])
-def test_a_picture_that_cannot_be_made_ends_the_viewer_and_not_the_training(cpu, scene_folder, tmp_path, is_paused):
+def test_a_picture_that_cannot_be_made_ends_the_viewer_and_not_the_training(cpu, small_scene, tmp_path, is_paused):
     pytest.importorskip("viser")
 
     def break_down(view):
@@ -113,14 +105,14 @@ def test_a_picture_that_cannot_be_made_ends_the_viewer_and_not_the_training(cpu,
         if is_paused:
             view.pause(True)
 
-    view, folder, said = trained(scene_folder, tmp_path, {5: break_down, 20: look_again})
+    view, folder, said = trained(small_scene, tmp_path, {5: break_down, 20: look_again})
     assert "the training goes on: MemoryError: no room for 4000 rows" in said[-1]
     assert view.viewer is None
     assert len(view.steps) == 40
     assert load_checkpoint(folder.checkpoint)[0]["n_steps"] == 40
 
 
-def test_an_edited_kernel_is_in_the_next_step_and_a_mistake_ends_nothing(cpu, scene_folder, tmp_path):
+def test_an_edited_kernel_is_in_the_next_step_and_a_mistake_ends_nothing(cpu, small_scene, tmp_path):
     """Without a browser, as `train --watch-kernels` alone."""
     kept, news = dict(vars(compositing)), []
     file = tmp_path / "mine.py"
@@ -133,7 +125,7 @@ def test_an_edited_kernel_is_in_the_next_step_and_a_mistake_ends_nothing(cpu, sc
         20: lambda view: file.write_text(text.replace(GOOD, GOOD + " + (")),
     }
     try:
-        view, *_ = trained(scene_folder, tmp_path, edits, place=False, kernels=kernels)
+        view, *_ = trained(small_scene, tmp_path, edits, place=False, kernels=kernels)
     finally:
         vars(compositing).clear()
         vars(compositing).update(kept)
