@@ -186,7 +186,7 @@ def test_benchmark_quality_tells_how_good_test_views_are_after_each_budget(small
     assert [row["budget"] for row in rows] == [0.5, 1.0]
     assert all(0 < row["psnr"] < 60 and row["n_steps"] > 0 and row["rays_per_second"] > 0 for row in rows)
     assert f"| 1 s | {rows[1]['psnr']:.2f} dB |" in out
-    assert out.startswith("scene, batch.n_rays_most=64, test views; cpu on ")
+    assert out.startswith("objects, batch.n_rays_most=64, test views; cpu on ")
     assert all(row["rays_per_second"] * row["budget"] < 2 * 64 * row["n_steps"] for row in rows)
 
 
