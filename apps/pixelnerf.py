@@ -188,7 +188,8 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])
-        with open_frames(out, fps or usual_fps, about(prior, item, sources, cameras, what, options)) as target:
+        told = about(prior, item, sources, cameras, what, options)
+        with open_frames(out, fps or usual_fps, told, report) as target:
             prior = refined(prior, item, sources, options, device, report)
             missing = target.missing(len(cameras))
             for done, (number, frame) in enumerate(frames(prior, item, sources, cameras, missing, device, what), 1):

@@ -50,7 +50,7 @@ def render(
         path = path or ("spiral" if loaded.scene.bounds.forward_facing else "orbit")
         cameras, usual_fps = cameras_of_path(loaded.scene, path, n_frames, width, height)
         about = about_frames(loaded, cameras, what, antialias)
-        with progress() as report, open_frames(out, fps or usual_fps, about) as target:
+        with progress() as report, open_frames(out, fps or usual_fps, about, report) as target:
             missing = set(target.missing(len(cameras)))
             mine = [number for number in ranks.share(len(cameras)) if number in missing]
             done = 0

@@ -6,8 +6,10 @@ after the shapes in a file is then as large as the file allows, and no larger.
 Training programs put their options beside the weights, as argparse has them: a `Namespace`, which only holds names and values.
 
 data = read_weights(file, "a checkpoint of nerf-pytorch")     # or WeightsError(file, "… expected …")
+data = weight_bytes(state)                                    # for a file of ours
 """
 
+import io
 import re
 import warnings
 from argparse import Namespace
@@ -48,6 +50,13 @@ def read_weights(file: Path, expected: str, error: Callable[[Path, str], Excepti
     if not all(is_whole(tensor) for tensor in _tensors_in(found)):
         raise error(file, f"claims more numbers than it holds; expected {expected}")
     return found
+
+
+def weight_bytes(state: Any) -> memoryview:
+    """What torch.save makes of it, for a file. Of a full disk torch itself says no more than "unexpected pos 704 vs 598"."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getbuffer()
 
 
 def is_whole(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,16 +15,20 @@ TELLING = ("No space left on device", "Permission denied", "File too large", "Di
 
 
 class Encoder:
-    """`options` as on ffmpeg's command line; frames come through `write`, and `finish` waits until all is on disk."""
+    """`options` as on ffmpeg's command line; frames come through `write`, and `finish` waits until all is on disk.
 
-    def __init__(self, path: Path, options: list[str]):
-        self._path = path
+    `follow` is told twice a second, while `finish` waits, how many frames are written.
+    """
+
+    def __init__(self, path: Path, options: list[str], follow: Callable[[int], None] | None = None):
+        self._path, self._follow = path, follow
+        telling = [] if follow is None else ["-progress", "pipe:1"]
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  not a pipe, which would fill up unread
         # In a session of its own: Ctrl-C is ours to answer, by `stop`.
         self._process = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", "error", "-xerror", "-y", *options],
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", "error", "-xerror", "-y", *telling, *options],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if follow is None else subprocess.PIPE,
             stderr=self._complaints,
             start_new_session=True,
         )
@@ -38,6 +43,11 @@ class Encoder:
     def finish(self) -> None:
         try:
             self._close()
+            if self._follow is not None:
+                assert self._process.stdout is not None
+                for line in self._process.stdout:
+                    if line.startswith(b"frame="):
+                        self._follow(int(line.partition(b"=")[2]))
             if self._process.wait():
                 raise self._error()
         finally:
@@ -48,6 +58,8 @@ class Encoder:
         self._process.kill()
         self._process.wait()
         self._close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._complaints.close()
 
     def _close(self) -> None:

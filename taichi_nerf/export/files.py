@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
@@ -24,8 +24,8 @@ class ExportError(ValueError):
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """`data` as the file `path`. What the system refuses (no space, no permission) becomes one line that names it."""
-    with whole_file(path) as unfinished, os_errors_named(path), unfinished.open("wb") as opened:
-        opened.write(data)
+    with whole_stream(path) as stream:
+        stream.write(data)
 
 
 def write_png(path: Path, picture: NDArray[Any]) -> None:  # [height, width, 3] uint8
@@ -63,6 +63,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # never a reason to fail: whoever comes here may already be failing
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_stream(path: Path) -> Iterator[BinaryIO]:
+    """A stream for what `path` is to hold. What happens in here is writing: the system's refusals name `path`."""
+    with whole_file(path) as unfinished, os_errors_named(path), unfinished.open("wb") as stream:
+        yield stream
 
 
 @contextmanager

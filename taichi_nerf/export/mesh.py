@@ -5,7 +5,7 @@ save_mesh(mesh, Path("mesh.ply"))
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taichi_nerf.export.colors import to_bytes
-from taichi_nerf.export.files import expect_suffix, write_whole
+from taichi_nerf.export.files import expect_suffix, whole_stream, write_whole
 from taichi_nerf.export.marching import Density, Report, ask, grid_over, march, place
 from taichi_nerf.scenes.scene_data import Similarity
 
@@ -24,6 +24,7 @@ Array = NDArray[Any]
 Color = Callable[[Tensor, Tensor], Tensor]  # positions [n, 3] and viewing directions [n, 3] to colors [n, 3], 0 to 1
 SUFFIXES = (".ply", ".obj", ".glb")
 N_PROBES = 64  # along the longest side, to choose a threshold
+AT_ONCE = 2**18  # faces or vertices: a mesh of 1024 nodes along its box has ten million of each
 SKIN = 1 / 128  # of the longest side: what is no thicker is a surface
 
 
@@ -60,8 +61,12 @@ def extract_mesh(
     if not len(corners.faces):
         nodes = " x ".join(map(str, grid.shape))
         raise ValueError(f"threshold: {level:.4g} is never reached: at {nodes} nodes density is at most {largest:.4g}")
-    vertices = place(corners, grid, level, density, box, n_refinements, chunk)
-    vertices, faces = keep_parts(vertices, corners.faces, smallest_part)
+    report(1.0, f"where its {len(corners.nodes):,} corners lie")
+    vertices, faces = place(corners, grid, level, density, box, n_refinements, chunk), corners.faces
+    del corners  # their places in the grid take as much memory as the mesh
+    report(1.0, "its parts")
+    vertices, faces = keep_parts(vertices, faces, smallest_part)
+    report(1.0, f"colors of its {len(vertices):,} corners")
     colors = _colors(color, vertices, outward(vertices, faces), box, chunk)
     if to_source is not None:
         vertices = to_source(vertices)
@@ -88,7 +93,9 @@ def keep_parts(vertices: Array, faces: Array, smallest_part: float) -> tuple[Arr
     if not 0 <= smallest_part <= 1:
         raise ValueError(f"smallest_part: expected a fraction of the largest part's area, 0 to 1, got {smallest_part}")
     part = trimesh.graph.connected_component_labels(faces[:, [0, 1, 1, 2]].reshape(-1, 2), len(vertices))
-    areas = np.bincount(part[faces[:, 0]], np.linalg.norm(_crosses(vertices, faces), axis=-1), part.max() + 1)
+    areas = np.zeros(part.max() + 1)
+    for some, crosses in _crosses(vertices, faces):
+        np.add.at(areas, part[some[:, 0]], np.linalg.norm(crosses, axis=-1))
     kept = faces[(areas >= smallest_part * areas.max())[part[faces[:, 0]]]]
     used = np.zeros(len(vertices), bool)
     used[kept] = True
@@ -97,18 +104,21 @@ def keep_parts(vertices: Array, faces: Array, smallest_part: float) -> tuple[Arr
 
 def outward(vertices: Array, faces: Array) -> Array:
     """[n, 3] unit normals of vertices: the mean of their faces' by area."""
-    crosses = _crosses(vertices, faces)
-    total = np.zeros_like(vertices)
-    for axis in range(3):
-        for corner in range(3):
-            total[:, axis] += np.bincount(faces[:, corner], crosses[:, axis], len(vertices))
-    return total / np.maximum(np.linalg.norm(total, axis=-1, keepdims=True), 1e-300)
+    total = np.zeros((3, len(vertices)))
+    for some, crosses in _crosses(vertices, faces):
+        for axis in range(3):
+            for corner in range(3):
+                np.add.at(total[axis], some[:, corner], crosses[:, axis])
+    total /= np.maximum(np.linalg.norm(total, axis=0), 1e-300)
+    return total.T
 
 
-def _crosses(vertices: Array, faces: Array) -> Array:
-    """[m, 3] along the faces' normals, twice as long as their area."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.cross(b - a, c - a)
+def _crosses(vertices: Array, faces: Array) -> Iterator[tuple[Array, Array]]:
+    """Some faces [m, 3] after the other, and [m, 3] along their normals, twice as long as their area."""
+    for first in range(0, len(faces), AT_ONCE):
+        some = faces[first : first + AT_ONCE]
+        a, b, c = (vertices[some[:, i]] for i in range(3))
+        yield some, np.cross(b - a, c - a)
 
 
 def _colors(color: Color, vertices: Array, normals: Array, box: Tensor, chunk: int) -> Array:
@@ -134,6 +144,18 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, gltf_from_source: Array |
     if suffix == ".glb" and gltf_from_source is not None:
         turned = mesh.vertices @ gltf_from_source.T
         mesh = trimesh.Trimesh(turned, mesh.faces, vertex_colors=mesh.visual.vertex_colors, process=False)
-    options = {".ply": {"vertex_normal": False}, ".obj": {"include_normals": False}, ".glb": {"include_normals": False}}
-    data = mesh.export(file_type=suffix[1:], **options[suffix])
-    write_whole(path, data.encode() if isinstance(data, str) else data)
+    if suffix == ".obj":
+        _write_obj(mesh, path)
+    else:
+        options = {".ply": {"vertex_normal": False}, ".glb": {"include_normals": False}}
+        write_whole(path, mesh.export(file_type=suffix[1:], **options[suffix]))
+
+
+def _write_obj(mesh: trimesh.Trimesh, path: Path) -> None:
+    """Line by line: trimesh makes one text of it all, in three times the time, and of tiny units leaves no digits."""
+    vertices, colors = np.asarray(mesh.vertices), mesh.visual.vertex_colors[:, :3] / 255
+    with whole_stream(path) as stream:
+        for line, rows in (("v %.10g %.10g %.10g %.4g %.4g %.4g\n", (vertices, colors)), ("f %d %d %d\n", (mesh.faces + 1,))):
+            for first in range(0, len(rows[0]), AT_ONCE):
+                some = np.concatenate([part[first : first + AT_ONCE] for part in rows], 1)
+                stream.write((line * len(some) % tuple(some.ravel().tolist())).encode())

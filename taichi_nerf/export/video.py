@@ -76,10 +76,16 @@ def expect_frames(path: Path, fps: float = 30.0) -> None:
 
 
 @contextmanager
-def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | None = None) -> Iterator[Frames]:
+def open_frames(
+    path: Path | str,
+    fps: float = 30.0,
+    about: Mapping[str, Any] | None = None,
+    report: Callable[[float, str], None] = lambda done, text: None,
+) -> Iterator[Frames]:
     """By the name's ending: .mp4 (H.264 that plays everywhere), .gif, or none, for a folder of PNGs.
 
-    `about`: what the frames are of, in values of JSON; a folder whose frames are of something else is refused.
+    `about`: what the frames are of, in values of JSON; a folder whose frames are of something else is refused. `report` is told
+    how far a .gif is, which is written when the last frame is there: of large ones that takes minutes.
     """
     path = Path(path)
     expect_frames(path, fps)
@@ -93,7 +99,7 @@ def open_frames(path: Path | str, fps: float = 30.0, about: Mapping[str, Any] | 
         with whole_file(path) as unfinished, _folder_beside(path) as folder:
             with _stream(path, fps, ["-c:v", "ffv1", f"file:{folder}/frames.nut"]) as stream:
                 yield stream
-            _make_gif(path, folder, unfinished)
+            _make_gif(path, folder, unfinished, stream.n_added, report)
 
 
 def frames_in(folder: Path) -> list[Path]:
@@ -159,21 +165,21 @@ class Stream(Frames):
         super().__init__(path)
         self._fps, self._options, self._shape = fps, options, shape
         self._encoder: Encoder | None = None
-        self._n_added = 0
+        self.n_added = 0
 
     def missing(self, n: int) -> list[int]:
-        return list(range(self._n_added, n))
+        return list(range(self.n_added, n))
 
     def _add(self, picture: Array, number: int | None) -> None:
-        if number not in (None, self._n_added):
-            raise ExportError(self.path, f"a video takes frames in order: expected number {self._n_added}, got {number}")
+        if number not in (None, self.n_added):
+            raise ExportError(self.path, f"a video takes frames in order: expected number {self.n_added}, got {number}")
         frame = np.ascontiguousarray(self._shape(picture))
         if self._encoder is None:
             size = f"{frame.shape[1]}x{frame.shape[0]}"
             raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{self._fps:.10g}", "-i", "pipe:0", "-an"]
             self._encoder = Encoder(self.path, [*raw, *self._options])
         self._encoder.write(frame.data)
-        self._n_added += 1
+        self.n_added += 1
 
     def finish(self) -> None:
         if self._encoder is None:
@@ -203,10 +209,12 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _make_gif(path: Path, folder: Path, unfinished: Path) -> None:
+def _make_gif(path: Path, folder: Path, unfinished: Path, n: int, report: Callable[[float, str], None]) -> None:
     """One palette for all frames, made from them all. They wait in a lossless file meanwhile, so memory holds none of them."""
     frames, palette = ["-i", f"file:{folder}/frames.nut"], f"file:{folder}/palette.png"
     make = ["-vf", "palettegen=reserve_transparent=0", "-frames:v", "1", "-update", "1", palette]
     use = ["-lavfi", "paletteuse=dither=sierra2_4a:diff_mode=rectangle", "-fps_mode", "passthrough", "-loop", "0", "-f", "gif"]
+    report(0.0, f"palette of {n} frames")
     Encoder(path, [*frames, *make]).finish()
-    Encoder(path, [*frames, "-i", palette, *use, f"file:{unfinished}"]).finish()
+    write = [*frames, "-i", palette, *use, f"file:{unfinished}"]
+    Encoder(path, write, lambda done: report(done / n, f"gif: frame {done} of {n}")).finish()

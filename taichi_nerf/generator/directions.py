@@ -21,7 +21,7 @@ import torch
 from torch import Generator as Random
 from torch import Tensor
 
-from taichi_nerf.export.files import whole_file
+from taichi_nerf.export.files import whole_stream
 from taichi_nerf.generator.stylegan2.generator import Generator
 
 BATCH = 10_000
@@ -181,7 +181,7 @@ def save_directions(file: Path, found: Directions) -> None:
     }
     if found.normals is not None:
         arrays["normals"] = found.normals.numpy()
-    with whole_file(file) as unfinished, open(unfinished, "wb") as stream:
+    with whole_stream(file) as stream:
         np.savez(stream, **arrays)
 
 

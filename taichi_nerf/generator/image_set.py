@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taichi_nerf.export.files import whole_file
+from taichi_nerf.export.files import whole_stream
 from taichi_nerf.scenes.images import image_size, list_images, read_image
 from taichi_nerf.scenes.turntable import find_objects
 
@@ -74,7 +74,7 @@ def open_image_set(
 
 def save_image_set(file: Path, images: ImageSet) -> None:
     known: dict[str, Any] = {"groups": images.groups, "yaws": images.yaws}
-    with whole_file(file) as unfinished, open(unfinished, "wb") as stream:
+    with whole_stream(file) as stream:
         np.savez_compressed(stream, images=images.images, **{k: v for k, v in known.items() if v is not None})
 
 

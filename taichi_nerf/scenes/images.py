@@ -108,14 +108,26 @@ def _mode(file: Path) -> str | None:
         return "RGBA" if "transparency" in opened.info and opened.mode in ("P", "L", "RGB") else None
 
 
-def read_small_jpeg(file: Path, side: int) -> Array:
-    """As `read_image`, of a half, a quarter or an eighth of the rows: a JPEG decoder leaves out most of its work for that."""
+def read_small_jpeg(file: Path, part: int) -> Array:
+    """As `read_image`, of a half, a quarter or an eighth of the rows and columns: the least that is not less than 1 / `part`.
+
+    The decoder leaves out most of its work, and what comes is the mean of the pixels that are left out (libjpeg's jidctred.c),
+    rounded before colors are made of it: half a level of 255.
+    """
     image_size(file)
     with _complaints_about(file), Image.open(file) as opened:
-        longest = max(opened.size)
-        opened.draft(None, (opened.width * side // longest, opened.height * side // longest))
+        opened.draft(None, (opened.width // part, opened.height // part))
         found = np.asarray(ImageOps.exif_transpose(opened).convert(_mode(file)))
     return found[..., None] if found.ndim == 2 else found
+
+
+def _part_for(file: Path, size: Array) -> int:  # [2]
+    """How far a JPEG that is shrunk to `size` may be shrunk while it is decoded: 4, 2 or 1, as 8 has means that are a fifth of a
+    level too light. At least 2 x 2 of its pixels are left to each average, which takes most of their rounding away, and the
+    decoder's blocks have to cover the picture evenly."""
+    stored = sorted(stored_size(file)[0])  # whichever way it is turned
+    most = min(side // max(1, 2 * int(wanted)) for side, wanted in zip(stored, sorted(size), strict=True))
+    return next(part for part in (4, 2, 1) if part <= max(1, most) and not any(side % part for side in stored))
 
 
 def _read_array(file: Path) -> Array:
@@ -180,7 +192,9 @@ class Images:
             return self.arrays[i].view()
         file = self.files[i]
         if file is not None:
-            return np.rot90(read_image(file), -self.turns[i]) if self.turns else read_image(file)
+            part = _part_for(file, self.sizes[i]) if self.sizes is not None and _is_jpeg(file) else 1
+            found = read_small_jpeg(file, part) if part > 1 else read_image(file)
+            return np.rot90(found, -self.turns[i]) if self.turns else found
         assert self.sizes is not None, "a white picture needs a size"
         return np.full((int(self.sizes[i, 1]), int(self.sizes[i, 0]), 1), 255, np.uint8)
 
@@ -189,9 +203,9 @@ class Images:
         file, kept = self.files[i], self._kept.get(i)
         if kept is not None:
             return kept
-        if self.arrays is not None or file is None or file.suffix.lower() not in (".jpg", ".jpeg"):
+        if self.arrays is not None or file is None or not _is_jpeg(file):
             return self.unkept()[i]
-        return read_small_jpeg(file, side)
+        return read_small_jpeg(file, max(1, max(image_size(file)) // side))
 
     def unkept(self) -> "Images":
         """The same pictures for who looks at each once: kept, they would fill memory with what nobody asks for again."""
@@ -202,6 +216,10 @@ class Images:
         arrays = None if self.arrays is None else [self.arrays[int(i)] for i in index]
         turns = [self.turns[int(i)] for i in index] if self.turns else ()
         return Images([self.files[int(i)] for i in index], sizes, self.cache_bytes, arrays, turns)
+
+
+def _is_jpeg(file: Path) -> bool:
+    return file.suffix.lower() in (".jpg", ".jpeg")
 
 
 def _is_pillow(file: Path) -> bool:

@@ -41,7 +41,10 @@ def _average_rows(values: Array, n: int) -> Array:
         t = (at - low)[:, None, None].astype(np.float32)
         return values[low] * (1 - t) + values[np.minimum(low + 1, h - 1)] * t
     if h % n == 0:
-        return values.reshape(n, h // n, *values.shape[1:]).mean(1)
+        total = values[:: h // n].copy()  # row by row: NumPy's `mean` over a middle axis takes twice the time
+        for i in range(1, h // n):
+            total += values[i :: h // n]
+        return total / (h // n)
     edges = np.arange(n + 1) * h / n
     sums = np.concatenate([np.zeros_like(values[:1], np.float64), values.cumsum(0, dtype=np.float64)])
     low = np.minimum(np.floor(edges).astype(int), h - 1)

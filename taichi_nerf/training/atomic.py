@@ -20,7 +20,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     remove_abandoned(file)
     partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.{PARTIAL}")
     try:
-        with open(partial, "xb") as stream:
+        with naming(file), open(partial, "xb") as stream:
             try_lock(stream)  # says to others that somebody is writing; the lock goes with the process
             yield stream
             stream.flush()
@@ -30,6 +30,17 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Of a full disk the system says which write failed, not of which file: that is added."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
         raise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from taichi_nerf.training.atomic import replacing
+from taichi_nerf.training.atomic import naming, replacing
 
 
 def append(file: Path, row: Mapping[str, Any]) -> None:
@@ -15,7 +15,7 @@ def append(file: Path, row: Mapping[str, Any]) -> None:
     if not isinstance(row.get("step"), int):
         raise ValueError(f"{file}: a row of metrics needs its step, got {list(row)}")
     line = json.dumps(_finite(row), allow_nan=False).encode() + b"\n"
-    with open(file, "a+b") as stream:
+    with naming(file), open(file, "a+b") as stream:
         _drop_half_line(stream)
         stream.write(line)
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from taichi_nerf import __version__
 from taichi_nerf.training import metrics_file
-from taichi_nerf.training.atomic import partials, replacing, try_lock
+from taichi_nerf.training.atomic import naming, partials, replacing, try_lock
 
 FORMAT = 1
 NEEDED = ("settings", "scene", "arch", "device")  # of config.json, beside what is added here
@@ -108,9 +108,10 @@ class RunFolder:
                 self.path,
                 f"another process is training into it ({holder or 'just started'}); wait for it, or choose another --out",
             )
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()}\n".encode())
-        stream.flush()
+        with naming(self.path / LOCK):
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+            stream.flush()
         self._lock = stream
         return self
 

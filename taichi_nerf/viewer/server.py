@@ -21,6 +21,7 @@ import ipaddress
 import re
 import secrets
 import socket
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -138,6 +139,8 @@ def start_server(
         used.append(True)
         return serve(*arguments, process_request=guarded(door, process_request, poster), **options)
 
+    # A browser may go at any moment, and what was on its way to it is no matter: not one for the terminal, at every reload.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection", category=UserWarning)
     websockets.serve = serve_behind_door  # type: ignore[assignment,misc]
     try:
         with quiet():

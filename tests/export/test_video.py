@@ -164,6 +164,31 @@ def test_a_finished_video_leaves_nothing_beside_it_and_replaces_an_older_one(tmp
     assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_a_gif_tells_how_far_it_is_once_its_frames_are_there_and_can_be_stopped_then(tmp_path):
+    """Its palette is made from all of them, so that it is written last: minutes, of many frames."""
+    told = []
+
+    def stop(done, text):
+        told.append((done, text))
+        if text.startswith("gif"):
+            raise KeyboardInterrupt
+
+    with open_frames(tmp_path / "a.gif", report=lambda *now: told.append(now)) as frames:
+        for i in range(5):
+            frames.add(frame(i))
+        assert not told
+    assert told[0] == (0.0, "palette of 5 frames")
+    assert told[-1] == (1.0, "gif: frame 5 of 5")
+
+    def write_stopped():
+        with open_frames(tmp_path / "b.gif", report=stop) as frames:
+            frames.add(frame(0))
+
+    with pytest.raises(KeyboardInterrupt):
+        write_stopped()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
 def test_a_video_takes_frames_of_one_size_in_order(tmp_path, name):
     def add(*given):

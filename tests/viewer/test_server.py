@@ -2,10 +2,13 @@
 
 import base64
 import contextlib
+import queue
 import socket
 import sys
+import threading
 import urllib.error
 import urllib.request
+import warnings
 
 import pytest
 
@@ -113,6 +116,31 @@ def test_a_real_server_with_a_token(capfd):
     finally:
         server.stop()
     assert "secret-token" not in capfd.readouterr().out
+
+
+def test_what_is_on_its_way_to_a_browser_that_went_is_not_told_on_the_terminal():
+    """Thumbnails of a large scene are, whenever its page is reloaded. Warnings are errors here."""
+    viser = pytest.importorskip("viser")
+    import msgspec
+    from websockets.sync.client import connect
+
+    camera = {"type": "ViewerCameraMessage", "wxyz": [0, 1, 0, 0], "position": [0, 0, 3], "fov": 0.8, "near": 0.1, "far": 100.0}
+    camera |= {"image_width": 150, "image_height": 100, "look_at": [0, 0, 0], "up_direction": [0, 0, 1]}
+    with warnings.catch_warnings():
+        server, url = start_server("127.0.0.1", 0, None, "x")
+        came, went = queue.Queue(), threading.Event()
+        server.on_client_connect(came.put)
+        server.on_client_disconnect(lambda _: went.set())
+        try:
+            with connect(url.replace("http", "ws").rstrip("/"), subprotocols=[f"viser-v{viser.__version__}"], proxy=None) as page:
+                page.send(msgspec.msgpack.encode(camera))
+                client = came.get(timeout=60)
+            assert went.wait(60)
+            client.scene.add_frame("/late")
+            with pytest.raises(UserWarning, match="of something else"):
+                warnings.warn("of something else", stacklevel=1)
+        finally:
+            server.stop()
 
 
 @pytest.mark.filterwarnings("ignore")

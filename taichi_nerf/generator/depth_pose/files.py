@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.training.atomic import replacing
-from taichi_nerf.weight_files import read_weights
+from taichi_nerf.weight_files import read_weights, weight_bytes
 
 PARTS = {"encoder": "encoder", "depth": "depth_decoder", "pose_encoder": "pose_encoder", "pose": "pose_decoder"}
 N_CLASSES = 1000  # of ImageNet's classifier
@@ -40,7 +40,7 @@ def save_depth_pose(folder: Path, model: DepthPose) -> None:
         if file == "encoder":
             state |= {"height": model.settings.size, "width": model.settings.size, "use_stereo": False}
         with replacing(folder / f"{file}.pth") as stream:
-            torch.save(state, stream)
+            stream.write(weight_bytes(state))
     told = {**asdict(model.settings), "focal": float(model.root_of_focal.detach().square())}
     write_whole(folder / SETTINGS, json.dumps(told, indent=1).encode() + b"\n")
 

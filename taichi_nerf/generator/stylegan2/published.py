@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_nerf.export.files import whole_file
+from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.generator.stylegan2.layers import resampling_filter
 from taichi_nerf.generator.stylegan2.nvidia_pickle import PickleError, read_networks
-from taichi_nerf.weight_files import read_weights
+from taichi_nerf.weight_files import read_weights, weight_bytes
 
 State = dict[str, Tensor]
 AVERAGE = "mapping.w_avg"
@@ -50,8 +50,7 @@ def mean_of_codes(generator: Generator) -> Tensor:
 def write_rosinality(file: Path | str, generator: Generator) -> None:
     """A checkpoint that rosinality's generate.py opens with --size of the resolution (and --style of w_dim, if not 512)."""
     state = to_rosinality(generator.state_dict())
-    with whole_file(Path(file)) as unfinished:
-        torch.save({"g_ema": state, "latent_avg": generator.mapping.w_avg.detach().cpu()}, unfinished)
+    write_whole(Path(file), weight_bytes({"g_ema": state, "latent_avg": generator.mapping.w_avg.detach().cpu()}))
 
 
 def generator_of(state: State, file: Path | str) -> Generator:
