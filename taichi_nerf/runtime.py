@@ -190,7 +190,10 @@ def probe(arch: str) -> Probe:
     reason = missing_driver(arch)
     if reason:
         return Probe(arch, works=False, reason=reason)
-    command = [sys.executable, "-m", "taichi_nerf.runtime", arch]
+    # With the modules of this process: `-m` alone would look for them in the current folder first, where a random.py of the
+    # user's would pass for a broken driver, and a GPU for none.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from taichi_nerf import runtime; runtime._try_here({arch!r})"
+    command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, errors="replace")
     except subprocess.TimeoutExpired:
@@ -228,6 +231,11 @@ def missing_driver(arch: str) -> str:
 
 
 def processor_name() -> str:
+    if sys.platform == "darwin":  # where platform.processor() is "arm" of all of them
+        with contextlib.suppress(OSError):
+            told = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip()
+            if told:
+                return told
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith("model name"):
@@ -266,7 +274,7 @@ def _try_here(arch: str) -> None:
 
         name = torch.cuda.get_device_name()
     elif arch == "metal":
-        name = platform.processor() or "Apple GPU"
+        name = processor_name()  # Apple's chips are both
     print("\n" + json.dumps({"device_name": name}), flush=True)
 
 
@@ -357,7 +365,3 @@ def _downloaded(array: Any) -> "torch.Tensor":
     traffic.n_waits += 1
     traffic.downloaded += values.nbytes
     return torch.from_numpy(values).to(current().torch_device)
-
-
-if __name__ == "__main__":
-    _try_here(sys.argv[1])
