@@ -69,7 +69,7 @@ def try_lock(stream: IO[bytes]) -> bool:
 
 
 def _put_in_place(partial: Path, file: Path) -> None:
-    """Windows refuses while somebody has the former file open, as who reads a checkpoint or looks for viruses: soon it is closed."""
+    """Windows refuses while somebody has the former file open, as who reads a checkpoint or looks for viruses: not for long."""
     for wait in WAITS:
         with contextlib.suppress(PermissionError):
             os.replace(partial, file)

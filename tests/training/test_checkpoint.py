@@ -324,7 +324,7 @@ def test_where_a_file_that_is_read_cannot_be_replaced_it_is_once_it_is_closed(tm
 def test_a_file_that_stays_refused_is_told_and_the_former_checkpoint_is_as_it_was(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "x", {"step": 1}, {})
     refusing(monkeypatch, 100)
-    with pytest.raises(CheckpointError, match="Access is denied.*the former checkpoint is as it was"):
+    with pytest.raises(CheckpointError, match=r"Access is denied.*the former checkpoint is as it was"):
         save_checkpoint(tmp_path / "x", {"step": 2}, {})
     assert load_checkpoint(tmp_path / "x")[0] == {"step": 1}
     assert os.listdir(tmp_path) == ["x"]
