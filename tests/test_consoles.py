@@ -48,6 +48,7 @@ def test_a_command_whose_streams_are_closed_does_its_work(tmp_path):
 def test_suggested_commands_are_quoted_as_the_systems_shell_takes_them(monkeypatch):
     """cmd.exe takes single quotes for a part of the name, and a backslash needs none."""
     assert quoting.quote(Path("my runs/it's")) == """'my runs/it'"'"'s'"""
+    assert quoting.quote(Path("-run")) == "./-run"
     monkeypatch.setattr(quoting.os, "name", "nt")
     assert quoting.quote(r"C:\runs\mine") == r"C:\runs\mine"
     assert quoting.quote(r"C:\my runs\a&b") == r'"C:\my runs\a&b"'
