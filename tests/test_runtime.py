@@ -93,6 +93,20 @@ def test_on_macos_the_device_is_named_by_its_chip(monkeypatch):
     assert runtime.processor_name() == "Apple M2 Pro"
 
 
+@pytest.mark.parametrize("home", [{}, {"HOME": os.devnull}], ids=["none", "not a folder"])
+def test_a_process_without_a_home_that_can_be_written_to_computes_and_ends_well(home, running):
+    """As in a container of another user's, or of a service: Taichi aborted at its import, or crashed at the end of all work."""
+    code = (
+        "import taichi_nerf, taichi as ti\n"
+        f"taichi_nerf.start({running!r})\n"
+        "from taichi_nerf.kernels import probe\n"
+        "values = ti.ndarray(ti.f32, (8,))\nvalues.fill(3)\nprobe.square(values)\nprint(values.to_numpy()[7])"
+    )
+    others = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    done = subprocess.run([sys.executable, "-c", code], env=others | home, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "9.0\n", "")
+
+
 def test_a_taichi_that_starts_something_else_is_an_error():
     """TI_ARCH overrides every ti.init behind the program's back."""
     code = "import taichi_nerf\ntry: taichi_nerf.start('cpu')\nexcept taichi_nerf.BackendError as e: print(e)"
