@@ -26,6 +26,7 @@ class Encoder:
             stdout=subprocess.DEVNULL,
             stderr=self._complaints,
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
 
     def write(self, frame: bytes | memoryview) -> None:
