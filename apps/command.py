@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import math
 import os
 import signal
@@ -59,6 +60,7 @@ class Group(click.Group):
     group_class = type
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        make_sayable()
         try:
             return super().main(*args, **kwargs)
         except SystemExit as end:
@@ -81,6 +83,17 @@ def given_options(context: click.Context) -> list[click.Option]:
     source = click.core.ParameterSource.COMMANDLINE
     options = [option for option in context.command.params if isinstance(option, click.Option)]
     return [option for option in options if context.get_parameter_source(option.name or "") == source]
+
+
+def make_sayable() -> None:
+    """Let stdout and stderr take any text: a path or a `→` is no reason to fail where the console's encoding lacks it, nor is
+    a stream that whoever started the command has closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process lasts
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def leave_at_once(code: str | int | None) -> NoReturn:
@@ -111,8 +124,8 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
-        raise
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise  # click ends in silence where `| head` has read enough
     except Exception as error:
         from taichi_nerf.training.interrupt import Stopped
 

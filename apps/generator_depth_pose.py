@@ -1,11 +1,10 @@
 """`taichi-nerf generator depth-pose`: depth and relative pose from turning images alone."""
 
-from shlex import quote
-
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import ended, model_option, start_backend
+from taichi_nerf.training.quoting import quote
 
 
 @click.command("depth-pose", cls=Command)
@@ -48,4 +47,4 @@ def depth_pose(model: str, steps: int, batch: int, width: int, subjects: int, re
     click.echo(f"{told['steps']} steps, loss {told['loss']:.4f}, {100 * told['pixels_in_use']:.0f} % of pixels in use")
     click.echo(f"look at {folder.pictures / 'depth.png'}")
     ended(stop)
-    click.echo(f"next:  taichi-nerf generator refine --model {quote(str(model))}")
+    click.echo(f"next:  taichi-nerf generator refine --model {quote(model)}")

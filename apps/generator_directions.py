@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
 from taichi_nerf.apps.generator_options import LayerRange, model_option, start_backend
+from taichi_nerf.training.quoting import quote
 
 IDLE = {  # which options have no use for which ways to find directions
     "method": ("--file",),
@@ -105,4 +105,4 @@ def directions(model: str, method: str, samples: int, components: int, own_file:
     for c in candidates[:6]:
         click.echo(f"{c.component:>9}  {c.layers[0]:>2}-{c.layers[1] - 1:<3}  {c.parallax:>11.3f}  {c.drift:.4f}  {c.score:.1f}")
     click.echo(f"the yaw is component {found.yaw_component}; look at {folder.pictures / 'directions_yaw.png'}")
-    click.echo(f"next:  taichi-nerf generator depth-pose --model {quote(str(model))}")
+    click.echo(f"next:  taichi-nerf generator depth-pose --model {quote(model)}")

@@ -1,11 +1,10 @@
 """`taichi-nerf generator refine`: the latent refiner."""
 
-from shlex import quote
-
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import ended, model_option, start_backend
+from taichi_nerf.training.quoting import quote
 
 
 @click.command(cls=Command)
@@ -56,4 +55,4 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     click.echo(f"{told['steps']} steps: {losses}")
     click.echo(f"look at {folder.pictures / 'refined.png'}")
     ended(stop)
-    click.echo(f"next:  taichi-nerf generator evaluate --model {quote(str(model))} --seeds 500-599")
+    click.echo(f"next:  taichi-nerf generator evaluate --model {quote(model)} --seeds 500-599")

@@ -1,13 +1,13 @@
 """`taichi-nerf generator render`: an object of a generator from many sides, as pictures, a video or a scene."""
 
 from pathlib import Path
-from shlex import quote
 
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import model_option, start_backend
 from taichi_nerf.apps.kinds import Kinds
+from taichi_nerf.training.quoting import quote
 
 
 @click.command(cls=Command)
@@ -82,4 +82,4 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         write_scene(to_scene, turn.pictures["refined"], turn.motions, turn.focal)
         run = Path("runs") / to_scene.name
         click.echo(f"{len(turn.motions)} views: {to_scene}")
-        click.echo(f"next:  taichi-nerf train {quote(str(to_scene))} --out {quote(str(run))}")
+        click.echo(f"next:  taichi-nerf train {quote(to_scene)} --out {quote(run)}")

@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import start_backend
+from taichi_nerf.training.quoting import quote
 
 if TYPE_CHECKING:
     from taichi_nerf.generator.model_folder import ModelFolder
@@ -80,7 +80,7 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
     if stop.requested:
         click.echo(f"stopped and saved; go on with the same command and --resume: {out}", err=True)
         sys.exit(stop.exit_status)
-    click.echo(f"next:  taichi-nerf generator directions --model {quote(str(out))}")
+    click.echo(f"next:  taichi-nerf generator directions --model {quote(out)}")
 
 
 def run_of(options: dict[str, Any], size: int) -> "GanRun":

@@ -23,7 +23,7 @@ from taichi_nerf.apps.command import Command, seed_option
 def photos(
     source: Path, out: Path, matching: str, camera_model: str, max_image_size: int, n_frames: int, undistort: bool, seed: int
 ) -> None:
-    """Find out where photos were taken, with COLMAP: pip install 'pycolmap>=4'.
+    """Find out where photos were taken, with COLMAP: pip install "pycolmap>=4".
 
     \b
     Example:

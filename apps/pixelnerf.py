@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import Views
+from taichi_nerf.training.quoting import quote
 
 WHAT = ("color", "depth", "opacity")
 SETTINGS = click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE",
@@ -88,9 +88,9 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
         if outcome.n_steps == outcome.n_before:
             say(SPENT)
         if outcome.stopped:
-            say(f"stopped and saved; go on with: taichi-nerf pixelnerf train --out {quote(str(out))} --resume", err=True)
+            say(f"stopped and saved; go on with: taichi-nerf pixelnerf train --out {quote(out)} --resume", err=True)
             sys.exit(stop.exit_status)
-        say(f"how good it is:  taichi-nerf pixelnerf evaluate {quote(str(out))}")
+        say(f"how good it is:  taichi-nerf pixelnerf evaluate {quote(out)}")
 
 
 @pixelnerf.command()
@@ -201,7 +201,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
             folder, seconds = options["distil"], options["distil_seconds"]
             distil(prior, item, sources, folder, device, seconds=seconds, width=width, seed=options["seed"], report=report)
             made = folder / "run"
-            click.echo(f"a run that renders at once: {made}; its mesh: taichi-nerf export {quote(str(made))} --out x.glb")
+            click.echo(f"a run that renders at once: {made}; its mesh: taichi-nerf export {quote(made)} --out x.glb")
 
 
 @pixelnerf.command()

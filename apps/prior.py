@@ -3,12 +3,12 @@
 import math
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from taichi_nerf.apps.command import Group, arch_option, seed_option
+from taichi_nerf.training.quoting import quote
 
 if TYPE_CHECKING:
     from taichi_nerf.training.prior_run import PriorConfig
@@ -82,7 +82,7 @@ def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch
                                          stop=lambda: stop.requested)  # fmt: skip
     click.echo(f"{trainer.n_steps} steps in {trainer.stopwatch.seconds:.0f} s of training: {out / 'prior.safetensors'}")
     if stopped:
-        click.echo(f"stopped and saved; go on with: taichi-nerf prior train --out {quote(str(out))} --resume", err=True)
+        click.echo(f"stopped and saved; go on with: taichi-nerf prior train --out {quote(out)} --resume", err=True)
         sys.exit(stop.exit_status)
 
 

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
 from taichi_nerf.apps.view_options import view_options
+from taichi_nerf.training.quoting import quote
 
 METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 
@@ -92,7 +92,7 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         if outcome.n_skipped or outcome.n_returns:
             say(f"{outcome.n_skipped} steps were no numbers and skipped; {outcome.n_returns} returns to an earlier state")
         if outcome.stopped:
-            say(f"stopped and saved; go on with: taichi-nerf train --out {quote(str(out))} --resume", err=True)
+            say(f"stopped and saved; go on with: taichi-nerf train --out {quote(out)} --resume", err=True)
             sys.exit(stop.exit_status)
-        say(f"how good it is:  taichi-nerf evaluate {quote(str(out))}")
-        say(f"a video:         taichi-nerf render {quote(str(out))} --out {quote(str(out / 'orbit.mp4'))}")
+        say(f"how good it is:  taichi-nerf evaluate {quote(out)}")
+        say(f"a video:         taichi-nerf render {quote(out)} --out {quote(out / 'orbit.mp4')}")

@@ -139,7 +139,7 @@ def peak_growth(run: Callable[[], object]) -> float | None:
         before = resident("VmRSS")
         run()
         return (resident("VmHWM") - before) / 2**10
-    except (OSError, AttributeError):  # not Linux, or not glibc
+    except (OSError, AttributeError, TypeError):  # not Linux, or not glibc; of Windows' own libraries none has no name
         return None
 
 

@@ -9,7 +9,6 @@ resident memory over what it was before reading.
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import tempfile
@@ -87,7 +86,11 @@ class PeakMemory:
 
 
 def resident() -> int:
-    """Bytes of memory in use; where the system tells only the peak so far, that."""
+    """Bytes of memory in use; where the system tells only the peak so far, that; on Windows none."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * resource.getpagesize()

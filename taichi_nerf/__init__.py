@@ -17,6 +17,10 @@ __version__ = "0.1.0"
 # server for news of releases; a library does neither.
 os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")
 os.environ.setdefault("TI_SKIP_VERSION_CHECK", "ON")
+# Importing Taichi ends a process that has no HOME, as a service or a cron job may. It is where the system says that it is,
+# or nowhere.
+if os.name == "posix":
+    os.environ.setdefault("HOME", os.path.join("/", os.path.expanduser("~")))
 # After an operation torch's threads (GNU OpenMP) spin for milliseconds, on cores that the next Taichi kernel needs: training
 # on two cores is a quarter faster when they soon sleep. It counts only if it is set before torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -17,6 +17,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,7 @@ def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
             fast_math=False,
             cpu_max_num_threads=threads,
             log_level=ti.ERROR,
+            **cache_of_kernels(),
         )
     started = ti.lang.impl.current_cfg().arch
     if started != getattr(ti, arch):
@@ -190,7 +192,10 @@ def probe(arch: str) -> Probe:
     reason = missing_driver(arch)
     if reason:
         return Probe(arch, works=False, reason=reason)
-    command = [sys.executable, "-m", "taichi_nerf.runtime", arch]
+    # With the modules of this process: `-m` alone would look for them in the current folder first, where a random.py of the
+    # user's would pass for a broken driver, and a GPU for none.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from taichi_nerf import runtime; runtime._try_here({arch!r})"
+    command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, errors="replace")
     except subprocess.TimeoutExpired:
@@ -227,7 +232,24 @@ def missing_driver(arch: str) -> str:
     return ""
 
 
+def cache_of_kernels() -> dict[str, Any]:
+    """What to tell `ti.init` of the folder in which compiled kernels are kept from one process to the next: nothing, or where it
+    cannot be written to (a home that is somebody else's, or none) to keep none. Taichi would end with a crash there, all done."""
+    named = os.environ.get("TI_OFFLINE_CACHE_FILE_PATH") or ti.lang.impl.default_cfg().offline_cache_file_path
+    try:
+        os.makedirs(named, exist_ok=True)
+        with tempfile.TemporaryFile(dir=named):
+            return {}
+    except OSError:
+        return {"offline_cache": False, "offline_cache_file_path": tempfile.gettempdir()}  # in which it writes nothing then
+
+
 def processor_name() -> str:
+    if sys.platform == "darwin":  # where platform.processor() is "arm" of all of them
+        with contextlib.suppress(OSError):
+            told = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip()
+            if told:
+                return told
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith("model name"):
@@ -254,7 +276,7 @@ def _try_here(arch: str) -> None:
     """The body of a probe: start, compute, check; the last line of standard output is the answer as JSON."""
     import numpy
 
-    ti.init(arch=getattr(ti, arch), enable_fallback=False, log_level=ti.TRACE, offline_cache=False)
+    ti.init(arch=getattr(ti, arch), enable_fallback=False, log_level=ti.TRACE, **(cache_of_kernels() | {"offline_cache": False}))
     values = ti.ndarray(ti.f32, shape=(8,))
     values.from_numpy(numpy.arange(8, dtype=numpy.float32))
     probe_kernels.square(values)
@@ -266,7 +288,7 @@ def _try_here(arch: str) -> None:
 
         name = torch.cuda.get_device_name()
     elif arch == "metal":
-        name = platform.processor() or "Apple GPU"
+        name = processor_name()  # Apple's chips are both
     print("\n" + json.dumps({"device_name": name}), flush=True)
 
 
@@ -357,7 +379,3 @@ def _downloaded(array: Any) -> "torch.Tensor":
     traffic.n_waits += 1
     traffic.downloaded += values.nbytes
     return torch.from_numpy(values).to(current().torch_device)
-
-
-if __name__ == "__main__":
-    _try_here(sys.argv[1])

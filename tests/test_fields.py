@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from taichi_nerf.fields.hash_grid_field import LARGEST_LOG_DENSITY, OF_NO_IMAGE, HashGridField, HashGridSettings
-from taichi_nerf.fields.mlp import CHUNK, Mlp, best_precision
+from taichi_nerf.fields.mlp import CHUNK, PROBES, Mlp, best_precision
 from taichi_nerf.fields.space import unit_positions
 from taichi_nerf.ops.hash_grid import level_layout
 
@@ -118,6 +118,16 @@ def test_bfloat16_differs_from_float32_by_its_rounding(n_rows):
     ]:
         assert found.dtype == torch.float32
         assert (found - right).norm() <= 0.06 * right.norm()  # measured: 0.038
+
+
+@pytest.mark.parametrize(("can", "best"), [({}, "float32"), ({PROBES[0]: False}, "float32"), ({PROBES[1]: True}, "bfloat16")])
+def test_the_best_precision_is_float32_where_torch_cannot_tell(can, best, monkeypatch):
+    """As torch 2.4, with which no training on a processor began."""
+    for name in PROBES:
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+        if name in can:
+            monkeypatch.setattr(torch.cpu, name, lambda name=name: can[name], raising=False)
+    assert best_precision(torch.device("cpu")) == best
 
 
 def test_the_best_precision_is_one_that_networks_take():

@@ -25,6 +25,12 @@ CODE = [(page, block) for page in PAGES for block in re.findall(r"```python\n(.*
 WRITTEN = ROOT / "docs/commands.md"  # by a script, from what is tested here
 
 
+def test_what_pip_is_to_install_is_quoted_for_every_systems_shell():
+    """To cmd.exe single quotes are part of a name, and what follows the > in them is a file to write to."""
+    sources = [file for room in ("taichi_nerf", "apps") for file in (ROOT / room).rglob("*.py")]
+    assert [str(file) for file in PAGES + sources if "pip install '" in file.read_text(encoding="utf-8")] == []
+
+
 @pytest.fixture(scope="module")
 def after_the_demo(tmp_path_factory):
     """An empty folder but for demo/scene and demo/run."""

@@ -76,6 +76,37 @@ def test_a_driver_that_ends_its_process_is_reported_not_suffered(monkeypatch):
     assert found.reason == "its driver ended the test process (signal 11)"
 
 
+def test_a_probe_takes_its_modules_from_where_this_process_does_and_not_from_the_current_folder(tmp_path, monkeypatch):
+    """`python -m` looks there first: somebody's random.py passed for a broken driver, and "auto" took the CPU."""
+    (tmp_path / "random.py").write_text("raise SystemExit('of the current folder')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "missing_driver", lambda arch: "")
+    found = runtime.probe.__wrapped__("cuda")  # which is nowhere to be had, or works
+    assert "current folder" not in found.reason
+
+
+def test_on_macos_the_device_is_named_by_its_chip(monkeypatch):
+    """`platform.processor()` is "arm" there."""
+    monkeypatch.setattr(runtime.sys, "platform", "darwin")
+    answer = subprocess.CompletedProcess([], 0, "Apple M2 Pro\n", "")
+    monkeypatch.setattr(runtime.subprocess, "run", lambda command, **options: answer)
+    assert runtime.processor_name() == "Apple M2 Pro"
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": os.devnull}], ids=["none", "not a folder"])
+def test_a_process_without_a_home_that_can_be_written_to_computes_and_ends_well(home, running):
+    """As in a container of another user's, or of a service: Taichi aborted at its import, or crashed at the end of all work."""
+    code = (
+        "import taichi_nerf, taichi as ti\n"
+        f"taichi_nerf.start({running!r})\n"
+        "from taichi_nerf.kernels import probe\n"
+        "values = ti.ndarray(ti.f32, (8,))\nvalues.fill(3)\nprobe.square(values)\nprint(values.to_numpy()[7])"
+    )
+    others = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    done = subprocess.run([sys.executable, "-c", code], env=others | home, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "9.0\n", "")
+
+
 def test_a_taichi_that_starts_something_else_is_an_error():
     """TI_ARCH overrides every ti.init behind the program's back."""
     code = "import taichi_nerf\ntry: taichi_nerf.start('cpu')\nexcept taichi_nerf.BackendError as e: print(e)"
@@ -105,7 +136,8 @@ def test_a_probe_answers_in_json(running):
         pytest.skip("the CPU is not probed: Taichi always has it")
     if not runtime.probe(running).works:
         pytest.skip(runtime.probe(running).reason)
-    done = subprocess.run([sys.executable, "-m", "taichi_nerf.runtime", running], capture_output=True, text=True)
+    code = f"from taichi_nerf import runtime; runtime._try_here({running!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "device_name" in json.loads(done.stdout.strip().splitlines()[-1])
 
 

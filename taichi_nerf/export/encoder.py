@@ -31,6 +31,7 @@ class Encoder:
             stdout=subprocess.DEVNULL if follow is None else subprocess.PIPE,
             stderr=self._complaints,
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
 
     def write(self, frame: bytes | memoryview) -> None:

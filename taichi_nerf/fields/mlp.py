@@ -18,6 +18,7 @@ from taichi_nerf.ops.fused_mlp import fused_mlp
 
 Precision = Literal["float32", "bfloat16"]
 Implementation = Literal["auto", "torch", "taichi"]
+PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch's own: 2.4 has none of them yet
 CHUNK, LEAST = 8192, 256  # rows of a chunk; those of the last one are the next power of two
 
 
@@ -31,8 +32,8 @@ def best_precision(device: torch.device) -> Precision:
     """bfloat16 where the hardware multiplies it, float32 elsewhere."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if has_bfloat16 else "float32"
+    asked = (getattr(torch.cpu, name, None) for name in PROBES)
+    return "bfloat16" if any(has is not None and has() for has in asked) else "float32"
 
 
 class Mlp(nn.Module):

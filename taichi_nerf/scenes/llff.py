@@ -49,7 +49,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
     return Source(
         kind="llff",
         folder=folder,
-        names=[str(picture.relative_to(folder)) for picture in pictures],
+        names=[picture.relative_to(folder).as_posix() for picture in pictures],
         cameras=cameras,
         image_files=pictures,
         points=companion.points(views),

@@ -101,7 +101,7 @@ def _pycolmap() -> Any:
     try:
         import pycolmap
     except ImportError:
-        raise SceneError("photos", "needs pycolmap: pip install 'pycolmap>=4'") from None
+        raise SceneError("photos", 'needs pycolmap: pip install "pycolmap>=4"') from None
     if not hasattr(pycolmap, "calibrate_view_graph") or not hasattr(pycolmap, "CancellationToken"):
         raise SceneError("photos", f"pycolmap {pycolmap.__version__} is too old: pip install --upgrade pycolmap")
     return pycolmap

@@ -1,5 +1,6 @@
 """What a transforms.json says beside its frames: bounds, depth maps, sparse points, and what is not used."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,6 @@ def unused(data: dict[str, Any], views: Views) -> list[str]:
     found = [why for name, why in UNUSED.items() if data.get(name) not in (None, False, 0)]
     images = [view.image for view in views.found]
     for pattern, why in (("dynamic_mask_{}.png", "instant-ngp's dynamic masks"), ("rays_{}.dat", "instant-ngp's ray files")):
-        if any((image.parent / pattern.format(image.stem)).is_file() for image in images):
+        if any(os.path.isfile(image.parent / pattern.format(image.stem)) for image in images):
             found.append(f"{why} lie beside the pictures and are not used")
     return found

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
 PARTIAL = "partial"  # the ending of what is being written
+WAITS = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds until a file that is refused is tried again
 
 
 @contextlib.contextmanager
@@ -25,7 +27,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(partial, file)
+        _put_in_place(partial, file)
         _sync_folder(file.parent)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -47,9 +49,11 @@ def naming(file: Path) -> Iterator[None]:
 def remove_abandoned(file: Path) -> None:
     """Remove what killed processes left of writing `file`."""
     for partial in partials(file):
-        with contextlib.suppress(OSError), open(partial, "rb") as stream:
-            if try_lock(stream):
-                partial.unlink()
+        with contextlib.suppress(OSError):
+            with open(partial, "rb") as stream:
+                abandoned = try_lock(stream)
+            if abandoned:
+                partial.unlink()  # closed by now: Windows removes no file that is open, and so none that is still being written
 
 
 def partials(file: Path) -> list[Path]:
@@ -73,6 +77,16 @@ def try_lock(stream: IO[bytes]) -> bool:
     except OSError:
         return True
     return True
+
+
+def _put_in_place(partial: Path, file: Path) -> None:
+    """Windows refuses while somebody has the former file open, as who reads a checkpoint or looks for viruses: not for long."""
+    for wait in WAITS:
+        with contextlib.suppress(PermissionError):
+            os.replace(partial, file)
+            return
+        time.sleep(wait)
+    os.replace(partial, file)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,9 @@ def content_hash(files: Iterable[Path], folder: Path | None = None) -> str:
     nor does where the scene lies: names are relative to `folder`, or else to the folder that the files have in common, so a
     copy of a scene is the same scene. It guards against mistakes, not against forgery.
     """
-    paths = sorted({Path(os.path.abspath(file)) for file in files})
+    paths = sorted(
+        {Path(os.path.abspath(file)) for file in files}, key=lambda path: path.parts
+    )  # on Windows paths disregard case
     root = Path(os.path.abspath(folder)) if folder else Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +27,7 @@ from taichi_nerf.training.methods import config_class, make_model
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.preview import save_previews
+from taichi_nerf.training.quoting import quote
 from taichi_nerf.training.resident_model import taken_up
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import SCENE, open_kind
@@ -211,7 +211,7 @@ def load_run(path: Path | str, device: torch.device | str, scene: Path | str | N
         config = replace(config, scene=replace(config.scene, path=str(Path(scene).resolve())))
     found, warnings = scene_of_run(folder, config)
     if not folder.checkpoint.exists():
-        raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {quote(str(path))}` goes on with it")
+        raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {quote(path)}` goes on with it")
     state, _ = load_checkpoint(folder.checkpoint)
     model = make_model(taken_up(config), found, device)
     try:

@@ -19,13 +19,13 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from shlex import quote
 from types import TracebackType
 from typing import IO, Any
 
 from taichi_nerf import __version__
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.atomic import naming, partials, replacing, try_lock
+from taichi_nerf.training.quoting import quote
 
 FORMAT = 1
 NEEDED = ("settings", "scene", "arch", "device")  # of config.json, beside what is added here
@@ -93,7 +93,7 @@ class RunFolder:
                 if _config_of(inside) is not None:
                     raise RunError(path, f"holds no run itself (no config.json); {inside.parent} is one")
             why = "holds no run (no config.json)" if path.is_dir() else "no such run"
-            raise RunError(path, f"{why}; `taichi-nerf train SCENE --out {quote(str(path))}` makes one")
+            raise RunError(path, f"{why}; `taichi-nerf train SCENE --out {quote(path)}` makes one")
         run.read_config()
         return run
 

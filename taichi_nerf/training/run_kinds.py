@@ -5,8 +5,8 @@ folder = open_kind(path, SCENE)     # or RunError, which names the command that 
 
 import json
 from pathlib import Path
-from shlex import quote
 
+from taichi_nerf.training.quoting import quote
 from taichi_nerf.training.run_folder import CONFIG, RunError, RunFolder
 
 SCENE, OBJECTS, PATCHES = "train", "pixelnerf train", "prior train"  # by the command that makes them
@@ -31,7 +31,7 @@ def require_kind(path: Path, wanted: str) -> None:
     """Complain about a folder that is known to be of another training."""
     found = kind_of(path)
     if found is not None and found != wanted:
-        takers = TAKEN_BY[found].format(quote(str(path)))
+        takers = TAKEN_BY[found].format(quote(path))
         raise RunError(path, f"is of `taichi-nerf {found}`, not of `taichi-nerf {wanted}`; {takers}")
 
 

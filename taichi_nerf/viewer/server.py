@@ -41,7 +41,7 @@ POLICY = "; ".join(
     )
 )
 N_PORTS = 1000  # that are tried, as many as viser tries
-INSTALL = "the viewer needs viser: pip install 'viser>=1.1,<2'"
+INSTALL = 'the viewer needs viser: pip install "viser>=1.1,<2"'
 
 
 class ViewerError(ValueError):

@@ -263,3 +263,17 @@ def test_no_space_is_one_line_that_names_the_path_and_leaves_nothing(tmp_path, n
     assert "cannot be written" in done.stdout
     assert done.stdout.count("\n") == 1
     assert [file.name for file in tmp_path.rglob("*")] == (["frames"] if name == "frames" else [])
+
+
+def test_on_windows_too_ctrl_c_is_not_ffmpegs_to_answer(tmp_path, monkeypatch):
+    """There it goes to all processes of the console's group, and the video's end was told as ffmpeg's failure."""
+    given, popen = {}, subprocess.Popen
+
+    def start(command, **options):
+        given.update(options)
+        return popen(command, **options | {"creationflags": 0})
+
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    write(tmp_path / "a.mp4", 2)
+    assert given["creationflags"] == 512

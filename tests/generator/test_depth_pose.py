@@ -145,7 +145,7 @@ def test_a_width_that_a_file_claims_costs_no_memory(tmp_path):
     """A million channels are the rows of one small matrix; the layers after it would have 10^12 weights each."""
     save_depth_pose(tmp_path, DepthPose(DepthPoseSettings(width=4)))
     (tmp_path / "settings.json").unlink()
-    encoder = torch.load(tmp_path / "encoder.pth")
+    encoder = torch.load(tmp_path / "encoder.pth", weights_only=True)
     torch.save({**encoder, "encoder.conv1.weight": torch.zeros(10**6, 1)}, tmp_path / "encoder.pth")
     with pytest.raises(DepthPoseError, match=r"encoder.conv1.weight: expected shape \(1000000, 3, 7, 7\), it is \(1000000, 1\)"):
         load_depth_pose(tmp_path)

@@ -17,6 +17,11 @@ ORANGE = (200, 100, 30)
 def test_inks_become_colors(tmp_path, mode, extension):
     file = tmp_path / f"a{extension}"
     Image.new("RGB", (12, 8), ORANGE).convert(mode).save(file)
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+    except OSError as error:  # of Pillow 12.3 with YCbCr, the last for Python 3.10
+        pytest.skip(f"Pillow does not read what it wrote: {error}")
     assert read_image(file).shape == (8, 12, 3)
     assert np.abs(read_image(file).astype(int) - ORANGE).max() <= 3
     if extension == ".jpg":

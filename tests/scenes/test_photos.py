@@ -87,7 +87,7 @@ def test_a_file_that_is_no_video_is_one_line(tmp_path):
 
 def test_without_pycolmap_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
-    with pytest.raises(SceneError, match=r"pip install 'pycolmap>=4'"):
+    with pytest.raises(SceneError, match=r'pip install "pycolmap>=4"'):
         photos_to_scene(tmp_path, tmp_path / "out")
 
 

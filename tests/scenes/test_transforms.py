@@ -248,3 +248,14 @@ def test_views_without_a_mask_count_as_a_whole(tmp_path):
     assert [note for note in scene.notes if "mask" in note] == [
         "3 of 5 views have no mask and count as a whole (the first is images/001.png)"
     ]
+
+
+def test_a_picture_may_have_as_long_a_name_as_the_system_allows(tmp_path):
+    """What might lie beside it has a longer name still, and is not there."""
+    sample_transforms.make(tmp_path)
+    name = f"images/{'a' * 251}.png"
+    (tmp_path / "images/000.png").rename(tmp_path / name)
+    data = json.loads((tmp_path / "transforms.json").read_text())
+    data["frames"][0]["file_path"] = name
+    (tmp_path / "transforms.json").write_text(json.dumps(data))
+    assert tmp_path / name in load_scene(tmp_path).images.files

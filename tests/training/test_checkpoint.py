@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from taichi_nerf.training import tensor_file
+from taichi_nerf.training import atomic, tensor_file
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -294,6 +295,49 @@ def test_two_that_save_at_once_do_not_disturb_each_other(tmp_path):
         slow.write(b"but whole")
     assert file.read_bytes() == b"slow but whole"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def refusing(monkeypatch, n_times):
+    """`os.replace` as on Windows, where somebody has the former file open so many times."""
+    replace, refused, waits = os.replace, [], []
+
+    def refuse(source, target):
+        if len(refused) < n_times:
+            refused.append(target)
+            raise PermissionError(13, "Access is denied", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", refuse)
+    monkeypatch.setattr(atomic.time, "sleep", waits.append)
+    return waits
+
+
+def test_where_a_file_that_is_read_cannot_be_replaced_it_is_once_it_is_closed(tmp_path, monkeypatch):
+    """A viewer that opens a run while it is trained ended the training on Windows."""
+    save_checkpoint(tmp_path / "x", {"step": 1}, {})
+    waits = refusing(monkeypatch, 3)
+    save_checkpoint(tmp_path / "x", {"step": 2}, {})
+    assert load_checkpoint(tmp_path / "x")[0] == {"step": 2}
+    assert waits == list(atomic.WAITS[:3])
+
+
+def test_a_file_that_stays_refused_is_told_and_the_former_checkpoint_is_as_it_was(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "x", {"step": 1}, {})
+    refusing(monkeypatch, 100)
+    with pytest.raises(CheckpointError, match=r"Access is denied.*the former checkpoint is as it was"):
+        save_checkpoint(tmp_path / "x", {"step": 2}, {})
+    assert load_checkpoint(tmp_path / "x")[0] == {"step": 1}
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_what_a_killed_process_left_is_closed_before_it_is_removed(tmp_path, monkeypatch):
+    """Windows removes no open file, so that whatever was left half-written stayed for ever."""
+    left, unlink, closed = tmp_path / ".x.1234abcd.partial", Path.unlink, []
+    left.write_bytes(b"half")
+    monkeypatch.setattr(atomic, "try_lock", lambda stream: closed.append(stream) is None)
+    monkeypatch.setattr(Path, "unlink", lambda file, **options: unlink(file, **options) if closed[0].closed else None)
+    atomic.remove_abandoned(tmp_path / "x")
+    assert not left.exists()
 
 
 def complaint(file):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from pathlib import PurePath
 
 import pytest
 
@@ -306,6 +307,15 @@ def test_a_copy_of_a_scene_is_the_same_scene_and_any_small_change_makes_it_anoth
     assert content_hash(scene(tmp_path / "unnoticed", **unnoticed)) == hashed
     with pytest.raises(ValueError, match=r"gone: could not be read \(No such file or directory\)"):
         content_hash([tmp_path / "gone"])
+
+
+def test_a_scene_is_the_same_where_paths_are_sorted_without_regard_to_case(tmp_path, monkeypatch):
+    """As Windows' are: a run that was made on another system found its scene changed."""
+    for name in ("B.txt", "a.txt"):
+        (tmp_path / name).write_text(name)
+    hashed = content_hash(tmp_path.iterdir(), tmp_path)
+    monkeypatch.setattr(PurePath, "__lt__", lambda path, other: str(path).lower() < str(other).lower())
+    assert content_hash(tmp_path.iterdir(), tmp_path) == hashed
 
 
 def test_a_config_from_which_something_was_taken_is_told_of(tmp_path):

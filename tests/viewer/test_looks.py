@@ -63,7 +63,8 @@ def test_at_rest_depth_is_colored_alike_wherever_one_came_from(cpu, run, looks):
     assert np.allclose(looks.limits, 0.7 * np.array([20, 30]) + 0.3 * np.array(looks.seen))  # while it moves, it drifts
     assert np.abs(preview.pixels.astype(float) - expected).mean() > 20
     parts = [looks.rows(camera, first, first + 8, "depth").pixels for first in (0, 8, 16)]
-    np.testing.assert_allclose(np.concatenate(parts).astype(float), expected, atol=12)  # a preview's range is nearly the same
+    differing = np.abs(np.concatenate(parts).astype(float) - expected)
+    assert differing.mean() < 4  # 0.5 and 2.3 measured, in bfloat16 and float32: a preview's range is nearly the same
 
 
 def test_depth_is_along_the_axis_and_far_where_nothing_is(cpu, run, looks):

@@ -57,7 +57,7 @@ def test_who_listens_at_any_address_is_called_by_this_machine_s_name():
 
 def test_without_viser_one_line_tells_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
-    with pytest.raises(ViewerError, match="pip install 'viser"):
+    with pytest.raises(ViewerError, match='pip install "viser'):
         start_server("127.0.0.1", 0, None, "x")
 
 
