@@ -185,8 +185,8 @@ def describe_run(config: Config, scene: SceneData) -> dict[str, object]:
 
 def read_settings(folder: RunFolder) -> Config:
     """The configuration of a run."""
-    settings = folder.read_config()["settings"]
-    return from_json_dict(config_class(settings), settings, str(folder.config))
+    settings, source = folder.read_config()["settings"], str(folder.config)
+    return from_json_dict(config_class(settings, source), settings, source)
 
 
 def scene_of_run(folder: RunFolder, config: Config) -> tuple[SceneData, list[str]]:
