@@ -488,6 +488,35 @@ def test_points_lie_near_the_surface_and_an_obj_cannot_hold_them(run, tmp_path):
     assert (status, "write .ply or .glb" in err) == (1, True)
 
 
+@pytest.mark.filterwarnings("default")
+def test_settings_that_a_run_lacks_are_told_in_a_line_and_unknown_ones_are_an_error(run, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(run, older, ignore=shutil.ignore_patterns("eval"))
+    about = json.loads((older / "config.json").read_text())
+    del about["settings"]["optimiser"]["table_decay"]
+    (older / "config.json").write_text(json.dumps(about))
+    status, said, err = invoke("evaluate", older, "--arch", "cpu")
+    assert status == 0, err
+    assert err.splitlines()[0] == (
+        f"warning: {older / 'config.json'}: of an older version of taichi_nerf; "
+        "what it does not say is taken as optimiser.table_decay = 0.0"
+    )
+    assert said.splitlines()[0].startswith("step 120, 3 test views")
+    for settings, told in (
+        ({"later": 1}, "unknown: later; the file is of another version of taichi_nerf; use that one"),
+        (
+            {"run": {**about["settings"]["run"], "method": "later"}},
+            "run.method: expected one of ngp, nerf, mipnerf, mipnerf360, got",
+        ),
+        ({"run": {}}, "missing: run.method"),
+    ):
+        (older / "config.json").write_text(json.dumps({**about, "settings": {**about["settings"], **settings}}))
+        for command in (("evaluate", older), ("train", "--resume", "--out", older, "--steps", 130)):
+            status, _, err = invoke(*command, "--arch", "cpu")
+            assert (status, err.count("\n")) == (1, 1)
+            assert err.startswith(f"error: {older / 'config.json'}: {told}")
+
+
 @pytest.mark.parametrize("command", [("evaluate",), ("render", "--out", "x.mp4"), ("export", "--out", "x.ply")])
 def test_a_run_that_is_not_there_is_one_line(command, tmp_path):
     status, _, err = invoke(command[0], tmp_path / "none", *command[1:])

@@ -223,4 +223,4 @@ def load_run(path: Path | str, device: torch.device | str, scene: Path | str | N
 
 
 def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    return f"it lacks {error.args[0]}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]

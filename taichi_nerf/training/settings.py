@@ -111,7 +111,7 @@ def _from_json(kind: Any, data: Any, source: str, section: str, default: Any, ab
     kinds = _kinds(kind)
     if unknown := data.keys() - kinds.keys():
         keys = ", ".join(section + name for name in sorted(unknown))
-        raise SettingsError(f"{source}: unknown: {keys}; the file is of another version of taichi_nerf, use that one")
+        raise SettingsError(f"{source}: unknown: {keys}; the file is of another version of taichi_nerf; use that one")
     values = {}
     for field in dataclasses.fields(kind):
         if field.name not in kinds:

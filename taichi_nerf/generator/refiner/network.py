@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from taichi_nerf.training.settings import added
-
 POSE_UNITS = 4.0  # poses are fractions of a radian and of the camera's distance
 
 
@@ -34,8 +32,7 @@ class RefinerSettings:
         "edited"  # one code for all layers that the turn changes, or one for each layer of the generator
     )
     spread: float = 1.0  # σ, in units of the codes' standard deviation
-    # Share of the correction along the turn's direction that is left out: 1, it corrects all but the turn.
-    keep: float = added(0.75, before=0.0)
+    keep: float = 0.75  # share of the correction along the turn's direction that is left out: 1, it corrects all but the turn
 
     def __post_init__(self) -> None:
         if self.scope not in ("edited", "all"):
