@@ -132,14 +132,16 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Show what the package warns of as commands do, on the main process alone; the warnings of others as ever."""
+    """Show what the package warns of as commands do, once and on the main process alone; the warnings of others as ever."""
+    told: set[str] = set()
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not category.__module__.startswith("taichi_nerf."):
                 shown(message, category, *where, **more)
-            elif os.environ.get("RANK", "0") == "0":
+            elif os.environ.get("RANK", "0") == "0" and str(message) not in told:
+                told.add(str(message))
                 click.echo(f"warning: {message}", err=True)
 
         warnings.showwarning = show
