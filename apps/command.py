@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
@@ -49,7 +50,7 @@ class Command(click.Command):
             if isinstance(value, float) and not math.isfinite(value):  # click's ranges let it pass
                 said = "nan is no number" if math.isnan(value) else f"expected a finite number, got {value}"
                 raise click.BadParameter(said, ctx, param_hint=f"--{name.replace('_', '-')}")
-        with one_line_errors(debug):
+        with one_line_errors(debug), one_line_warnings():
             return super().invoke(ctx)
 
 
@@ -140,6 +141,24 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     finally:
         for number, act in previous.items():
             signal.signal(number, act)
+
+
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show what the package warns of as commands do, once and on the main process alone; the warnings of others as ever."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not category.__module__.startswith("taichi_nerf."):
+                shown(message, category, *where, **more)
+            elif os.environ.get("RANK", "0") == "0" and str(message) not in told:
+                told.add(str(message))
+                click.echo(f"warning: {message}", err=True)
+
+        warnings.showwarning = show
+        yield
 
 
 def describe(error: Exception) -> str:

@@ -16,8 +16,16 @@ from taichi_nerf.apps.scene_options import Views
 @click.option("--views", type=Views(), help="Only these views of the split, such as 3,7 or 0-9.")
 @click.option("--save-images", is_flag=True, help="Keep the rendered views beside the figures.")
 @click.option("--lpips", type=click.Path(path_type=Path), metavar="WEIGHTS", help="Folder or file of LPIPS' weights.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where figures go.  [default: RUN/eval/SPLIT]")
 def evaluate(
-    run: Path, scene: Path | None, arch: str, split: str, views: list[int] | None, save_images: bool, lpips: Path | None
+    run: Path,
+    scene: Path | None,
+    arch: str,
+    split: str,
+    views: list[int] | None,
+    save_images: bool,
+    lpips: Path | None,
+    out: Path | None,
 ) -> None:
     """Compare RUN with held-out pictures: PSNR, SSIM and, with weights, LPIPS, to RUN/eval/SPLIT/metrics.json.
 
@@ -32,7 +40,7 @@ def evaluate(
     loaded = open_run(run, scene, arch)
     network = None if lpips is None else Lpips(lpips, device=loaded.model.box.device)
     with progress() as report:
-        found = evaluate_run(loaded, split, views, network, save_images, report)
+        found = evaluate_run(loaded, split, views, network, save_images, report, out)
     where = f"{found['n_images']} {split} views" + (", inside their masks" if found["inside_mask"] else "")
     click.echo(f"step {found['step']}, {where}, on {found['background']}, {found['seconds_per_image']:.3f} s a picture")
     for name, unit in (("psnr", " dB"), ("ssim", f" ({found['ssim_variant']})"), ("lpips", f" ({found['lpips_network']})")):
@@ -44,7 +52,7 @@ def evaluate(
         click.echo("\n".join(map(of_size, found["sizes"])))
     if lpips is not None and any(min(size["width"], size["height"]) < SMALLEST for size in found["sizes"]):
         click.echo(f"warning: LPIPS sees nothing of pictures of less than {SMALLEST} x {SMALLEST} pixels: left out", err=True)
-    click.echo(loaded.folder.eval_folder(split) / "metrics.json")
+    click.echo((out or loaded.folder.eval_folder(split)) / "metrics.json")
 
 
 def of_size(row: dict[str, Any]) -> str:

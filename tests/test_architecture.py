@@ -32,7 +32,10 @@ RULES = {
     "samplers": ({"samplers", "fields", "ops", "rays", "random_numbers"}, {"torch"}),
     "weight_files": (set(), {"torch"}),
     "weights": ({"weights", "weight_files", "fields"}, {"torch", "numpy"}),
-    "priors": ({"priors", "weight_files", "procedural", "scenes", "cameras"}, {"torch", "numpy", "safetensors"}),
+    "priors": (
+        {"priors", "training.settings", "weight_files", "procedural", "scenes", "cameras"},
+        {"torch", "numpy", "safetensors"},
+    ),
     "generator": (
         {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
         | {"fields.image_encoder"}

@@ -16,7 +16,7 @@ from taichi_nerf.priors import patch_sources
 from taichi_nerf.priors.prior import load_prior
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.training import prior_run
-from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.train_prior import PriorTrainer
 
 SMALL = ("--data", "objects:8", "--size", 8, "--batch", 4, "--arch", "cpu")
@@ -101,6 +101,26 @@ def test_a_training_goes_on_where_it_was_as_if_never_interrupted(trained, tmp_pa
     assert status == 0, err
     assert load_checkpoint(halves / "checkpoint.safetensors")[0]["n_steps"] == 8
     assert [json.loads(line)["step"] for line in (halves / "metrics.jsonl").read_text().splitlines()][-1] == 8
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_training_of_an_older_version_goes_on_and_its_prior_can_be_asked(trained, tmp_path):
+    """Of before the nearest depth could be chosen; 0.2 then."""
+    older = tmp_path / "older"
+    shutil.copytree(trained, older)
+    config = json.loads((older / "config.json").read_text())
+    n_steps, nearest = config["settings"]["training"]["steps"], config["settings"]["prior"].pop("nearest")
+    (older / "config.json").write_text(json.dumps(config))
+    state, metadata = load_checkpoint(older / "checkpoint.safetensors")
+    told = json.loads(metadata["prior"])
+    assert (told.pop("nearest"), nearest) == (1.0, 1.0)
+    save_checkpoint(older / "checkpoint.safetensors", state, {"prior": json.dumps(told)})
+    status, _, err = invoke("prior", "train", "--resume", "--steps", n_steps + 1, "--out", older, "--arch", "cpu")
+    assert status == 0, err
+    assert f"warning: {older / 'config.json'}: of an older version of taichi_nerf" in err
+    assert "is taken as prior.nearest = 0.2\n" in err
+    assert load_prior(older).settings.nearest == 0.2
+    assert load_checkpoint(older / "checkpoint.safetensors")[0]["n_steps"] == n_steps + 1
 
 
 def test_settings_of_a_training_cannot_change_on_resuming(trained):

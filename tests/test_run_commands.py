@@ -486,6 +486,72 @@ def test_points_lie_near_the_surface_and_an_obj_cannot_hold_them(run, tmp_path):
     assert (status, "write .ply or .glb" in err) == (1, True)
 
 
+def test_figures_of_a_run_that_cannot_be_written_to_go_elsewhere_and_that_is_told_before_the_work(run, tmp_path, monkeypatch):
+    copy, elsewhere = tmp_path / "copy", tmp_path / "figures" / "here"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval"))
+    (copy / "eval").write_bytes(b"")  # permissions would not keep root from writing
+    before = contents(copy)
+    status, said, err = invoke("evaluate", copy, "--arch", "cpu", "--views", 10, "--save-images", "--out", elsewhere)
+    assert status == 0, err
+    assert said.splitlines()[-1] == str(elsewhere / "metrics.json")
+    assert json.loads((elsewhere / "metrics.json").read_text())["n_images"] == len(list(elsewhere.rglob("*.png"))) == 1
+    assert contents(copy) == before
+    monkeypatch.setattr("taichi_nerf.training.evaluate.compare", None)  # nothing is rendered
+    status, _, err = invoke("evaluate", copy, "--arch", "cpu")
+    assert (status, err) == (1, f"error: {copy / 'eval/test'}: cannot be written: {copy / 'eval'} is a file, not a folder\n")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_copy_without_its_config_is_what_its_checkpoint_says_and_is_whole_after_going_on(run, scene, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "config.json").unlink()
+    known, found = (invoke("evaluate", folder, "--arch", "cpu", "--views", 10) for folder in (run, copy))
+    assert found[0] == 0, found[2]
+    assert found[1].splitlines()[1:3] == known[1].splitlines()[1:3]  # PSNR, SSIM
+    told = f"warning: {copy / 'config.json'}: is missing; settings and scene are those that checkpoint.safetensors names"
+    assert [line for line in found[2].splitlines() if "warning" in line] == [told]
+    status, _, err = invoke("train", scene, "--out", copy, "--overwrite", "--steps", 1, "--arch", "cpu")
+    assert (status, "is no run and not empty" in err) == (1, True)
+    assert invoke("train", "--resume", "--out", copy, "--steps", 121, "--arch", "cpu")[0] == 0
+    settings = [json.loads((folder / "config.json").read_text()) for folder in (run, copy)]
+    settings[0]["settings"]["run"]["steps"] = 121
+    assert settings[0] == settings[1]
+    (copy / "config.json").write_text("{")
+    status, _, err = invoke("evaluate", copy, "--arch", "cpu")
+    assert status == 1
+    assert "is no config.json of taichi_nerf; checkpoint.safetensors says the same, and is asked where this is missing" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_settings_that_a_run_lacks_are_told_in_a_line_and_unknown_ones_are_an_error(run, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(run, older, ignore=shutil.ignore_patterns("eval"))
+    about = json.loads((older / "config.json").read_text())
+    del about["settings"]["optimiser"]["table_decay"]
+    (older / "config.json").write_text(json.dumps(about))
+    status, said, err = invoke("evaluate", older, "--arch", "cpu")
+    assert status == 0, err
+    assert err.splitlines()[0] == (
+        f"warning: {older / 'config.json'}: of an older version of taichi_nerf; "
+        "what it does not say is taken as optimiser.table_decay = 0.0"
+    )
+    assert said.splitlines()[0].startswith("step 120, 3 test views")
+    for settings, told in (
+        ({"later": 1}, "unknown: later; the file is of another version of taichi_nerf; use that one"),
+        (
+            {"run": {**about["settings"]["run"], "method": "later"}},
+            "run.method: expected one of ngp, nerf, mipnerf, mipnerf360, got",
+        ),
+        ({"run": {}}, "missing: run.method"),
+    ):
+        (older / "config.json").write_text(json.dumps({**about, "settings": {**about["settings"], **settings}}))
+        for command in (("evaluate", older), ("train", "--resume", "--out", older, "--steps", 130)):
+            status, _, err = invoke(*command, "--arch", "cpu")
+            assert (status, err.count("\n")) == (1, 1)
+            assert err.startswith(f"error: {older / 'config.json'}: {told}")
+
+
 @pytest.mark.parametrize("command", [("evaluate",), ("render", "--out", "x.mp4"), ("export", "--out", "x.ply")])
 def test_a_run_that_is_not_there_is_one_line(command, tmp_path):
     status, _, err = invoke(command[0], tmp_path / "none", *command[1:])

@@ -108,6 +108,10 @@ class HashGridField(Field):
         weights = (1 - torch.cos(math.pi * (shown - torch.arange(n)).clamp(0, 1))) / 2
         self.level_weights.copy_(weights.repeat_interleave(self.settings.n_features), non_blocking=True)
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        state.setdefault(f"{prefix}level_weights", torch.ones_like(self.level_weights))  # older than these: of all levels
+        super()._load_from_state_dict(state, prefix, *others)
+
     def _weighed(self, features: Tensor) -> Tensor:
         return features * self.level_weights.to(features.dtype) if len(self.level_weights) else features
 

@@ -22,6 +22,7 @@ from taichi_nerf import __version__
 from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 BUILTIN = Path(__file__).parent / "builtin"
 TRAIN = "train IMAGES --out MODEL"  # the command that makes a generator
@@ -83,14 +84,14 @@ class ModelFolder:
 
     def save_generator(self, generator: Generator) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        settings = {name: getattr(generator.settings, name) for name in GeneratorSettings.__dataclass_fields__}
-        save_checkpoint(self.generator, {"settings": settings, "weights": generator.state_dict()}, {})
+        state = {"settings": to_json_dict(generator.settings), "weights": generator.state_dict()}
+        save_checkpoint(self.generator, state, {})
 
     def load_generator(self) -> Generator:
         """Frozen, in 32 bits, on the CPU."""
         state, _ = load_checkpoint(self.needs(self.generator, TRAIN))
         try:
-            generator = Generator(GeneratorSettings(**state["settings"]))
+            generator = Generator(from_json_dict(GeneratorSettings, state["settings"], str(self.generator)))
             generator.load_state_dict(state["weights"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise ModelError(self.generator, f"is no generator ({' '.join(str(error).split())[:120]})") from None

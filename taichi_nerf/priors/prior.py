@@ -7,9 +7,9 @@ A file of ours is a safetensors file; its metadata `prior` is JSON with the sett
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from taichi_nerf.priors.channels import N_CHANNELS, NEAREST, Variant
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.noise_schedule import Kind, NoiseSchedule
 from taichi_nerf.priors.patch_cameras import FOCAL
+from taichi_nerf.training.settings import SettingsError, from_json_dict, to_json_dict
 from taichi_nerf.weight_files import read_weights
 
 BUILTIN = "builtin"
@@ -99,7 +100,7 @@ def prior_bytes(prior: Prior, half: bool = False) -> bytes:
     state = {name: value.detach().cpu().contiguous() for name, value in prior.denoiser.state_dict().items()}
     if half:
         state = {name: value.half() for name, value in state.items()}
-    about = {**asdict(prior.settings), "made": prior.made}
+    about = {**to_json_dict(prior.settings), "made": prior.made}
     return bytes(save(state, {"prior": json.dumps(about)}))
 
 
@@ -109,24 +110,19 @@ def _read(file: Path) -> Prior:
             about = json.loads((opened.metadata() or {})["prior"])
             state = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (no mapping)
         made = about.pop("made", {})
-        settings = settings_from(about)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PriorError(file, f"is no prior of taichi_nerf ({' '.join(str(error).split())[:120]})") from None
+    settings = settings_from(about, str(file))
     return Prior(settings, _filled(settings.denoiser, state, file), made)
 
 
-def settings_from(about: dict[str, Any]) -> PriorSettings:
-    """What `asdict` of the settings, through JSON, was made from."""
-    shape = about["denoiser"]
-    width, levels = int(shape["width"]), tuple(int(multiplier) for multiplier in shape["multipliers"])
-    if not (width <= MOST_WIDTH and len(levels) <= MOST_LEVELS and max(levels, default=0) * width <= 16 * MOST_WIDTH):
-        raise ValueError("its denoiser is larger than any that is read")
-    denoiser = DenoiserSettings(width, levels, int(shape["channels"]))
-    if about["variant"] not in get_args(Variant) or about["schedule"] not in get_args(Kind):
-        raise ValueError(f"variant and schedule: {about['variant']}, {about['schedule']}")
-    n_times, size, focal = int(about["n_times"]), int(about["size"]), float(about["focal"])
-    nearest = float(about.get("nearest", NEAREST))
-    return PriorSettings(denoiser, about["schedule"], n_times, size, focal, nearest, about["variant"])
+def settings_from(about: Any, source: str) -> PriorSettings:
+    """What the metadata says; `source` names the file. Sizes that would fill the memory are refused."""
+    settings = from_json_dict(PriorSettings, about, source)
+    width, levels = settings.denoiser.width, settings.denoiser.multipliers
+    if not (width <= MOST_WIDTH and len(levels) <= MOST_LEVELS and max(levels) * width <= 16 * MOST_WIDTH):
+        raise SettingsError(f"{source}: its denoiser is larger than any that is read")
+    return settings
 
 
 def read_published(file: Path) -> Prior:
@@ -142,10 +138,10 @@ def read_published(file: Path) -> Prior:
     n_levels = sum(name.startswith("downs.") and name.endswith(".2.fn.norm.g") for name in state)
     width, channels = first.shape[:2]
     widths = [_out_channels(state, level, file) for level in range(n_levels)]
-    about = asdict(PriorSettings()) | {"variant": {1: "d", 3: "rgb"}.get(channels, "rgbd")}
+    about = to_json_dict(PriorSettings()) | {"variant": {1: "d", 3: "rgb"}.get(channels, "rgbd")}
     try:
         about["denoiser"] = {"width": width, "multipliers": [n // width for n in widths], "channels": channels}
-        settings = settings_from(about)
+        settings = settings_from(about, "its sizes")
         made = {"by": "DiffusioNeRF", "file": file.name, "steps": int(data.get("step", 0))}
     except (TypeError, ValueError, ArithmeticError) as error:
         raise PriorError(file, f"holds no denoiser of DiffusioNeRF's ({error})") from None

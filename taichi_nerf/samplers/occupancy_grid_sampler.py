@@ -80,6 +80,10 @@ class OccupancyGridSampler(nn.Module):
     def set_extra_state(self, state: dict[str, float]) -> None:
         self.stretch = state["stretch"]
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        state.setdefault(f"{prefix}least_density", torch.zeros_like(self.least_density))  # older than this: nothing is certain
+        super()._load_from_state_dict(state, prefix, *others)
+
     @torch.no_grad()
     def forward(
         self,

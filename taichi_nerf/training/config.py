@@ -24,6 +24,7 @@ from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 from taichi_nerf.scenes.splits import Protocol
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
+from taichi_nerf.training.settings import added
 
 Background = Literal["white", "black", "random"]
 Method = Literal["ngp", "nerf", "mipnerf", "mipnerf360"]
@@ -93,8 +94,9 @@ class PoseSettings:
     intrinsics: bool = False  # one focal length factor for all
     learning_rate: float = 5e-3  # at first; it falls to 0.4 % of it
     from_step: int = 0
-    until: float = 0.75  # share of the training after which cameras stay where they are
-    sharp_from: float = 0.3  # share of the training after which a hash grid has all its levels; the coarsest come first
+    until: float = added(0.75, before=1.0)  # share of the training after which cameras stay where they are
+    # Share of the training after which a hash grid has all its levels; the coarsest come first.
+    sharp_from: float = added(0.3, before=0.0)
 
     def __post_init__(self) -> None:
         check_ranges(self, learning_rate=AT_LEAST_ZERO, from_step=AT_LEAST_ZERO, until=SOME_SHARE, sharp_from=SHARE)
@@ -170,7 +172,7 @@ class LossSettings:
     kind: Photometric = "mse"
     opacity_entropy: float = 0.0
     spread: float = 0.0  # mip-NeRF 360's distortion
-    spread_from: float = 0.1  # share of the training over which it grows: at once, it can make fog at the cameras final
+    spread_from: float = added(0.1, before=0.0)  # share of the training over which it grows: at once, fog at the cameras can stay
     depth: float = 0.0  # where the scene has depth
 
     def __post_init__(self) -> None:
@@ -199,7 +201,8 @@ class AppearanceSettings:
 
     enabled: bool = False
     n_numbers: int = 8
-    dropout: float = 0.5  # share of the rays of a step that are seen as of no image in particular, as new views are
+    # Share of the rays of a step that are seen as of no image in particular, as new views are.
+    dropout: float = added(0.5, before=0.0)
 
     def __post_init__(self) -> None:
         check_ranges(self, n_numbers=AT_LEAST_ONE, dropout=SHARE)
@@ -223,10 +226,11 @@ class NgpProposalSettings(ProposalSettings):
 
     n_proposed: tuple[int, ...] = (64,)
     n_samples: int = 16
-    n_shown: int = 32  # of pictures, if it is more: a mean over many rays need not be exact, but here each ray is one pixel
+    # Of pictures, if it is more: a mean over many rays need not be exact, but here each ray is one pixel.
+    n_shown: int = added(32, before=1)
     learning_rate: float = 0.1  # of proposals, which have to keep up with the field
     network_share: float = 1.0  # of the learning rate of the field's networks
-    learn_every: int = 5  # steps: proposals, after a while; in every step at first
+    learn_every: int = added(5, before=1)  # steps: proposals, after a while; in every step at first
     least_opacity: float = 0.0  # that proposals have to see on a ray, for the field to look there at all
     chance: float = 0.1  # that it does all the same, in training
 

@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.export.colors import to_bytes
-from taichi_nerf.export.files import write_png, write_whole
+from taichi_nerf.export.files import expect_writable, write_png, write_whole
 from taichi_nerf.metrics import SMALLEST, Lpips, average_error, psnr, ssim
 from taichi_nerf.training.pictures import background_of, file_name, over, picture_by, picture_of_view, truth_of_view
 from taichi_nerf.training.run import Report, Run
@@ -42,10 +43,13 @@ def evaluate(
     lpips: Lpips | None = None,
     save_images: bool = False,
     report: Report = lambda done, text: None,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Write and return the figures. `views`: only these of the split, by their numbers in the scene."""
+    """Write and return the figures. `views`: only these of the split, by their numbers in the scene; `out`: the folder of
+    figures and pictures, where that is not the run's own."""
     chosen = views_of(run, split, views)
-    folder = run.folder.eval_folder(split)
+    folder = run.folder.eval_folder(split) if out is None else out
+    expect_writable(folder)
     picture_by(run.model, run.scene.cameras[[chosen[0]]].resized([8, 8]), 0)  # compiles what rendering needs
     images: list[dict[str, Any]] = []
     total_seconds = 0.0

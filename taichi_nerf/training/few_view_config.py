@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, check_ranges
+from taichi_nerf.training.settings import added
 
 Compat = Literal["paper", "repo"]
 PUBLISHED_RAYS = 1024  # of a step: published weights are of sums over so many
@@ -21,8 +22,8 @@ class GeometrySettings:
     distortion_from: float = 0.3  # of the training, when it begins to grow
     distortion_full: float = 0.8  # of the training, when it is all there
     density_decay: float = 0.0  # squares of the density network's weights
-    opacity_from: float = 0.3  # as the distortion; published: all of it from the start (0, 0)
-    opacity_full: float = 0.8
+    opacity_from: float = added(0.3, before=0.0)  # as the distortion; published: all of it from the start (0, 0)
+    opacity_full: float = added(0.8, before=0.0)
     on_patches: bool = False  # frustum and distortion of the prior's patches, too
 
     def __post_init__(self) -> None:

@@ -77,12 +77,15 @@ def _turns_to_proposals(config: NgpConfig, found: Config) -> bool:
     return isinstance(found, NgpConfig) and config.sampler.kind == "occupancy" and found.sampler.kind == "proposal"
 
 
-def config_class(settings: Any) -> type[Config]:
-    """Of settings as a run's config.json has them."""
+def config_class(settings: Any, source: str = "config.json") -> type[Config]:
+    """Of settings as a run's config.json has them; `source` names the file."""
     try:
-        return METHODS[settings["run"]["method"]].config
+        method = settings["run"]["method"]
     except (KeyError, TypeError):
-        return Config  # whose reader tells what is wrong
+        raise SettingsError(f"{source}: missing: run.method") from None
+    if not isinstance(method, str) or method not in METHODS:
+        raise SettingsError(f"{source}: run.method: expected one of {', '.join(METHODS)}, got {method!r}")
+    return METHODS[method].config
 
 
 def make_model(config: Config, scene: SceneData, device: torch.device) -> Model:

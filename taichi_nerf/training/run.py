@@ -185,8 +185,8 @@ def describe_run(config: Config, scene: SceneData) -> dict[str, object]:
 
 def read_settings(folder: RunFolder) -> Config:
     """The configuration of a run."""
-    settings = folder.read_config()["settings"]
-    return from_json_dict(config_class(settings), settings, str(folder.config))
+    settings, source = folder.read_config()["settings"], str(folder.config)
+    return from_json_dict(config_class(settings, source), settings, source)
 
 
 def scene_of_run(folder: RunFolder, config: Config) -> tuple[SceneData, list[str]]:
@@ -223,4 +223,4 @@ def load_run(path: Path | str, device: torch.device | str, scene: Path | str | N
 
 
 def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    return f"it lacks {error.args[0]}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import IO, Any
 from taichi_nerf import __version__
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.atomic import naming, partials, replacing, try_lock
+from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.quoting import quote
 
 FORMAT = 1
@@ -50,6 +52,10 @@ class RunError(ValueError):
 
     def __init__(self, file: Path | str, message: str):
         super().__init__(f"{file}: {message}")
+
+
+class LostConfig(UserWarning):
+    """A run without its config.json, as a partial copy has none; the message is one line."""
 
 
 class RunFolder:
@@ -88,7 +94,7 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """A run that exists. It is not locked: `open(path).locked()` is for who goes on training."""
         run = cls(path)
-        if not run.config.is_file():
+        if not run.config.is_file() and _config_in(run.checkpoint) is None:
             for inside in sorted(path.glob(f"*/{CONFIG}")):
                 if _config_of(inside) is not None:
                     raise RunError(path, f"holds no run itself (no config.json); {inside.parent} is one")
@@ -151,10 +157,17 @@ class RunFolder:
         self._starts_anew = False
 
     def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote, in this or another version of the same format."""
+        """What `write_config` wrote, in this or another version of the same format; if it got lost, what the checkpoint says."""
         config = _config_of(self.config)
+        if config is None and not self.config.exists():
+            config = _config_in(self.checkpoint)
+            told = f"{self.config}: is missing; settings and scene are those that {CHECKPOINT} names"
+            warnings.warn(told, LostConfig, stacklevel=2)
         if config is None:
-            raise RunError(self.config, "is no config.json of taichi_nerf")
+            hint = (
+                "" if _config_in(self.checkpoint) is None else f"; {CHECKPOINT} says the same, and is asked where this is missing"
+            )
+            raise RunError(self.config, f"is no config.json of taichi_nerf{hint}")
         if config["format"] != FORMAT:
             version = config["versions"]["taichi_nerf"]
             raise RunError(
@@ -215,6 +228,15 @@ def _refuse_foreign(path: Path) -> None:
     if names:
         named = ", ".join(sorted(names)[:N_NAMED]) + (", …" if len(names) > N_NAMED else "")
         raise RunError(path, f"is no run and not empty (it holds {named}); choose another --out")
+
+
+def _config_in(checkpoint: Path) -> dict[str, Any] | None:
+    """config.json as a checkpoint has it, without versions."""
+    try:
+        about = json.loads(load_checkpoint(checkpoint)[1]["config"])
+        return {**about, "format": FORMAT, "versions": {"taichi_nerf": __version__}}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def _config_of(file: Path) -> dict[str, Any] | None:

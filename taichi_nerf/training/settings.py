@@ -7,18 +7,46 @@
 
 A value is read by the type that its field is annotated with (`setting_values`). What a dataclass checks in `__post_init__` is
 checked once, after all settings are applied, so settings that have to agree may be given in any order.
+
+What an older version wrote lacks the settings that came later. `from_json_dict` gives them the values that leave things as they
+were, and tells so:
+
+    dropout: float = added(0.5, before=0.0)     # 0.5 by default; where a file does not say, 0
+    n_numbers: int = 8                          # 8 in either case
+
+So settings may be added; one that is renamed, or goes, makes the files that have it unreadable.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
 from taichi_nerf.training.setting_values import SettingsError, checked, parse, text
 
-__all__ = ["SettingsError", "apply_settings", "describe", "differences", "from_json_dict", "to_json_dict"]
+__all__ = [
+    "OlderSettings",
+    "SettingsError",
+    "added",
+    "apply_settings",
+    "describe",
+    "differences",
+    "from_json_dict",
+    "to_json_dict",
+]
 
 Config = TypeVar("Config")
+BEFORE = "before"  # in a field's metadata
+
+
+class OlderSettings(UserWarning):
+    """A file of an older version lacks settings; the message is one line and tells which values they were given."""
+
+
+def added(default: Any, *, before: Any) -> Any:
+    """A field that came later, when its default was not what the program had done until then: that is `before`."""
+    return dataclasses.field(default=default, metadata={BEFORE: before})
 
 
 def apply_settings(config: Config, settings: Sequence[str]) -> Config:
@@ -46,26 +74,20 @@ def to_json_dict(config: Any) -> dict[str, Any]:
     return found
 
 
-def from_json_dict(kind: type[Config], data: Any, source: str = "config.json", section: str = "") -> Config:
-    """The settings that `to_json_dict` wrote. Every key has to be there and none besides; `source` names the file in errors."""
-    where = f"{source}: {section.rstrip('.') or 'settings'}"
-    if not isinstance(data, dict):
-        raise SettingsError(f"{where}: expected an object of settings, got {type(data).__name__}")
-    kinds = _kinds(kind)
-    for complaint, names in (("unknown", data.keys() - kinds.keys()), ("missing", kinds.keys() - data.keys())):
-        if names:
-            keys = ", ".join(section + name for name in sorted(names))
-            raise SettingsError(f"{source}: {complaint}: {keys}; the file is of another version of taichi_nerf")
-    values = {}
-    for name, kind_of_value in kinds.items():
-        if dataclasses.is_dataclass(kind_of_value):
-            values[name] = from_json_dict(kind_of_value, data[name], source, f"{section}{name}.")  # type: ignore[arg-type]
-        else:
-            values[name] = checked(data[name], kind_of_value, f"{source}: {section}{name}")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from None
+def from_json_dict(kind: type[Config], data: Any, source: str = "config.json") -> Config:
+    """The settings that `to_json_dict` wrote, in this version or an older one; `source` names the file.
+
+    A key that is not there takes what it was `before`, or else its default, and a warning (`OlderSettings`) lists those that have
+    an effect. Unknown keys, such as a newer version's, values of another type, and the lack of what has no default are errors.
+    """
+    absent: dict[str, Any] = {}
+    config = _from_json(kind, data, source, "", None, absent)
+    idle = getattr(config, "without_effect", {})
+    told = [f"{key} = {text(value)}" for key, value in absent.items() if not idle.keys() & {key, key.partition(".")[0]}]
+    if told:
+        what = f"{source}: of an older version of taichi_nerf; what it does not say is taken as {', '.join(told)}"
+        warnings.warn(what, OlderSettings, stacklevel=2)
+    return config
 
 
 def describe(config: Any) -> list[str]:
@@ -79,6 +101,37 @@ def differences(a: Any, b: Any) -> list[str]:
         raise TypeError(f"cannot compare {type(a).__name__} with {type(b).__name__}")
     pairs = zip(_leaves(a), _leaves(b), strict=True)
     return [f"{key}: {text(x)} -> {text(y)}" for (key, _, x), (_, _, y) in pairs if x != y]
+
+
+def _from_json(kind: Any, data: Any, source: str, section: str, default: Any, absent: dict[str, Any]) -> Any:
+    """A section; `default` is what it is by default, if that is known. What is not there is added to `absent`."""
+    where = f"{source}: {section.rstrip('.') or 'settings'}"
+    if not isinstance(data, dict):
+        raise SettingsError(f"{where}: expected an object of settings, got {type(data).__name__}")
+    kinds = _kinds(kind)
+    if unknown := data.keys() - kinds.keys():
+        keys = ", ".join(section + name for name in sorted(unknown))
+        raise SettingsError(f"{source}: unknown: {keys}; the file is of another version of taichi_nerf; use that one")
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.name not in kinds:
+            continue
+        name, kind_of_value, key = field.name, kinds[field.name], section + field.name
+        usual = field.default if default is None else getattr(default, name)
+        if dataclasses.is_dataclass(kind_of_value):
+            usual = None if usual is dataclasses.MISSING else usual
+            values[name] = _from_json(kind_of_value, data.get(name, {}), source, key + ".", usual, absent)
+        elif name in data:
+            values[name] = checked(data[name], kind_of_value, f"{source}: {key}")
+        else:
+            values[name] = value = field.metadata.get(BEFORE, usual)
+            if value is dataclasses.MISSING:
+                raise SettingsError(f"{source}: missing: {key}")
+            absent[key] = value
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from None
 
 
 def _kinds(kind: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ OUT/samples.png             patches that the prior makes of noise, colors above 
 import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.schedules import cosine
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 HELD_OUT_TIMES = (3, 47, 99, 400)
 N_HELD_OUT = 64
@@ -141,7 +142,7 @@ def train_prior(
     checkpoint, metrics = out / "checkpoint.safetensors", out / "metrics.jsonl"
     if resume and checkpoint.exists():
         state, metadata = load_checkpoint(checkpoint)
-        if json.loads(metadata["prior"]) != json.loads(json.dumps(asdict(trainer.settings))):
+        if from_json_dict(PriorSettings, json.loads(metadata["prior"]), str(checkpoint)) != trainer.settings:
             raise RunError(checkpoint, "is of a prior with other settings; train it anew")
         trainer.load_state_dict(state)
         metrics_file.truncate(metrics, trainer.n_steps)
@@ -158,7 +159,7 @@ def train_prior(
             report(trainer.progress, f"step {trainer.n_steps}, loss {row['loss']:.4f}, held out {row['held_out_99']:.4f}")
             written, losses = seconds, []
         if ends or seconds - saved >= SAVE_EVERY:
-            save_checkpoint(checkpoint, trainer.state_dict(), {"prior": json.dumps(asdict(trainer.settings))})
+            save_checkpoint(checkpoint, trainer.state_dict(), {"prior": json.dumps(to_json_dict(trainer.settings))})
             _save(trainer, out, made, half)
             saved = seconds
     return stopped

@@ -1,6 +1,8 @@
 """Depth and pose: geometry against closed forms, Monodepth2's sizes and folders, and a ball whose turn is known."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from taichi_nerf.generator.depth_pose.training import (
 from taichi_nerf.generator.directions import pca
 from taichi_nerf.generator.turns import Turns
 from taichi_nerf.metrics import ssim
+from taichi_nerf.training.settings import OlderSettings
 
 from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 
@@ -134,6 +137,11 @@ def test_folders_are_monodepth2s_and_come_back(tmp_path):
     assert torch.equal(again.depth(images), model.depth(images))
     first = torch.tensor([True, False])
     assert torch.equal(again.motion(images, images.flip(0), first), model.motion(images, images.flip(0), first))
+    told = json.loads((tmp_path / "nets" / "settings.json").read_text())
+    assert told.pop("shift") == 0
+    (tmp_path / "nets" / "settings.json").write_text(json.dumps(told))
+    with pytest.warns(OlderSettings, match=r"settings\.json: of an older version .* taken as shift = 1\.0$"):
+        assert load_depth_pose(tmp_path / "nets").settings == replace(model.settings, shift=1.0)  # poses made all their shifts
     (tmp_path / "nets" / "settings.json").unlink()
     assert load_depth_pose(tmp_path / "nets").settings.farthest == 100.0  # as a folder of theirs
     torch.save({"net.0.weight": torch.zeros(1)}, tmp_path / "nets" / "pose.pth")

@@ -15,6 +15,8 @@ from taichi_nerf.generator.refiner.natural import NaturalMean
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, linear_schedule, refine
 from taichi_nerf.generator.refiner.training import Pairs, RefinerTraining, train_refiner
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+from taichi_nerf.training.settings import OlderSettings, SettingsError
 
 from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 
@@ -246,3 +248,16 @@ def test_a_refiner_comes_back_from_its_file(tmp_path):
     codes, pose = torch.randn(2, 10, 4), torch.randn(2, 6)
     assert (reach, n) == (2.5, 13)
     assert torch.equal(refine(again, codes, codes, pose, (0, 10)), refine(refiner.eval(), codes, codes, pose, (0, 10)))
+
+
+def test_a_refiner_of_an_older_version_is_told_and_a_newer_ones_is_an_error(tmp_path):
+    file = tmp_path / "r.safetensors"
+    save_refiner(file, Refiner(SMALL), 2.5, 13)
+    state, _ = load_checkpoint(file)
+    older = {name: value for name, value in state["settings"].items() if name != "keep"}
+    save_checkpoint(file, {**state, "settings": older}, {})
+    with pytest.warns(OlderSettings, match=r"r\.safetensors: of an older version .* taken as keep = 0\.75$"):
+        assert load_refiner(file)[0].settings == SMALL
+    save_checkpoint(file, {**state, "settings": {**older, "later": 1}}, {})
+    with pytest.raises(SettingsError, match=r"r\.safetensors: unknown: later; the file is of another version"):
+        load_refiner(file)

@@ -13,6 +13,7 @@ from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.denoiser_blocks import Attention, LinearAttention, StandardConv, TimeEncoding
 from taichi_nerf.priors.noise_schedule import NoiseSchedule
 from taichi_nerf.priors.prior import Prior, PriorError, PriorSettings, load_prior, prior_bytes
+from taichi_nerf.training.settings import OlderSettings
 
 SMALL = DenoiserSettings(8, (1, 2))
 # A selection of the names in DiffusioNeRF's checkpoint, with shapes.
@@ -211,21 +212,34 @@ def test_files_that_are_no_priors_are_told_of(tmp_path):
     [
         ("denoiser", {"width": 10**6, "multipliers": [1], "channels": 4}, "larger than any"),
         ("schedule", "square", r"huge\.safetensors: .*square"),
-        ("n_times", math.inf, r"huge\.safetensors: is no prior"),
+        ("n_times", math.inf, r"huge\.safetensors: n_times: expected a whole number"),
+        ("later", 1, r"huge\.safetensors: unknown: later; the file is of another version"),
     ],
 )
 def test_a_file_cannot_ask_for_what_there_is_not(tmp_path, name, value, complaint):
-    data = prior_bytes(Prior(PriorSettings(SMALL, size=8), filled()))
     file = tmp_path / "huge.safetensors"
+    file.write_bytes(said_otherwise(lambda about: about.update({name: value})))
+    with pytest.raises(ValueError, match=complaint):
+        load_prior(file)
+
+
+def said_otherwise(change):
+    """A file of a prior whose settings were changed."""
+    data = prior_bytes(Prior(PriorSettings(SMALL, size=8), filled()))
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     about = json.loads(header["__metadata__"]["prior"])
-    about[name] = value
+    change(about)
     header["__metadata__"]["prior"] = json.dumps(about)
     changed = json.dumps(header).encode()
-    file.write_bytes(len(changed).to_bytes(8, "little") + changed + data[8 + length :])
-    with pytest.raises(PriorError, match=complaint):
-        load_prior(file)
+    return len(changed).to_bytes(8, "little") + changed + data[8 + length :]
+
+
+def test_a_prior_of_before_the_nearest_depth_could_be_chosen_has_that_of_then(tmp_path):
+    file = tmp_path / "prior.safetensors"
+    file.write_bytes(said_otherwise(lambda about: about.pop("nearest")))
+    with pytest.warns(OlderSettings, match=r"prior\.safetensors: of an older version .* taken as nearest = 0\.2$"):
+        assert load_prior(file).settings == PriorSettings(SMALL, size=8, nearest=0.2)
 
 
 def test_score_is_minus_the_noise_over_its_level():

@@ -1,14 +1,18 @@
 """A run that is interrupted and goes on is the run that was not."""
 
+import json
+import shutil
+
 import pytest
 import small_run
 import torch
 
-from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.preview import limits
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunError, RunFolder
+from taichi_nerf.training.settings import OlderSettings, apply_settings
 from taichi_nerf.training.step import Step, Told
 
 
@@ -52,6 +56,55 @@ def test_a_run_without_a_checkpoint_or_with_one_of_other_settings_is_told(cpu, s
     folder.checkpoint.unlink()
     with pytest.raises(RunError, match="has no checkpoint yet"):
         load_run(tmp_path / "run", torch.device("cpu"))
+
+
+def made_older(path):
+    """As a version wrote it before embeddings were left out, the spread grew in and levels of the hash grid were weighed."""
+    folder = RunFolder.open(path)
+    about = json.loads(folder.config.read_text())
+    del about["settings"]["appearance"]["dropout"], about["settings"]["loss"]["spread_from"], about["settings"]["backend"]
+    folder.config.write_text(json.dumps(about))
+    state, metadata = load_checkpoint(folder.checkpoint)
+    del state["model"]["field.level_weights"], state["model"]["sampler.least_density"]
+    save_checkpoint(folder.checkpoint, state, {"config": metadata["config"]})
+
+
+def test_a_run_of_an_older_version_is_what_it_was_and_goes_on(cpu, tmp_path):
+    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=20)
+    config = apply_settings(
+        config, ["appearance.enabled=true", "appearance.dropout=0", "loss.spread=0.01", "loss.spread_from=0", "grid.full_until=0"]
+    )
+    small_run.trained(tmp_path / "now", config, scene, stop_after=9)
+    shutil.copytree(tmp_path / "now", tmp_path / "older")
+    made_older(tmp_path / "older")
+    with pytest.warns(OlderSettings) as told:
+        older = load_run(tmp_path / "older", "cpu")
+    assert str(told[0].message) == (
+        f"{tmp_path / 'older/config.json'}: of an older version of taichi_nerf; what it does not say is taken as "
+        "loss.spread_from = 0.0, appearance.dropout = 0.0, backend.resident = auto"
+    )
+    assert older.config == config
+    now = dict(tensors(load_run(tmp_path / "now", "cpu").model.state_dict()))
+    for name, tensor in tensors(older.model.state_dict()):
+        known = torch.zeros_like(tensor) if name.endswith("least_density") else now[name]
+        assert torch.equal(tensor, known), name
+    small_run.trained(tmp_path / "older", config, scene, resume=True)
+    assert load_checkpoint(tmp_path / "older/checkpoint.safetensors")[0]["n_steps"] == 20
+    assert load_run(tmp_path / "older", "cpu").n_steps == 20  # and no warning: config.json says all of it now
+
+
+def test_weights_that_a_checkpoint_lacks_are_named(cpu, tmp_path):
+    config, scene = small_run.configured(small_run.make(tmp_path / "scene"), steps=2)
+    small_run.trained(tmp_path / "run", config, scene)
+    folder = RunFolder.open(tmp_path / "run")
+    state, _ = load_checkpoint(folder.checkpoint)
+    lacking = {name: value for name, value in state["model"].items() if name != "field.table"}
+    for given, told in (({**state, "model": lacking}, 'Missing key.*"field.table"'), ({"n_steps": 2}, "it lacks model")):
+        save_checkpoint(folder.checkpoint, given, {})
+        with pytest.raises(RunError, match=told):
+            load_run(tmp_path / "run", "cpu")
+        with pytest.raises(RunError, match=told):
+            small_run.trained(tmp_path / "run", config, scene, resume=True)
 
 
 def test_a_row_of_metrics_is_the_mean_and_the_rate_since_the_last():

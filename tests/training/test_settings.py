@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from taichi_nerf.training.setting_values import parse, text
 from taichi_nerf.training.settings import (
+    OlderSettings,
     SettingsError,
+    added,
     apply_settings,
     describe,
     differences,
@@ -168,8 +170,7 @@ def changed(**values):
     ("data", "told"),
     [
         (changed(gone=1), "run/config.json: unknown: gone; the file is of another version of taichi_nerf"),
-        ({k: v for k, v in changed().items() if k != "near"}, "run/config.json: missing: near; the file is of another"),
-        (changed(poses={"refine": True}), "run/config.json: missing: poses.names, poses.rate;"),
+        (changed(poses={**to_json_dict(Config())["poses"], "gone": 1}), "run/config.json: unknown: poses.gone; the file is of"),
         (changed(near="0.1"), "run/config.json: near: expected a finite number"),
         (changed(near=math.inf), "run/config.json: near: expected a finite number"),
         (changed(near=10**400), "run/config.json: near: expected a finite number"),
@@ -181,11 +182,46 @@ def changed(**values):
         ([], "run/config.json: settings: expected an object of settings, got list"),
     ],
 )
-def test_settings_of_another_version_are_told_in_one_line(data, told):
+def test_settings_that_cannot_be_read_are_told_in_one_line(data, told):
     with pytest.raises(SettingsError) as caught:
         from_json_dict(Config, data, "run/config.json")
     assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    path: str
+    downscale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Later:
+    """What a later version has: a section and settings more, one of which the former did without."""
+
+    scene: Scene
+    field: Field = Field(n_levels=8)
+    dropout: float = added(0.5, before=0.0)
+    poses: Poses = Poses()
+
+
+def test_what_an_older_file_does_not_say_is_as_it_was_before_and_is_told():
+    data = {"scene": {"path": "chair"}, "field": {"n_features": 4, "resolutions": [4]}}
+    with pytest.warns(OlderSettings) as told:
+        config = from_json_dict(Later, data, "run/config.json")
+    assert config == Later(Scene("chair"), Field(8, 4, (4,)), dropout=0.0)
+    assert Later(Scene("chair")).dropout == 0.5
+    assert [str(warning.message) for warning in told] == [
+        "run/config.json: of an older version of taichi_nerf; what it does not say is taken as scene.downscale = 1.0, "
+        "field.n_levels = 8, field.activation = exp, dropout = 0.0, poses.refine = false, poses.rate = 0.001, poses.names = ()"
+    ]
+    assert from_json_dict(Later, to_json_dict(config)) == config  # and no warning: it is all there
+
+
+@pytest.mark.parametrize("data", [{}, {"scene": {}}, {"scene": {"downscale": 2.0}}])
+def test_what_has_no_default_has_to_be_there(data):
+    with pytest.raises(SettingsError, match=r"^run/config\.json: missing: scene\.path$"):
+        from_json_dict(Later, data, "run/config.json")
 
 
 def test_a_value_of_another_type_than_its_field_is_not_written():

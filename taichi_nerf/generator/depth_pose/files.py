@@ -5,7 +5,6 @@ and neither is needed. Nothing in a file is executed.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.training.atomic import replacing
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.weight_files import read_weights, weight_bytes
 
 PARTS = {"encoder": "encoder", "depth": "depth_decoder", "pose_encoder": "pose_encoder", "pose": "pose_decoder"}
@@ -41,7 +41,7 @@ def save_depth_pose(folder: Path, model: DepthPose) -> None:
             state |= {"height": model.settings.size, "width": model.settings.size, "use_stereo": False}
         with replacing(folder / f"{file}.pth") as stream:
             stream.write(weight_bytes(state))
-    told = {**asdict(model.settings), "focal": float(model.root_of_focal.detach().square())}
+    told = {**to_json_dict(model.settings), "focal": float(model.root_of_focal.detach().square())}
     write_whole(folder / SETTINGS, json.dumps(told, indent=1).encode() + b"\n")
 
 
@@ -68,9 +68,9 @@ def _settings(folder: Path, encoder: dict[str, Any]) -> tuple[DepthPoseSettings,
         try:
             told = json.loads(file.read_bytes())
             focal = float(told.pop("focal"))
-            return DepthPoseSettings(**told), focal
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DepthPoseError(file, f"is not what this program writes ({error})") from None
+        return from_json_dict(DepthPoseSettings, told, str(file)), focal
     first = encoder.get("encoder.conv1.weight")
     if not isinstance(first, Tensor):
         raise DepthPoseError(folder / "encoder.pth", "has no encoder.conv1.weight; expected Monodepth2's encoder")

@@ -14,6 +14,7 @@ from torch.nn import functional
 from taichi_nerf.generator.depth_pose.geometry import chained, depth_of, focal_of, intrinsics_of, inverted, motion_of
 from taichi_nerf.generator.depth_pose.networks import DepthDecoder, Encoder, PoseDecoder
 from taichi_nerf.generator.stylegan2.generator import smaller
+from taichi_nerf.training.settings import added
 
 MULTIPLE = 32  # of which the networks' image size has to be one
 
@@ -32,7 +33,7 @@ class DepthPoseSettings:
     field_of_view: float = 25.2  # degrees
     learn_focal: bool = False  # starting from the field of view
     pivot: float = 1.0  # depth of the point that poses turn about
-    shift: float = 0.0  # share of its translations that a pose makes: 0, it only turns; published: 1
+    shift: float = added(0.0, before=1.0)  # share of its translations that a pose makes: 0, it only turns; published: 1
 
     def __post_init__(self) -> None:
         if self.size < 2 * MULTIPLE or self.size % MULTIPLE:

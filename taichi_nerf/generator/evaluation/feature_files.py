@@ -1,21 +1,21 @@
 """features.safetensors: the network that learned an image set, and its sizes."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from taichi_nerf.generator.evaluation.features import FeatureNetwork, FeatureSettings
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 
 def save_features(file: Path, network: FeatureNetwork) -> None:
-    save_checkpoint(file, {"settings": asdict(network.settings), "weights": network.state_dict()}, {})
+    save_checkpoint(file, {"settings": to_json_dict(network.settings), "weights": network.state_dict()}, {})
 
 
 def load_features(file: Path) -> FeatureNetwork:
     """Frozen."""
     state, _ = load_checkpoint(file)
     try:
-        network = FeatureNetwork(FeatureSettings(**state["settings"]))
+        network = FeatureNetwork(from_json_dict(FeatureSettings, state["settings"], str(file)))
         network.load_state_dict(state["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(file, f"is no network of features ({' '.join(str(error).split())[:120]})") from None

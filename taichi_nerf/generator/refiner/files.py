@@ -1,14 +1,15 @@
 """refiner.safetensors: a refiner, its sizes, and the turn that it was trained for."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from taichi_nerf.training.setting_values import SettingsError
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 
 def save_refiner(file: Path, refiner: Refiner, reach: float, n_turned: int) -> None:
-    state = {"settings": asdict(refiner.settings), "weights": refiner.state_dict(), "reach": reach, "n_turned": n_turned}
+    state = {"settings": to_json_dict(refiner.settings), "weights": refiner.state_dict(), "reach": reach, "n_turned": n_turned}
     save_checkpoint(file, state, {})
 
 
@@ -16,8 +17,10 @@ def load_refiner(file: Path) -> tuple[Refiner, float, int]:
     """The refiner, frozen; how far its objects turn, in standard deviations, and in how many images."""
     state, _ = load_checkpoint(file)
     try:
-        refiner = Refiner(RefinerSettings(**state["settings"]))
+        refiner = Refiner(from_json_dict(RefinerSettings, state["settings"], str(file)))
         refiner.load_state_dict(state["weights"])
         return refiner.eval().requires_grad_(False), float(state["reach"]), int(state["n_turned"])
+    except SettingsError:
+        raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(file, f"is no refiner ({' '.join(str(error).split())[:120]})") from None

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from taichi_nerf.generator.stylegan2.growth import take_over
 from taichi_nerf.generator.stylegan2.training import GanSettings, GanTraining
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 SHOWN_SEEDS = list(range(32))
 SAME = 2.0  # of 255, by which means of pictures may differ that another machine rendered
@@ -38,14 +39,6 @@ class GanRun:
     def __post_init__(self) -> None:
         if self.grow_at and self.networks.resolution < 16:
             raise ValueError(f"growing begins at half of {self.networks.resolution} pixels, and 8 are the least; leave it out")
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "GanRun":
-        networks, gan = GeneratorSettings(**found["networks"]), GanSettings(**found["gan"])
-        return cls(**{**found, "networks": networks, "gan": gan})
 
 
 class _Course:
@@ -75,7 +68,7 @@ class _Course:
 
 def begun(folder: ModelFolder) -> GanRun:
     """What the training in this folder is made of."""
-    return GanRun.from_json(load_checkpoint(folder.needs(folder.gan, TRAIN))[0]["run"])
+    return from_json_dict(GanRun, load_checkpoint(folder.needs(folder.gan, TRAIN))[0]["run"], str(folder.gan))
 
 
 def means_of(images: ImageSet) -> Tensor:
@@ -116,7 +109,7 @@ def train_generator(
     def save() -> None:
         training = course.training
         state = {
-            "run": run.as_json(),
+            "run": to_json_dict(run),
             "training": training.state(),
             "resolution": training.networks.resolution,
             "seconds": elapsed(),
@@ -147,7 +140,7 @@ def train_generator(
             saved = time.monotonic()
     save()
     save_samples(folder, course.training)
-    about = {"images": course.training.n_images, "seconds": round(elapsed()), "pictures": len(images), **run.as_json()}
+    about = {"images": course.training.n_images, "seconds": round(elapsed()), "pictures": len(images), **to_json_dict(run)}
     folder.tell_about("train", about)
     return course.training
 
