@@ -179,3 +179,20 @@ def test_under_nohup_a_command_goes_on():
     os.kill(process.pid, signal.SIGTERM)
     assert process.communicate(timeout=60)[0] == "saved\n"
     assert process.returncode == 143
+
+
+def test_ctrl_c_saves_though_it_also_ended_who_reads_the_progress(tmp_path):
+    """As in `taichi-nerf train … 2>&1 | tee log`, where Ctrl-C goes to both."""
+    code = "import taichi_nerf.apps.progress as told\ntold.QUICK = 0\n" + TRAIN.replace("progress()", "progress(0.0)")
+    code = code.replace('print("saved", flush=True)', 'open(sys.argv[2], "w")')
+    reads, writes = os.pipe()
+    command = [sys.executable, "-c", code, "granted", str(tmp_path / "saved")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writes)
+    os.close(writes)
+    assert process.stdout.readline() == b"ready\n"
+    os.close(reads)
+    time.sleep(0.3)  # of progress that goes nowhere
+    os.kill(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == b""
+    assert process.returncode == 130
+    assert (tmp_path / "saved").exists()
