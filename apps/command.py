@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import click
 
-INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells report it
 # Ctrl-C as it came. Code of others may swallow the KeyboardInterrupt (Taichi's start has a bare `except`): whatever goes on for
 # long asks `raise_if_interrupted` now and then.
 interruptions: list[int] = []
@@ -109,27 +108,32 @@ def leave_at_once(code: str | int | None) -> NoReturn:
 
 @contextlib.contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """Turn an exception into one line and exit status 1, Ctrl-C into 130 and SIGTERM into 143."""
+    """Turn an exception into one line and exit status 1, a signal into 128 and its number, as shells report it: Ctrl-C into 130,
+    SIGTERM into 143, and the end of the terminal, unless it is ignored as under nohup, into 129."""
+    from taichi_nerf.training.interrupt import HANGUP, Stopped, leave_terminal
 
     def terminate(signum: int, frame: FrameType | None) -> NoReturn:
-        sys.exit(TERMINATED)
+        if signum == HANGUP:
+            leave_terminal()
+        sys.exit(128 + signum)
 
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         interruptions.append(signum)
         raise KeyboardInterrupt
 
     interruptions.clear()
-    previous = {number: signal.signal(number, act) for number, act in ((signal.SIGTERM, terminate), (signal.SIGINT, interrupt))}
+    acts: dict[int, Any] = {signal.SIGTERM: terminate, signal.SIGINT: interrupt}
+    if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        acts[HANGUP] = terminate
+    previous = {number: signal.signal(number, act) for number, act in acts.items()}
     try:
         yield
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + signal.SIGINT)
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise  # click ends in silence where `| head` has read enough
     except Exception as error:
-        from taichi_nerf.training.interrupt import Stopped
-
         if isinstance(error, Stopped):
             click.echo("stopped before there was anything to save; nothing is changed", err=True)
             sys.exit(error.exit_status)

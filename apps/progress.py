@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -45,7 +45,8 @@ def progress(every_seconds: float = 5.0) -> Iterator[Callable[[float, str], None
             text = rate.told(text, time.monotonic())
             if time.monotonic() - last[0] >= every_seconds:
                 last[0] = time.monotonic()
-                click.echo(f"{100 * done:3.0f} %  {text}", err=True)
+                with suppress(OSError):  # nobody reads it any more, as `tee` after Ctrl-C: no reason not to save what was learned
+                    click.echo(f"{100 * done:3.0f} %  {text}", err=True)
 
         yield line
         return

@@ -21,6 +21,9 @@ os.environ.setdefault("TI_SKIP_VERSION_CHECK", "ON")
 # or nowhere.
 if os.name == "posix":
     os.environ.setdefault("HOME", os.path.join("/", os.path.expanduser("~")))
+# In a notebook Taichi greets once more, to say that it takes what kernels print from a buffer of its own. Notebooks take it from
+# the process itself, as terminals do.
+os.environ.setdefault("TI_ENABLE_PYBUF", "0")
 # After an operation torch's threads (GNU OpenMP) spin for milliseconds, on cores that the next Taichi kernel needs: training
 # on two cores is a quarter faster when they soon sleep. It counts only if it is set before torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

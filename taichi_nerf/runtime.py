@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,8 @@ class Traffic:
         self.peak = max(self.peak, self.allocated)
 
 
+LONG_LOCKED = 60.0  # seconds
+
 traffic = Traffic()
 _current: Backend | None = None
 _program: Any = None  # Taichi's own, of the backend that runs
@@ -141,10 +144,20 @@ def start(arch: str = "auto", n_threads: int | None = None) -> Backend:
     started = ti.lang.impl.current_cfg().arch
     if started != getattr(ti, arch):
         raise BackendError(f"asked for {arch}, Taichi started {started}: is the environment variable TI_ARCH set? Unset it")
+    _open_cache(ti.lang.impl.current_cfg().offline_cache_file_path)
     ti.lang.impl.get_runtime().materialize()  # else the first kernel does, and fails on any other thread than this one
     _generation, _program = _generation + 1, ti.lang.impl.get_runtime().prog
     _current = Backend(arch, found.device_name, copies=arch in ("vulkan", "metal"), n_threads=threads)
     return _current
+
+
+def _open_cache(folder: str) -> None:
+    """Remove the lock of a process that was killed while it kept what it had compiled: Taichi would keep nothing any more, and
+    every later process would compile anew. A lock is needed for a second or two."""
+    lock = os.path.join(folder, "ticache.lock")
+    with contextlib.suppress(OSError):
+        if time.time() - os.path.getmtime(lock) > LONG_LOCKED:
+            os.unlink(lock)
 
 
 def current() -> Backend:

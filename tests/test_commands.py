@@ -120,7 +120,7 @@ def test_an_unexpected_error_names_its_type():
     assert describe(FileNotFoundError(2, "No such file or directory", "a.json")) == "a.json: No such file or directory"
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interruption_has_the_exit_status_of_its_signal(sent, status):
     code = (
         "import click, time\n"

@@ -93,6 +93,12 @@ def test_help_loads_neither_taichi_nor_torch_and_prints_no_banner():
     assert out.startswith("Usage:")
 
 
+def test_nothing_is_printed_where_standard_output_is_not_that_of_the_process():
+    """As in notebooks."""
+    code = "import io, sys\nsys.stdout = io.StringIO()\nimport taichi_nerf.ops.compositing\nassert not sys.stdout.getvalue()"
+    assert python(code, "-W", "ignore") == (0, "", "")
+
+
 def test_the_wish_of_a_user_to_see_the_banner_is_kept():
     status, out, _ = python(
         "import os; os.environ['ENABLE_TAICHI_HEADER_PRINT'] = '1'\nimport taichi_nerf.runtime", "-W", "ignore"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import imageio.v3 as imageio
 import pytest
@@ -64,6 +65,23 @@ def test_a_training_leaves_a_prior_a_checkpoint_figures_and_samples(trained):
     assert rows[-1]["step"] == 4
     assert 0 < rows[-1]["held_out_99"] < 2
     assert imageio.imread(trained / "samples.png").shape[2] == 3
+
+
+def test_who_stops_a_training_waits_for_no_samples(tmp_path, monkeypatch):
+    step = PriorTrainer.step
+
+    def stopped_at_five(trainer):
+        loss = step(trainer)
+        if trainer.n_steps == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(PriorTrainer, "step", stopped_at_five)
+    status, said, err = invoke("prior", "train", *SMALL, "--steps", 1000, "--out", tmp_path / "prior")
+    assert (status, said[:7]) == (143, "5 steps"), err
+    assert {file.name for file in (tmp_path / "prior").iterdir()} == {
+        "config.json", "checkpoint.safetensors", "metrics.jsonl", "prior.safetensors",
+    }  # fmt: skip
 
 
 def test_presets_say_how_wide_patches_are_and_what_is_near_unless_options_do(tmp_path):

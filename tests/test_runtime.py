@@ -131,6 +131,21 @@ def test_starting_prints_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_what_is_compiled_is_kept_though_a_process_was_killed_while_it_kept_something(tmp_path):
+    lock = tmp_path / "ticache.lock"
+    lock.touch()
+    runtime._open_cache(str(tmp_path))
+    assert lock.exists()  # somebody is at it
+    os.utime(lock, (0, 0))
+    code = "import taichi_nerf, taichi as ti\ntaichi_nerf.start('cpu')\n"
+    code += "from taichi_nerf.kernels import probe\nprobe.square(ti.ndarray(ti.f32, shape=(8,)))"
+    environment = {**os.environ, "TI_OFFLINE_CACHE_FILE_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not lock.exists()
+    assert list(tmp_path.glob("*.tic"))
+
+
 def test_a_probe_answers_in_json(running):
     if running == "cpu":
         pytest.skip("the CPU is not probed: Taichi always has it")

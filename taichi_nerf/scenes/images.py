@@ -164,6 +164,10 @@ class Images:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process, or a copy, go the files: what was read of them can be read again."""
+        return Images, (self.files, self.sizes, self.cache_bytes, self.arrays, self.turns)
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -255,7 +259,7 @@ class _complaints_about:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._warnings.__exit__(kind, error, trace)
-        if error is None or isinstance(error, SceneError | KeyboardInterrupt | MemoryError):
+        if not isinstance(error, Exception) or isinstance(error, SceneError | MemoryError):  # nor Ctrl-C, nor SIGTERM's exit
             return
         if not self.file.is_file():
             raise SceneError(self.file, "no such file") from None

@@ -13,12 +13,17 @@ Without torchrun the world has one rank, no process group is made, and each of t
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from taichi_nerf.training.interrupt import SIGNALS
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,28 @@ def world(device: str | torch.device = "cpu", environment: Mapping[str, str] | N
         raise ValueError(f"RANK={rank} does not fit WORLD_SIZE={size}; torchrun sets both")
     if device.type == "cuda":
         device = own_gpu(local_rank)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
+    with _ended_by_signals():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
     try:
         yield World(rank, size, device)
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Signals end the process at once. Torch waits for the others in C++, for half an hour if one of them never comes, and
+    Python's handlers would run only after that."""
+    former: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        former = {number: signal.getsignal(number) for number in SIGNALS if callable(signal.getsignal(number))}
+    for number in former:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, act in former.items():
+            signal.signal(number, act)
 
 
 VARIABLES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))

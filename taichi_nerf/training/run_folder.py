@@ -105,18 +105,21 @@ class RunFolder:
 
     def locked(self) -> "RunFolder":
         """Keep other processes from training into this folder, until `close` or the end of the process."""
+        me = f"process {os.getpid()} on {platform.node()}"
         stream = open(self.path / LOCK, "a+b")  # noqa: SIM115 (open as long as the lock is held)
         if not try_lock(stream):
             stream.seek(0)
-            holder = stream.read(40).decode(errors="replace").strip()
+            holder = stream.read(100).decode(errors="replace").strip()
             stream.close()
+            if holder == me:
+                raise RunError(self.path, "is held by this process already, for a training that was not closed: close() it")
             raise RunError(
                 self.path,
                 f"another process is training into it ({holder or 'just started'}); wait for it, or choose another --out",
             )
         with naming(self.path / LOCK):
             stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+            stream.write(f"{me}\n".encode())
             stream.flush()
         self._lock = stream
         return self

@@ -161,6 +161,9 @@ def train_prior(
         if ends or seconds - saved >= SAVE_EVERY:
             save_checkpoint(checkpoint, trainer.state_dict(), {"prior": json.dumps(to_json_dict(trainer.settings))})
             _save(trainer, out, made, half)
+            if not stopped:  # who asked it to stop does not wait for pictures
+                drawn = sample(trainer.prior, 24, torch.Generator().manual_seed(0), 25)
+                write_png(out / "samples.png", sheet(drawn, trainer.prior.settings.variant, trainer.prior.settings.nearest))
             saved = seconds
     return stopped
 
@@ -170,5 +173,3 @@ def _save(trainer: PriorTrainer, out: Path, made: dict[str, Any], half: bool) ->
     trainer.averaged.eval()  # forgets the filters of former weights
     prior.made = {**made, "steps": trainer.n_steps, "seconds": round(trainer.stopwatch.seconds, 1)}
     write_whole(out / FILE, prior_bytes(prior, half))
-    drawn = sample(prior, 24, torch.Generator().manual_seed(0), 25)
-    write_png(out / "samples.png", sheet(drawn, prior.settings.variant, prior.settings.nearest))

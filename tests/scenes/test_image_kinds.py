@@ -1,14 +1,17 @@
 """Pictures of every kind of pixel come as grey, RGB or RGBA."""
 
+import copy
+import pickle
 import struct
 import zlib
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 from PIL import Image
 
 from taichi_nerf.scenes import SceneError
-from taichi_nerf.scenes.images import read_image, read_small_jpeg, stored_size
+from taichi_nerf.scenes.images import Images, read_image, read_small_jpeg, stored_size
 
 ORANGE = (200, 100, 30)
 
@@ -82,3 +85,33 @@ def test_an_empty_file_is_told_as_such(tmp_path, name):
     for read in (read_image, stored_size):
         with pytest.raises(SceneError, match=rf"{name}: is empty"):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.npy"])
+def test_who_is_ended_while_a_picture_is_read_is_not_told_that_it_is_damaged(tmp_path, monkeypatch, name):
+    """SIGTERM makes a command exit wherever it is, in a decoder too."""
+    (tmp_path / name).write_bytes(b"anything")
+
+    def ended(*arguments, **options):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(imageio, "imopen", ended)
+    monkeypatch.setattr(np.lib.format, "open_memmap", ended)
+    with pytest.raises(SystemExit) as end:
+        stored_size(tmp_path / name)
+    assert end.value.code == 143
+
+
+def test_pictures_go_to_other_processes_and_into_copies(tmp_path):
+    """By pickle, as loaders with workers and notebooks do it: what was read stays behind, what is only in memory goes along."""
+    Image.new("RGB", (12, 8), ORANGE).save(tmp_path / "a.png")
+    sizes, turns = np.array([[3, 6]]), (1,)
+    for images in (
+        Images([tmp_path / "a.png"], sizes, turns=turns),
+        Images([None], np.array([[3, 6]]), arrays=[np.arange(54, dtype=np.uint8).reshape(6, 3, 3)]),
+    ):
+        expected = images[0]
+        for other in (pickle.loads(pickle.dumps(images)), copy.deepcopy(images)):
+            assert other.cache_bytes == images.cache_bytes
+            assert np.array_equal(other[0], expected)
+    assert len(pickle.dumps(Images([tmp_path / "a.png"]))) < 2000

@@ -1,8 +1,10 @@
 """Two processes train as one. Each runs tests/support/one_rank.py and leaves what it saw in a file, for these tests to judge."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import chain
 from pathlib import Path
 
@@ -108,6 +110,27 @@ def test_each_process_sees_one_gpu_of_those_shown_and_no_other(shown, local_rank
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     with pytest.raises(RuntimeError, match="before anything uses the GPU"):
         own_gpu(0)
+
+
+def test_who_waits_for_others_that_never_come_can_be_ended():
+    """Commands have handlers of their own, which Python runs only after the wait."""
+    code = (
+        "import signal, sys\n"
+        "from taichi_nerf.training.distributed import world\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "print('waits', flush=True)\n"
+        "with world(): pass"
+    )
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # where nobody listens
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **place}, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"waits\n"
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait(timeout=20) in (-signal.SIGTERM, 143)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_an_environment_that_makes_no_sense_is_told():

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM at the next step."""
+"""Ctrl-C, SIGTERM and the end of the terminal at the next step."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 
 from taichi_nerf.training.interrupt import SECOND_AFTER, Stopped, StopSignals, ends
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+STATUSES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def _handlers_stay():
     assert after == before
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), STATUSES)
 def test_a_signal_is_noted_and_interrupts_nothing(number, status):
     with StopSignals() as stop:
         assert (stop.requested, stop.exit_status, stop.signal) == (False, 0, None)
@@ -128,7 +130,7 @@ def started(mode):
     return process
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), STATUSES)
 def test_a_command_saves_and_exits_with_the_status_of_the_signal(number, status):
     process = started("granted")
     os.kill(process.pid, number)
@@ -147,3 +149,50 @@ def test_a_command_that_does_not_stop_is_aborted_by_a_second_ctrl_c():
     assert process.returncode == 130
     assert "saved" not in out
     assert err.endswith("interrupted\n")
+
+
+def test_a_terminal_that_is_closed_keeps_nothing_from_being_saved(tmp_path):
+    """What is still written to it fails, as when a connection breaks off."""
+    terminal, inside = pty.openpty()
+    code = TRAIN.replace('print("saved", flush=True)', f'print("saved", flush=True); open({str(tmp_path / "saved")!r}, "w")')
+    process = subprocess.Popen([sys.executable, "-c", code, "granted"], stdout=inside, stderr=inside)
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1000)
+    os.close(inside)
+    os.close(terminal)
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.wait(timeout=60) == 129
+    assert (tmp_path / "saved").exists()
+
+
+def test_under_nohup_a_command_goes_on():
+    """nohup has it ignore the end of the terminal."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = started("granted")
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    os.kill(process.pid, signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == "saved\n"
+    assert process.returncode == 143
+
+
+def test_ctrl_c_saves_though_it_also_ended_who_reads_the_progress(tmp_path):
+    """As in `taichi-nerf train … 2>&1 | tee log`, where Ctrl-C goes to both."""
+    code = "import taichi_nerf.apps.progress as told\ntold.QUICK = 0\n" + TRAIN.replace("progress()", "progress(0.0)")
+    code = code.replace('print("saved", flush=True)', 'open(sys.argv[2], "w")')
+    reads, writes = os.pipe()
+    command = [sys.executable, "-c", code, "granted", str(tmp_path / "saved")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writes)
+    os.close(writes)
+    assert process.stdout.readline() == b"ready\n"
+    os.close(reads)
+    time.sleep(0.3)  # of progress that goes nowhere
+    os.kill(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == b""
+    assert process.returncode == 130
+    assert (tmp_path / "saved").exists()

@@ -204,8 +204,8 @@ def test_two_processes_cannot_train_into_one_run_and_a_killed_one_blocks_nobody(
     finally:
         process.kill()
         process.communicate()
-    with RunFolder.open(run.path).locked(), pytest.raises(RunError):
-        RunFolder.open(run.path).locked()
+    with RunFolder.open(run.path).locked():
+        assert complaint(RunFolder.open(run.path).locked).startswith(f"{run.path}: is held by this process already")
     RunFolder.create(run.path, overwrite=True).close()
 
 
