@@ -1,0 +1,48 @@
+"""Settings and scenes in combination: what holds of each alone holds of them together."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from ball_scene import views_of_ball
+
+from taichi_nerf.training import methods
+from taichi_nerf.training.config import RunSettings, SceneSettings
+from taichi_nerf.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+TINY = {
+    "ngp": ["batch.n_samples=4096", "field.n_levels=4", "field.log2_table_size=12", "occupancy.resolution=32"],
+    "ngp, proposals": ["sampler.kind=proposal", "batch.n_samples=1024", "field.n_levels=4", "field.log2_table_size=12",
+                       "proposal.n_proposed=12", "proposal.n_samples=8", "density.log2_table_size=10"],
+    "nerf": ["batch.n_rays=64", "nerf.n_samples=8", "nerf.n_samples_fine=8", "field.n_layers=2", "field.n_hidden=16"],
+    "mipnerf": ["batch.n_rays=64", "mipnerf.n_samples=8", "field.n_layers=2", "field.n_hidden=16"],
+    "mipnerf360": ["batch.n_rays=64", "proposal.n_proposed=8", "proposal.n_samples=8", "field.n_layers=2", "field.n_hidden=16",
+                   "density.n_layers=2", "density.n_hidden=16"],
+}  # fmt: skip
+
+
+def trainer(method, scene, *settings, steps=20):
+    run = RunSettings(method.partition(",")[0], steps=steps)
+    config, _ = methods.choose(scene, SceneSettings("ball"), run, CPU)
+    return Trainer(methods.changed(config, [*TINY[method], *settings]), scene, CPU)
+
+
+@pytest.mark.parametrize("method", TINY)
+def test_rays_that_all_pass_the_scene_by_see_the_background_and_teach_nothing(cpu, method):
+    """As those of a small batch of a small object, or of a scene whose --scale is wrong."""
+    scene, _ = views_of_ball()
+    bounds = replace(scene.bounds, box=scene.bounds.box + 1e3)
+    made = trainer(method, replace(scene, bounds=bounds), "batch.background=black", "poses.refine=true")
+    before = made.state_dict(copied=True)["model"]
+    batch = made.draw(made.n_rays)
+    with torch.no_grad():
+        _, squared, _ = made.compare(batch)
+    assert float(squared) == pytest.approx(float((batch.color * batch.alpha[:, None]).square().mean()), rel=1e-5)
+    for _ in range(2):
+        assert torch.isfinite(torch.tensor(made.step().loss))
+    picture = made.model.picture(made.model.rig.rays(torch.rand(4, 2), torch.zeros(4, dtype=torch.int32)), (2, 2))
+    assert not picture.opacity.any()
+    for name, value in made.model.state_dict().items():
+        if isinstance(value, torch.Tensor) and "thickness" not in name and "least" not in name and "level" not in name:
+            assert torch.equal(value, before[name]), name
