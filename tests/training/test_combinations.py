@@ -8,6 +8,7 @@ from ball_scene import views_of_ball
 
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
+from taichi_nerf.training.settings import SettingsError, apply_settings
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -22,10 +23,14 @@ TINY = {
 }  # fmt: skip
 
 
-def trainer(method, scene, *settings, steps=20):
+def configured(method, scene, *settings, steps=20):
     run = RunSettings(method.partition(",")[0], steps=steps)
     config, _ = methods.choose(scene, SceneSettings("ball"), run, CPU)
-    return Trainer(methods.changed(config, [*TINY[method], *settings]), scene, CPU)
+    return methods.changed(config, [*TINY[method], *settings])
+
+
+def trainer(method, scene, *settings, steps=20):
+    return Trainer(configured(method, scene, *settings, steps=steps), scene, CPU)
 
 
 @pytest.mark.parametrize("method", TINY)
@@ -46,3 +51,36 @@ def test_rays_that_all_pass_the_scene_by_see_the_background_and_teach_nothing(cp
     for name, value in made.model.state_dict().items():
         if isinstance(value, torch.Tensor) and "thickness" not in name and "least" not in name and "level" not in name:
             assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "beside", "why"),
+    [
+        ("ngp", "batch.masks=alpha", ["batch.masks=ignore"], "in a scene without masks"),
+        ("ngp", "loss.depth=0.1", [], "in a scene without depth maps"),
+        ("ngp, proposals", "proposal.even_until=1.0", [], "in a scene with nothing behind its box"),
+        ("nerf", "geometry.frustum_until=1.0", ["geometry.opacity=0.01"], "without geometry.frustum"),
+        ("nerf", "geometry.distortion_from=0.0", ["geometry.opacity=0.01"], "without geometry.distortion"),
+        ("nerf", "geometry.opacity_from=0.0", ["geometry.distortion=0.01"], "without geometry.opacity"),
+        ("ngp", "field.n_appearance=3", ["appearance.enabled=true"], "here: appearance.enabled and appearance.n_numbers say it"),
+    ],
+)
+def test_what_a_scene_or_another_setting_leaves_nothing_to_do_is_an_error(cpu, method, setting, beside, why):
+    """It trains to the same bits without it."""
+    scene = replace(views_of_ball()[0], masks=None, depths=None)
+    config = configured(method, scene, *beside)
+    losses = []
+    for settings in ([setting], []):
+        made = Trainer(apply_settings(config, settings), scene, CPU)
+        losses.append([made.step().loss for _ in range(3)])
+    assert losses[0] == losses[1]
+    with pytest.raises(SettingsError) as caught:
+        methods.changed(config, [setting], scene)
+    assert str(caught.value) == f"{setting}: has no effect {why}"
+
+
+def test_what_a_scene_has_may_be_used_and_what_it_lacks_left_alone(cpu):
+    scene, _ = views_of_ball()
+    methods.changed(configured("ngp", scene), ["batch.masks=alpha", "loss.depth=0.1"], scene)
+    bare = replace(scene, masks=None, depths=None)
+    methods.changed(configured("ngp", bare), ["batch.masks=ignore", "loss.depth=0"], bare)
