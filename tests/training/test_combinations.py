@@ -1,11 +1,14 @@
 """Settings and scenes in combination: what holds of each alone holds of them together."""
 
+import math
 from dataclasses import replace
 
 import pytest
+import sample_transforms
 import torch
 from ball_scene import views_of_ball
 
+from taichi_nerf.scenes import Overrides, load_scene
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.settings import SettingsError, apply_settings
@@ -84,3 +87,14 @@ def test_what_a_scene_has_may_be_used_and_what_it_lacks_left_alone(cpu):
     methods.changed(configured("ngp", scene), ["batch.masks=alpha", "loss.depth=0.1"], scene)
     bare = replace(scene, masks=None, depths=None)
     methods.changed(configured("ngp", bare), ["batch.masks=ignore", "loss.depth=0"], bare)
+
+
+@pytest.mark.parametrize("method", TINY)
+def test_rays_may_begin_at_the_camera(cpu, tmp_path, method):
+    """--near 0, of a scene that goes on: its rays are not cut by a box."""
+    sample_transforms.make(tmp_path)
+    scene = load_scene(tmp_path, overrides=Overrides(near=0.0, unbounded=True))
+    made = trainer(method, scene, *(["nerf.disparity=false"] if method == "nerf" else []))
+    assert scene.bounds.near == 0
+    assert all(math.isfinite(made.step().loss) for _ in range(3))
+    assert made.guard.n_skipped == 0
