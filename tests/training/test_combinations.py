@@ -59,13 +59,18 @@ def test_rays_that_all_pass_the_scene_by_see_the_background_and_teach_nothing(cp
 @pytest.mark.parametrize(
     ("method", "setting", "beside", "why"),
     [
-        ("ngp", "batch.masks=alpha", ["batch.masks=ignore"], "in a scene without masks"),
-        ("ngp", "loss.depth=0.1", [], "in a scene without depth maps"),
+        ("ngp, proposals", "batch.masks=alpha", ["batch.masks=ignore"], "in a scene without masks"),
+        ("ngp, proposals", "loss.depth=0.1", [], "in a scene without depth maps"),
         ("ngp, proposals", "proposal.even_until=1.0", [], "in a scene with nothing behind its box"),
         ("nerf", "geometry.frustum_until=1.0", ["geometry.opacity=0.01"], "without geometry.frustum"),
         ("nerf", "geometry.distortion_from=0.0", ["geometry.opacity=0.01"], "without geometry.distortion"),
         ("nerf", "geometry.opacity_from=0.0", ["geometry.distortion=0.01"], "without geometry.opacity"),
-        ("ngp", "field.n_appearance=3", ["appearance.enabled=true"], "here: appearance.enabled and appearance.n_numbers say it"),
+        (
+            "ngp, proposals",
+            "field.n_appearance=3",
+            ["appearance.enabled=true"],
+            "here: appearance.enabled and appearance.n_numbers say it",
+        ),
     ],
 )
 def test_what_a_scene_or_another_setting_leaves_nothing_to_do_is_an_error(cpu, method, setting, beside, why):
