@@ -53,7 +53,7 @@ def configuration(
     config, notes = methods.choose(found, first.scene, first.run, device)
     config, few_view_notes = with_few_views(config, found, options["geometry"], options["prior"])
     notes = [*notes, *few_view_notes]
-    return methods.changed(config, options["settings"]), found, [*found.notes, *notes]
+    return methods.changed(config, options["settings"], found), found, [*found.notes, *notes]
 
 
 def configuration_to_resume(

@@ -55,4 +55,5 @@ def interlevel(edges: Tensor, weights: Tensor, proposed_edges: Tensor, proposed_
     begin = (torch.searchsorted(inner, edges[:, :-1].contiguous(), right=True) - 1).clamp(0, last)
     end = torch.searchsorted(inner, edges[:, 1:].contiguous()).clamp(0, last)
     bound = sums.gather(1, end) - sums.gather(1, begin)
-    return ((weights - bound).clamp_min(0).square() / (weights + 1e-7)).sum(-1).mean()
+    errors = ((weights - bound).clamp_min(0).square() / (weights + 1e-7)).sum(-1)
+    return errors.mean() if len(errors) else errors.sum()  # of no rays: none that pass the scene by teach anything

@@ -68,3 +68,10 @@ def test_measuring_gives_times_of_both(backend):
 def test_the_kernel_has_no_biases():
     with pytest.raises(ValueError, match="no biases"):
         Mlp(WIDTHS, torch.Generator(), biases=True, implementation="taichi")
+
+
+@pytest.mark.parametrize("widths", [(8, 128, 16), (41, 3), (8, 16, 16, 16, 16, 3)])
+def test_networks_that_the_kernel_does_not_take_are_refused_by_the_settings_name(cpu, widths):
+    assert chosen("torch", widths, "float32") == chosen("auto", widths, "float32") == "torch"
+    with pytest.raises(ValueError, match=r"mlp\.implementation=taichi: takes two to four layers of at most 64 numbers"):
+        chosen("taichi", widths, "float32")

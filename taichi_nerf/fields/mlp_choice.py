@@ -26,9 +26,15 @@ class Times(NamedTuple):
 
 def chosen(implementation: Implementation, widths: tuple[int, ...], precision: Precision) -> Implementation:
     """What "auto" stands for."""
+    fits = max(widths) <= 64 and 3 <= len(widths) <= 5
+    if implementation == "taichi" and not fits:
+        told = " to ".join(map(str, widths))
+        raise ValueError(
+            f"mlp.implementation=taichi: takes two to four layers of at most 64 numbers, not {told}; torch takes any"
+        )
     if implementation != "auto":
         return implementation
-    if current().arch != "cuda" or max(widths) > 64 or not 3 <= len(widths) <= 5:
+    if current().arch != "cuda" or not fits:
         return "torch"
     found = measured(widths, precision)
     return "taichi" if found.taichi < found.torch else "torch"

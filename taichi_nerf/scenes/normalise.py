@@ -40,8 +40,10 @@ def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Simil
     """The map from the file's coordinates to scene units, the bounds in scene units, and what was decided."""
     for name in ("scale", "near", "far"):
         value = getattr(overrides, name)
-        if value is not None and not 0 < value < np.inf:
-            raise SceneError(source.folder, f"expected a positive number, got {value}", name)
+        may_be_zero = name == "near"
+        if value is not None and not (0 < value < np.inf or (may_be_zero and value == 0)):
+            expected = "zero or a positive number" if may_be_zero else "a positive number"
+            raise SceneError(source.folder, f"expected {expected}, got {value}", name)
     unbounded = source.unbounded if overrides.unbounded is None else overrides.unbounded
     if source.placed is not None and not overrides.place:
         mapping, near, far = source.placed

@@ -80,7 +80,10 @@ class PixelSettings:
 
     def __post_init__(self) -> None:
         if self.importance and (self.one_view or self.crop_steps):
-            raise ValueError("importance draws from whole pictures, all of them: not with one_view or crop_steps")
+            raise ValueError(
+                f"importance={self.importance:g} draws from whole pictures, all of them: not with one_view or crop_steps; "
+                "these go with batch.importance=0"
+            )
         check_ranges(self, importance=SHARE, crop_steps=AT_LEAST_ZERO, crop_share=SOME_SHARE)
 
     @property
@@ -265,6 +268,7 @@ class NgpConfig(Config):
         of_grid, of_proposals = ("occupancy", "grid", "batch.n_samples_per_ray"), ("proposal", "density")
         others = of_grid if self.sampler.kind == "proposal" else of_proposals
         idle = super().without_effect | dict.fromkeys(others, "with the chosen sampler (sampler.kind)")
+        idle["field.n_appearance"] = "here: appearance.enabled and appearance.n_numbers say it"
         del idle["poses.sharp_from"]
         if not self.poses.refine:
             idle["poses.sharp_from"] = "without poses.refine=true"

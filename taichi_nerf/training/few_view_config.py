@@ -35,6 +35,15 @@ class GeometrySettings:
     def is_on(self) -> bool:
         return any((self.opacity, self.frustum, self.distortion, self.density_decay))
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        schedules = {
+            "opacity": ("opacity_from", "opacity_full"),
+            "frustum": ("frustum_later", "frustum_until"),
+            "distortion": ("distortion_from", "distortion_full"),
+        }
+        return {key: f"without geometry.{term}" for term, keys in schedules.items() if not getattr(self, term) for key in keys}
+
 
 @dataclass(frozen=True)
 class PatchPriorSettings:

@@ -60,17 +60,28 @@ def checked(run: RunSettings) -> Method:
     return method
 
 
-def changed(config: Config, settings: Sequence[str]) -> Config:
-    """With each `section.key=value` applied; one that would have no effect is an error."""
+def changed(config: Config, settings: Sequence[str], scene: SceneData | None = None) -> Config:
+    """With each `section.key=value` applied; one that would have no effect, on this scene if one is given, is an error."""
     found = apply_settings(config, settings)
     if isinstance(config, NgpConfig) and _turns_to_proposals(config, found):
         found = apply_settings(presets.under_proposals(config), settings)  # what suits them comes first, as a preset does
+    idle = found.without_effect | ({} if scene is None else _idle_in(scene, found))
     for setting in settings:
         key = setting.partition("=")[0].strip()
-        why = found.without_effect.get(key.partition(".")[0]) or found.without_effect.get(key)
+        why = idle.get(key.partition(".")[0]) or idle.get(key)
         if why:
             raise SettingsError(f"{setting}: has no effect {why}")
     return found
+
+
+def _idle_in(scene: SceneData, config: Config) -> dict[str, str]:
+    """What has nothing to work on in a scene, if it is asked for."""
+    lacks = {
+        "batch.masks": config.batch.masks == "alpha" and scene.masks is None and "without masks",
+        "loss.depth": isinstance(config, NgpConfig) and config.loss.depth and scene.depths is None and "without depth maps",
+        "proposal.even_until": not scene.bounds.unbounded and "with nothing behind its box",
+    }
+    return {key: f"in a scene {what}" for key, what in lacks.items() if what}
 
 
 def _turns_to_proposals(config: NgpConfig, found: Config) -> bool:

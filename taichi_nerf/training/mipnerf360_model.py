@@ -57,7 +57,7 @@ class MipNerf360Model(DenseModel):
         color = shown.background.index_copy(0, found.which, out.color[:, :3])
         loss = losses.photometric(config.photometric, color, shown.truth, shown.weight)
         n, n_all = len(found.which), len(shown.truth)
-        weights = out.weights.view(n, -1)
+        weights = out.weights.view_as(proposed.edges[:, 1:])
         for proposal in proposed.proposals:
             # Its gradient alone: it grows while the field learns, and the loss is what tells whether training goes well.
             behind = losses.interlevel(proposed.edges, weights, *proposal) * (n / n_all)

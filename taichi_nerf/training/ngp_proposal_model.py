@@ -11,7 +11,7 @@ from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.rendering import SAMPLES_AT_ONCE, Picture, RenderedBatch, picture_in_parts, with_normals_at
-from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, in_rows, propose, weights_of
+from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, propose, weights_of
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig, NgpProposalSettings
@@ -154,7 +154,7 @@ class NgpProposalModel(Model):
                 density, all_of.t_starts, all_of.t_ends, all_of.spans, chances,
                 early_stop=culling.early_stop, least_weight=culling.least_weight, chance=culling.chance,
             )  # fmt: skip
-            weights = in_rows(weights_of(density, all_of, endless=False), all_of)
+            weights = weights_of(density, all_of, endless=False).view_as(proposed.edges[:, 1:])
             features = None if features is None else features.index_select(0, kept)
         t_starts, t_ends, own = (part.index_select(0, kept) for part in (all_of.t_starts, all_of.t_ends, ids))
         if which is not None:

@@ -23,5 +23,8 @@ def terms_of(config: Config, scene: SceneData, views: list[int], device: torch.d
         prior = load_prior(config.prior.file)
         terms.append(PriorTerm(config.prior, prior, scene, views, metres, alpha, device, on_patches))
     if terms and getattr(getattr(config, "nerf", None), "ndc", False):
-        raise SettingsError("nerf.ndc=true: geometric terms and priors need distances, which these coordinates do not keep")
+        raise SettingsError(
+            "nerf.ndc=true: geometric terms and priors need distances, which these coordinates do not keep; "
+            "--set nerf.ndc=false does without them"
+        )
     return terms

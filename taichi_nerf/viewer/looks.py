@@ -62,9 +62,9 @@ class Looks:
         """Why this model cannot be shown so, if it cannot."""
         if not isinstance(self.model, NgpModel):
             if what in OF_THE_GRID:
-                return f"{what}: this method has no occupancy grid; --method ngp has one"
+                return f"{what}: this run has no occupancy grid; --method ngp has one, but under sampler.kind=proposal"
             if crop is not None:
-                return "the crop box works with --method ngp's occupancy grid alone"
+                return "the crop box works with an occupancy grid alone: --method ngp's, but under sampler.kind=proposal"
         return None
 
     @torch.no_grad()
