@@ -41,7 +41,7 @@ def _average_rows(values: Array, n: int) -> Array:
         t = (at - low)[:, None, None].astype(np.float32)
         return values[low] * (1 - t) + values[np.minimum(low + 1, h - 1)] * t
     if h % n == 0:
-        total = values[:: h // n].copy()  # row by row: NumPy's `mean` over a middle axis takes twice the time
+        total = values[:: h // n].copy()  # row by row: NumPy's `mean` over an axis in the middle takes twice the time
         for i in range(1, h // n):
             total += values[i :: h // n]
         return total / (h // n)
