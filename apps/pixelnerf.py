@@ -61,9 +61,9 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
     from taichi_nerf.apps.pixelnerf_steps import configuration
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.apps.train_steps import open_folder
+    from taichi_nerf.settings import describe
     from taichi_nerf.training.distributed import world
     from taichi_nerf.training.interrupt import StopSignals
-    from taichi_nerf.training.settings import describe
     from taichi_nerf.training.train_pixelnerf import train as train_prior
 
     if start is not None and (encoder is not None or options["resume"]):

@@ -16,9 +16,9 @@ def configuration(
     context: click.Context, objects: Path | None, out: Path, arch: str, options: dict[str, Any]
 ) -> "tuple[PixelNerfConfig, list[str]]":
     """Settings of a new run, or of the one that goes on, and what was decided."""
+    from taichi_nerf.settings import apply_settings
     from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun
     from taichi_nerf.training.run_folder import RunError, RunFolder
-    from taichi_nerf.training.settings import apply_settings
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
@@ -51,9 +51,9 @@ def configuration_to_resume(
 ) -> "PixelNerfConfig":
     """Settings of a run that exists, with another budget if one is given, and another place of its set if that was moved."""
     from taichi_nerf.apps.resuming import place_now, refuse_changes
+    from taichi_nerf.settings import from_json_dict
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
     from taichi_nerf.training.run_kinds import OBJECTS, open_kind
-    from taichi_nerf.training.settings import from_json_dict
 
     refuse_changes(context)
     folder = open_kind(out, OBJECTS)
@@ -67,7 +67,7 @@ def configuration_to_resume(
 
 def objects_of(prior: Any, settings: tuple[str, ...], **place: Any) -> Any:
     """The prior's settings of objects for others than it was trained on, whose near and far are their own unless --set says."""
-    from taichi_nerf.training.settings import apply_settings
+    from taichi_nerf.settings import apply_settings
 
     config = replace(prior.config, objects=replace(prior.config.objects, near=None, far=None, **place))
     return apply_settings(config, settings).objects

@@ -72,7 +72,7 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         for note in (*notes, *(f"warning: {warning}" for warning in found.warnings)):
             say(note, err=not options["dry_run"])
         if options["dry_run"]:
-            from taichi_nerf.training.settings import describe
+            from taichi_nerf.settings import describe
 
             say("\n".join(describe(config)))
             return

@@ -24,13 +24,13 @@ def configuration(
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a new run, its scene, and what was decided."""
     from taichi_nerf.apps.scene_options import overrides_of
+    from taichi_nerf.settings import apply_settings
     from taichi_nerf.training import methods
     from taichi_nerf.training.config import Config, RunSettings, SceneSettings
     from taichi_nerf.training.few_views import with_few_views
     from taichi_nerf.training.presets import usual_background
     from taichi_nerf.training.run_folder import RunError, RunFolder
     from taichi_nerf.training.scene_files import open_scene
-    from taichi_nerf.training.settings import apply_settings
 
     if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:  # before the work, not after
         raise RunError(out, "holds a run already; --resume goes on with it, --overwrite replaces it")

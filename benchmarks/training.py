@@ -31,11 +31,11 @@ from taichi_nerf.ops import compositing
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.runtime import Backend, Traffic, start, traffic
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.config import Config, RunSettings, SceneSettings
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.presets import choose
 from taichi_nerf.training.resident_model import ResidentNgpModel
-from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.trainer import Trainer
 
 MOST_KERNELS = 16  # lines of the table; the JSON has all

@@ -33,16 +33,31 @@ RULES = {
     "weight_files": (set(), {"torch"}),
     "weights": ({"weights", "weight_files", "fields"}, {"torch", "numpy"}),
     "priors": (
-        {"priors", "training.settings", "weight_files", "procedural", "scenes", "cameras"},
+        {"priors", "settings", "weight_files", "procedural", "scenes", "cameras"},
         {"torch", "numpy", "safetensors"},
     ),
     "generator": (
-        {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
+        {
+            "generator",
+            "settings",
+            "setting_values",
+            "__version__",
+            "ops",
+            "runtime",
+            "cameras",
+            "scenes",
+            "procedural",
+            "metrics",
+            "training",
+            "export",
+        }
         | {"fields.image_encoder"}
         | {"weight_files"},
         {"torch", "numpy", "imageio"},
     ),
     "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers", "rooms", "later"}, {"torch"}),
+    "settings": ({"setting_values"}, set()),
+    "setting_values": (set(), set()),
     "rooms": ({"later"}, {"torch"}),
     "later": (set(), {"torch"}),
     "training": (
@@ -53,6 +68,8 @@ RULES = {
             "random_numbers",
             "rooms",
             "later",
+            "settings",
+            "setting_values",
             "cameras",
             "scenes",
             "export",

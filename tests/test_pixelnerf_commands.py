@@ -16,6 +16,7 @@ from taichi_nerf.apps.main import main
 from taichi_nerf.apps.pixelnerf_steps import cameras_for, lpips_of, viewed
 from taichi_nerf.camera_path import write_camera_path
 from taichi_nerf.metrics import TRUNKS
+from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
@@ -23,7 +24,6 @@ from taichi_nerf.training.pixelnerf_objects import object_of
 from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
 from taichi_nerf.training.pixelnerf_render import cameras_like
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
-from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.tensor_file import read_tensors
 from taichi_nerf.weight_files import WeightsError
 

@@ -21,8 +21,8 @@ from typing import Any
 from taichi_nerf import __version__
 from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 BUILTIN = Path(__file__).parent / "builtin"
 TRAIN = "train IMAGES --out MODEL"  # the command that makes a generator

@@ -20,7 +20,7 @@ from taichi_nerf.priors.channels import N_CHANNELS, NEAREST, Variant
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.noise_schedule import Kind, NoiseSchedule
 from taichi_nerf.priors.patch_cameras import FOCAL
-from taichi_nerf.training.settings import SettingsError, from_json_dict, to_json_dict
+from taichi_nerf.settings import SettingsError, from_json_dict, to_json_dict
 from taichi_nerf.weight_files import read_weights
 
 BUILTIN = "builtin"

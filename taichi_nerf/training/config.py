@@ -23,8 +23,8 @@ from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 from taichi_nerf.scenes.splits import Protocol
+from taichi_nerf.settings import added
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
-from taichi_nerf.training.settings import added
 
 Background = Literal["white", "black", "random"]
 Method = Literal["ngp", "nerf", "mipnerf", "mipnerf360"]

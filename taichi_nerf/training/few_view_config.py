@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, check_ranges
-from taichi_nerf.training.settings import added
+from taichi_nerf.settings import added
 
 Compat = Literal["paper", "repo"]
 PUBLISHED_RAYS = 1024  # of a step: published weights are of sums over so many

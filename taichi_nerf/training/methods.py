@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.setting_values import SettingsError
+from taichi_nerf.settings import apply_settings
 from taichi_nerf.training import mipnerf360_config, mipnerf_config, nerf_config, presets
 from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.mipnerf360_model import MipNerf360Model
@@ -19,8 +21,6 @@ from taichi_nerf.training.nerf_model import NerfModel
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.ngp_proposal_model import NgpProposalModel
 from taichi_nerf.training.resident_model import ResidentNgpModel, is_resident
-from taichi_nerf.training.setting_values import SettingsError
-from taichi_nerf.training.settings import apply_settings
 
 
 class Method(NamedTuple):

@@ -17,6 +17,7 @@ import torch
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
+from taichi_nerf.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig, PixelNerfRun, published
@@ -25,7 +26,6 @@ from taichi_nerf.training.pixelnerf_rays import render_picture
 from taichi_nerf.training.pixelnerf_trainer import LEVELS, make_field
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import OBJECTS, open_kind
-from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training.tensor_file import read_tensors, write_tensors
 from taichi_nerf.weights import pixelnerf
 

@@ -13,13 +13,13 @@ from taichi_nerf.cameras import Array, Cameras, make_cameras
 from taichi_nerf.export.colors import color_depth, side_by_side, to_bytes
 from taichi_nerf.fields.pixel_aligned_field import Encoded
 from taichi_nerf.rendering import Picture
+from taichi_nerf.settings import to_json_dict
 from taichi_nerf.training.pictures import rays_of_all_pixels
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_trainer import errors_of_pixels
 from taichi_nerf.training.render_path import about_path, digest_of
 from taichi_nerf.training.run import Report
-from taichi_nerf.training.settings import to_json_dict
 
 
 def cameras_like(item: ViewedObject, poses: Array, width: int | None = None) -> Cameras:

@@ -17,11 +17,11 @@ from taichi_nerf.priors.patches import PatchSet, RgbdPicture
 from taichi_nerf.priors.prior import FILE, PriorSettings
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.procedural import FAMILIES, family_and_number
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.interrupt import Stopped
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import PATCHES, require_kind
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_prior
 
 N_PICTURES = 1000  # of a family, unless it says

@@ -19,10 +19,10 @@ from taichi_nerf.resident.grid import ResidentGrid, draw_seed
 from taichi_nerf.resident.pipeline import Chance, Pipeline, Seen
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training.config import Config, NgpConfig
 from taichi_nerf.training.model import Compared, Shown
 from taichi_nerf.training.ngp_model import NgpModel, compared, groups_of
-from taichi_nerf.training.setting_values import SettingsError
 
 RAYS_AT_ONCE = 2**12  # of a picture
 NO_CHANCE = Chance(0, shift=False, look=0.0)

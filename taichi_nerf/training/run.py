@@ -16,6 +16,7 @@ import torch
 from taichi_nerf.export.training_plot import training_plot
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.budget import Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.config import Config
@@ -32,7 +33,6 @@ from taichi_nerf.training.resident_model import taken_up
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import SCENE, open_kind
 from taichi_nerf.training.scene_files import open_scene, scene_hash
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.trainer import Trainer
 
 ROW_EVERY = 1.0  # seconds of training between rows of metrics

@@ -4,10 +4,10 @@ import torch
 
 from taichi_nerf.priors.prior import load_prior
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training.config import Config
 from taichi_nerf.training.geometry_term import GeometryTerm
 from taichi_nerf.training.prior_term import PriorTerm, metres_of
-from taichi_nerf.training.setting_values import SettingsError
 from taichi_nerf.training.terms import Term
 
 

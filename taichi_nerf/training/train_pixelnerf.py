@@ -21,6 +21,7 @@ from taichi_nerf.export.training_plot import training_plot
 from taichi_nerf.fields.pixel_aligned_field import Encoded
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes.errors import SceneError
+from taichi_nerf.settings import to_json_dict
 from taichi_nerf.training.checkpoint import save_checkpoint
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.interrupt import Stopped
@@ -33,7 +34,6 @@ from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, settle_statistics
 from taichi_nerf.training.run import Outcome, Report, go_on
 from taichi_nerf.training.run_folder import RunError, RunFolder
-from taichi_nerf.training.settings import to_json_dict
 from taichi_nerf.weights.pixelnerf import load_resnet
 
 ROW_EVERY = 5.0  # seconds of training between rows of metrics

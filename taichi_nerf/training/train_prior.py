@@ -23,12 +23,12 @@ from taichi_nerf.priors.denoiser import Denoiser
 from taichi_nerf.priors.patches import PatchSet
 from taichi_nerf.priors.prior import FILE, Prior, PriorSettings, prior_bytes
 from taichi_nerf.priors.sampling import sample
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.schedules import cosine
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 HELD_OUT_TIMES = (3, 47, 99, 400)
 N_HELD_OUT = 64

@@ -22,7 +22,7 @@ from taichi_nerf.generator.depth_pose.training import (
 from taichi_nerf.generator.directions import pca
 from taichi_nerf.generator.turns import Turns
 from taichi_nerf.metrics import ssim
-from taichi_nerf.training.settings import OlderSettings
+from taichi_nerf.settings import OlderSettings
 
 from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 

@@ -15,8 +15,8 @@ from taichi_nerf.generator.refiner.natural import NaturalMean
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, linear_schedule, refine
 from taichi_nerf.generator.refiner.training import Pairs, RefinerTraining, train_refiner
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.settings import OlderSettings, SettingsError
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
-from taichi_nerf.training.settings import OlderSettings, SettingsError
 
 from turning_sphere import FIELD_OF_VIEW, TURN, Ball
 

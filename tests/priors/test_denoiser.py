@@ -13,7 +13,7 @@ from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.denoiser_blocks import Attention, LinearAttention, StandardConv, TimeEncoding
 from taichi_nerf.priors.noise_schedule import NoiseSchedule
 from taichi_nerf.priors.prior import Prior, PriorError, PriorSettings, load_prior, prior_bytes
-from taichi_nerf.training.settings import OlderSettings
+from taichi_nerf.settings import OlderSettings
 
 SMALL = DenoiserSettings(8, (1, 2))
 # A selection of the names in DiffusioNeRF's checkpoint, with shapes.

@@ -9,9 +9,9 @@ import torch
 from ball_scene import views_of_ball
 
 from taichi_nerf.scenes import Overrides, load_scene
+from taichi_nerf.settings import SettingsError, apply_settings
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
-from taichi_nerf.training.settings import SettingsError, apply_settings
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")

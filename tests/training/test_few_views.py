@@ -13,13 +13,13 @@ from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.images import Images
+from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
 from taichi_nerf.training.few_views import patches_of, with_few_views
 from taichi_nerf.training.geometry_term import GeometryTerm
 from taichi_nerf.training.prior_term import PriorTerm, metres_of, picture_at
-from taichi_nerf.training.setting_values import SettingsError
 from taichi_nerf.training.terms import Moment
 from taichi_nerf.training.terms_of import terms_of
 from taichi_nerf.training.trainer import Trainer

@@ -8,11 +8,11 @@ from resuming import expect_to_learn_and_resume
 from torch.testing import assert_close
 
 from taichi_nerf.fields.mip_nerf_field import MipNerfField, MipNetworkSettings
+from taichi_nerf.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.mipnerf_config import PRESETS, MipNerfConfig
 from taichi_nerf.training.model import Shown
-from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ from torch.testing import assert_close
 from taichi_nerf.fields.contracted_encoding import ContractedEncoding, GaussianEncodingSettings
 from taichi_nerf.fields.mip_nerf_360_field import MipNerf360Field, ProposalNetwork, ProposalNetworkSettings, WideNetworkSettings
 from taichi_nerf.samplers.hierarchical_sampler import from_edges
+from taichi_nerf.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.mipnerf360_config import PRESETS, MipNerf360Config
-from taichi_nerf.training.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")

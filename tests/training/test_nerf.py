@@ -16,12 +16,12 @@ from taichi_nerf.metrics import psnr
 from taichi_nerf.rays import Rays
 from taichi_nerf.scenes.images import Images
 from taichi_nerf.scenes.scene_data import Frustum
+from taichi_nerf.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import PoseSettings, RunSettings, SceneSettings
 from taichi_nerf.training.evaluate import compare
 from taichi_nerf.training.model import Shown
 from taichi_nerf.training.nerf_config import PRESETS, NerfConfig
-from taichi_nerf.training.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")

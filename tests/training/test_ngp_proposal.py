@@ -5,9 +5,9 @@ import torch
 from ball_scene import views_of_ball
 from resuming import expect_to_learn_and_resume
 
+from taichi_nerf.settings import SettingsError
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
-from taichi_nerf.training.settings import SettingsError
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")

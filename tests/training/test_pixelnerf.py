@@ -8,6 +8,8 @@ import pytest
 import torch
 from ball_objects import ball_views, write_object, write_set
 
+from taichi_nerf.setting_values import SettingsError
+from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.pixelnerf_config import (
     ObjectBatchSettings,
     ObjectSettings,
@@ -23,8 +25,6 @@ from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.pixelnerf_render import refine
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, draw_pixels, jittered, make_field, settle_statistics
 from taichi_nerf.training.run_folder import RunError, RunFolder
-from taichi_nerf.training.setting_values import SettingsError
-from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.train_pixelnerf import train
 
 from real_data import data_folder

@@ -9,12 +9,12 @@ import torch
 from ball_scene import views_of_ball
 
 from taichi_nerf import runtime
+from taichi_nerf.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.mipnerf360_config import MipNerf360Config
 from taichi_nerf.training.mipnerf_config import MipNerfConfig
 from taichi_nerf.training.nerf_config import NerfConfig
 from taichi_nerf.training.presets import STEPS, choose, pixel_angle, pixel_footprint
-from taichi_nerf.training.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("cpu")

@@ -12,11 +12,11 @@ import torch
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.settings import apply_settings
 from taichi_nerf.training import pictures
 from taichi_nerf.training.pictures import picture_by, picture_of_view
 from taichi_nerf.training.render_path import cameras_of_path
 from taichi_nerf.training.run import load_run
-from taichi_nerf.training.settings import apply_settings
 
 from opengl_views import write_picture
 

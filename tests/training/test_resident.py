@@ -13,14 +13,14 @@ from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import render_rays
 from taichi_nerf.resident.pipeline import Chance
 from taichi_nerf.runtime import DeviceArray
+from taichi_nerf.setting_values import SettingsError
+from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.pictures import picture_of_view, truth_of_view
 from taichi_nerf.training.resident_model import ResidentNgpModel
 from taichi_nerf.training.run import load_run, read_settings
 from taichi_nerf.training.run_folder import RunFolder
-from taichi_nerf.training.setting_values import SettingsError
-from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.training.trainer import Trainer
 
 FIXED = Chance(7, shift=False, look=0.0)

@@ -7,12 +7,12 @@ import pytest
 import small_run
 import torch
 
+from taichi_nerf.settings import OlderSettings, apply_settings
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.preview import limits
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunError, RunFolder
-from taichi_nerf.training.settings import OlderSettings, apply_settings
 from taichi_nerf.training.step import Step, Told
 
 

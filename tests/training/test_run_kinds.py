@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from taichi_nerf.apps.main import main
+from taichi_nerf.settings import to_json_dict
 from taichi_nerf.training.config import NgpConfig, SceneSettings
 from taichi_nerf.training.nerf_config import NerfConfig
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig
@@ -15,7 +16,6 @@ from taichi_nerf.training.prior_run import PriorConfig, read_config
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import OBJECTS, PATCHES, SCENE, kind_of
-from taichi_nerf.training.settings import to_json_dict
 
 CPU = torch.device("cpu")
 CONFIGS = {SCENE: NgpConfig(SceneSettings("")), OBJECTS: PixelNerfConfig(ObjectSettings("")), PATCHES: PriorConfig()}

@@ -9,12 +9,12 @@ import small_run
 import torch
 
 from taichi_nerf.rays import Rays
+from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.pictures import picture_by
 from taichi_nerf.training.render_path import shown
 from taichi_nerf.training.resident_model import ResidentNgpModel
 from taichi_nerf.training.run import load_run
-from taichi_nerf.training.settings import apply_settings
 from taichi_nerf.viewer.eye import WHAT, eye_of_view
 from taichi_nerf.viewer.looks import FARTHEST, Looks, occupied_cells, sample_counts
 from taichi_nerf.viewer.thumbnails import thumbnail

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import replacing
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 from taichi_nerf.weight_files import read_weights, weight_bytes
 
 PARTS = {"encoder": "encoder", "depth": "depth_decoder", "pose_encoder": "pose_encoder", "pose": "pose_decoder"}

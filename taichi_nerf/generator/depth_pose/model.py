@@ -14,7 +14,7 @@ from torch.nn import functional
 from taichi_nerf.generator.depth_pose.geometry import chained, depth_of, focal_of, intrinsics_of, inverted, motion_of
 from taichi_nerf.generator.depth_pose.networks import DepthDecoder, Encoder, PoseDecoder
 from taichi_nerf.generator.stylegan2.generator import smaller
-from taichi_nerf.training.settings import added
+from taichi_nerf.settings import added
 
 MULTIPLE = 32  # of which the networks' image size has to be one
 

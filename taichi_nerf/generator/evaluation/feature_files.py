@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from taichi_nerf.generator.evaluation.features import FeatureNetwork, FeatureSettings
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 
 def save_features(file: Path, network: FeatureNetwork) -> None:

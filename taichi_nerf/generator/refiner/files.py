@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
+from taichi_nerf.setting_values import SettingsError
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from taichi_nerf.training.setting_values import SettingsError
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 
 def save_refiner(file: Path, refiner: Refiner, reach: float, n_turned: int) -> None:

@@ -15,9 +15,9 @@ from taichi_nerf.generator.model_folder import TRAIN, ModelError, ModelFolder
 from taichi_nerf.generator.stylegan2.generator import GeneratorSettings, as_bytes, latents_of_seeds
 from taichi_nerf.generator.stylegan2.growth import take_over
 from taichi_nerf.generator.stylegan2.training import GanSettings, GanTraining
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
-from taichi_nerf.training.settings import from_json_dict, to_json_dict
 
 SHOWN_SEEDS = list(range(32))
 SAME = 2.0  # of 255, by which means of pictures may differ that another machine rendered

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
-from taichi_nerf.training.setting_values import SettingsError, checked, parse, text
+from taichi_nerf.setting_values import SettingsError, checked, parse, text
 
 __all__ = [
     "OlderSettings",

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taichi_nerf.training.setting_values import parse, text
-from taichi_nerf.training.settings import (
+from taichi_nerf.setting_values import parse, text
+from taichi_nerf.settings import (
     OlderSettings,
     SettingsError,
     added,
