@@ -37,22 +37,8 @@ RULES = {
         {"torch", "numpy", "safetensors"},
     ),
     "generator": (
-        {
-            "generator",
-            "settings",
-            "setting_values",
-            "__version__",
-            "ops",
-            "runtime",
-            "cameras",
-            "scenes",
-            "procedural",
-            "metrics",
-            "training",
-            "export",
-        }
-        | {"fields.image_encoder"}
-        | {"weight_files"},
+        {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
+        | {"settings", "setting_values", "fields.image_encoder", "weight_files"},
         {"torch", "numpy", "imageio"},
     ),
     "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers", "rooms", "later"}, {"torch"}),
@@ -107,7 +93,7 @@ RULES = {
         {"torch", "numpy", "imageio", "viser", "websockets"},
     ),
     "launch": ({"runtime"}, {"taichi", "torch"}),
-    "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "reference"}, {"torch"}),
+    "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "ops.once", "reference"}, {"torch"}),
     "demo": ({"training", "procedural", "export"}, {"torch"}),
     "benchmarks": (None, {"torch", "numpy", "imageio", "trimesh"}),
     "apps": (None, {"click", "rich"}),

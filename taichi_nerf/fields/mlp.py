@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.ops.fused_mlp import fused_mlp
+from taichi_nerf.ops.once import once_differentiable
 
 Precision = Literal["float32", "bfloat16"]
 Implementation = Literal["auto", "torch", "taichi"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.fields.mlp import Precision
+from taichi_nerf.ops.once import once_differentiable
 
 CHUNK = 8192  # rows
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import compositing
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, check_spans, plain, upload
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.rays import RenderedRays
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import contraction as kernels
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.reference.contraction import icosahedron
 
 __all__ = ["contract_gaussians", "icosahedron"]

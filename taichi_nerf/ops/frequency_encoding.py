@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import frequency_encoding as kernels
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.runtime import current
 
 ORDERS = ("per_frequency", "per_function")

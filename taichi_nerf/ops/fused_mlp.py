@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import activations
 from taichi_nerf.kernels import fused_mlp as by_lanes
 from taichi_nerf.kernels import fused_mlp_by_rows as by_rows
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.reference.fused_mlp import initialise_weights, n_weights
 from taichi_nerf.runtime import DeviceArray, current
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import hash_grid as kernels
 from taichi_nerf.kernels import hash_grid_packed as packed_kernels
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import LARGEST, check, fresh, plain
+from taichi_nerf.ops.once import once_differentiable
 
 # The layout of the table is part of the specification, so it stands there, in plain Python, and once.
 from taichi_nerf.reference.hash_grid import Level, initialise_table, level_layout

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import image_projection, image_warp
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, fresh, plain
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.runtime import current
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import ray_box
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import check, plain
+from taichi_nerf.ops.once import once_differentiable
 
 
 def intersect_boxes(

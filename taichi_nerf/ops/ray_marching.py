@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.kernels import empty_space, ray_marching
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import LARGEST, check, check_indices, check_spans, plain, upload
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.rays import Samples
 from taichi_nerf.runtime import DeviceArray, current
 

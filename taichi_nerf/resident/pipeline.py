@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.kernels import (
@@ -27,6 +26,7 @@ from taichi_nerf.kernels import (
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.door import plain, upload
 from taichi_nerf.ops.fused_mlp import fused_mlp_, fused_mlp_backward_
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.ops.ray_marching import lattice_of
 from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.rendering import Culling

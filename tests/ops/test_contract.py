@@ -104,6 +104,20 @@ def test_gradient_of_a_leaf_is_added_exactly_once(family, backend):
 
 
 @families
+def test_a_gradient_of_a_gradient_is_an_error_and_not_silence(family, cpu):
+    """Of a sum, too, whose own gradient has no history: a loss of slopes would teach nothing."""
+    for example in examples_of(family, 50):
+        for name in example.differentiable:
+            leaf = example.arguments[name].clone().requires_grad_()
+            total = torch.stack(
+                [out.sum() for out in outputs_of(pair(family, example)[0], {**example.arguments, name: leaf})]
+            ).sum()
+            (slope,) = torch.autograd.grad(total, leaf, create_graph=True)
+            with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+                slope.square().sum().backward()
+
+
+@families
 def test_refuses_a_wrong_type_in_python(family, cpu):
     for example in examples_of(family, 20):
         op, _ = pair(family, example)
