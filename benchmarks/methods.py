@@ -95,7 +95,7 @@ def compare(
         trainers[-1].warm_up()
     report(f"training {' and '.join(contender.name for contender in contenders)}: {budget_of(trainers[0].config)} each")
     while waiting := [trainer for trainer in trainers if not trainer.is_done]:
-        min(waiting, key=lambda trainer: trainer.stopwatch.seconds).step()
+        _ = min(waiting, key=lambda trainer: trainer.stopwatch.seconds).step().loss  # waited for: the GPU is the next one's
     report("looking at the test views")
     return [
         Row(contender.name, trainer.n_steps, trainer.stopwatch.seconds, by_width(trainer.model, scene))

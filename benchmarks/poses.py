@@ -30,6 +30,7 @@ from taichi_nerf.scenes import SceneData, load_scene
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.methods import changed, choose
+from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.pictures import background_of, over, picture_by, truth_of_view
 from taichi_nerf.training.targets import Targets
 from taichi_nerf.training.trainer import Trainer
@@ -128,6 +129,8 @@ def fit(trainer: Trainer, scene: SceneData, cameras: Cameras, n_steps: int = 200
     model.rig = CameraRig(cameras, refine_poses=True).to(trainer.device)
     trainer.targets = Targets.of(scene, views, trainer.config.batch.masks == "alpha", False, trainer.device)
     trainer.errors = None
+    if isinstance(model, NgpModel):
+        model.rooms = None  # no step is left out here
     optimiser = torch.optim.Adam(model.rig.parameters(), lr=1e-3)
     for step in range(n_steps):
         optimiser.param_groups[0]["lr"] = 1e-3 * 0.05 ** (step / n_steps)

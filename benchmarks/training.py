@@ -84,13 +84,13 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
     trainer, clock = Trainer(config, scene, device), Clock()
     trainer.warm_up()
     model, rows = trainer.model, []
-    looked_at: list[int] = []
+    looked_at: list[torch.Tensor] = []
     crossings: list[Traffic] = []
     composite = compositing.composite_rays
 
-    def counted(density: torch.Tensor, *others: Any) -> Any:
-        looked_at.append(len(density))
-        return composite(density, *others)
+    def counted(*samples: Any) -> Any:
+        looked_at.append(samples[4][:, 1].sum())  # of their spans: there may be room for more
+        return composite(*samples)
 
     parts = (
         parts_of_resident(trainer)
@@ -126,7 +126,7 @@ def measure(config: Config, scene: Any, device: torch.device) -> Result:
         if name != "composite" or looked_at  # on the device it is no stage of its own
     }
     step = statistics.fmean(step["step"] for step in clock.steps[half:])
-    looked = model.pipeline.kept_per_ray if isinstance(model, ResidentNgpModel) else sum(looked_at[half:]) / n_rays
+    looked = model.pipeline.kept_per_ray if isinstance(model, ResidentNgpModel) else sum(map(int, looked_at[half:])) / n_rays
     means = {
         name: statistics.fmean(getattr(crossing, name) for crossing in crossings[half:])
         for name in ("uploaded", "downloaded", "n_launches", "n_waits")

@@ -10,19 +10,21 @@ class Later:
     """A tensor's numbers. On a CPU they are there at once."""
 
     def __init__(self, numbers: Tensor):
-        self._host, self._event = numbers.detach(), None
+        self._numbers: Any = None
+        self._host: Tensor | None = numbers.detach()
+        self._event: torch.cuda.Event | None = None
         if numbers.device.type == "cuda":
-            self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self._host.copy_(numbers, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
+            pinned = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._host = pinned.copy_(numbers, non_blocking=True)
+            self._event = torch.cuda.current_stream(numbers.device).record_event()
 
     def read(self) -> Any:
-        """As `Tensor.tolist` gives them."""
-        if self._event is not None:
-            self._event.synchronize()
-            self._event = None
-        return self._host.tolist()
+        """As `Tensor.tolist` gives them. Memory that a GPU writes to is given back: there is little of it."""
+        if self._host is not None:
+            if self._event is not None:
+                self._event.synchronize()
+            self._numbers, self._host, self._event = self._host.tolist(), None, None
+        return self._numbers
 
     def __int__(self) -> int:
         return int(self.read())

@@ -147,9 +147,9 @@ def find_visible(
     counts = [_total(spans) for stage in stages for spans in (stage.marched.spans, stage.kept.spans)]
     counts += [torch.zeros_like(counts[0])] * (4 - len(counts))
     took = torch.stack([*counts[:2], lit.sum(), *counts[2:]])
-    is_whole = rooms.tell(n_rays, room, took)
+    wanted, is_whole = rooms.tell(n_rays, room, took)
     ordered = _in_order(stages, going, None if room is None else took)
-    return Visible(*ordered, Later(counts[0] + counts[2]), is_whole)
+    return Visible(*ordered, Later(wanted[0] + wanted[3]), is_whole)
 
 
 def _march(

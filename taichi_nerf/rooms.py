@@ -12,7 +12,7 @@ from torch import Tensor
 from taichi_nerf.later import Later
 
 MARGIN = 1.5  # over what the last rendering took
-FORGOTTEN = 0.9  # what a rendering of few samples leaves of the room that others needed
+FORGOTTEN = 0.9  # of the last room, what a rendering of fewer samples leaves
 LEAST, MULTIPLE = 1024, 1024  # sizes that come again are memory that comes again
 
 
@@ -28,36 +28,38 @@ class Room(NamedTuple):
 
 class Rooms:
     def __init__(self) -> None:
-        self._per_ray: list[float] | None = None
-        self._told: tuple[int, Room | None, Later] | None = None  # rays, their room, and what they took
+        self.forget()
+
+    def forget(self) -> None:
+        """What was learned of another state of the model: the next rendering counts."""
+        self._room: Room | None = None  # of the last rendering, as far as it was not too much
+        self._told: tuple[int, Later] | None = None  # its rays, and what it wanted
 
     def room(self, n_rays: int) -> Room | None:
-        """For this many rays; None as long as nothing is known. Waits until the last rendering's samples are there, no more."""
-        self._learn()
-        if self._per_ray is None:
-            return None
-        marched, kept, going, later, later_kept = (_rounded(MARGIN * n_rays * x) for x in self._per_ray)
-        return Room(marched, min(kept, marched), min(going, n_rays), later, min(later_kept, later))
+        """For this many rays; None as long as nothing is known. Waits until the last rendering's samples are there, no more.
 
-    def tell(self, n_rays: int, room: Room | None, took: Tensor) -> Tensor:  # [5] in the order of `Room`
-        """What a rendering took. Whether all of it had room [] bool: where all is taken, more may have been left out."""
-        self._learn()
-        self._told = n_rays, room, Later(took)
-        if room is None:
-            return torch.ones((), dtype=torch.bool, device=took.device)
-        most = torch.tensor(room._replace(going=room.going + (room.going == n_rays)))
-        return (took < most.to(took.device, non_blocking=True)).all()
-
-    def _learn(self) -> None:
+        It shrinks slowly, since samples come and go, but never grows by having been large when there were fewer rays.
+        """
         if self._told is None:
-            return
-        n_rays, room, told = self._told
-        took = told.read()
-        if room is not None:  # what filled its room is not known to be all
-            took = [2 * n if n >= most else n for n, most in zip(took, room, strict=True)]
-        before = self._per_ray or [0.0] * len(took)
-        self._per_ray = [max(n / n_rays, FORGOTTEN * old) for n, old in zip(took, before, strict=True)]
-        self._told = None
+            return None
+        n_before, wanted = self._told
+        sizes = [MARGIN * n_rays / n_before * n for n in wanted.read()]
+        if self._room is not None:
+            sizes = [max(size, FORGOTTEN * former) for size, former in zip(sizes, self._room, strict=True)]
+        marched, kept, going, later, later_kept = map(_rounded, sizes)
+        self._room = Room(marched, min(kept, marched), min(going, n_rays), later, min(later_kept, later))
+        return self._room
+
+    def tell(self, n_rays: int, room: Room | None, took: Tensor) -> tuple[Tensor, Tensor]:  # [5] in the order of `Room`
+        """What a rendering took. Gives what it wanted [5], where its room is full twice as much; and whether nothing is full."""
+        if room is None:
+            wanted, is_whole = took, torch.ones((), dtype=torch.bool, device=took.device)
+        else:
+            most = torch.tensor(room._replace(going=room.going + (room.going == n_rays)))
+            full = took >= most.to(took.device, non_blocking=True)
+            wanted, is_whole = took * (1 + full.long()), ~full.any()
+        self._told = n_rays, Later(wanted)
+        return wanted, is_whole
 
 
 def _rounded(n: float) -> int:

@@ -313,10 +313,10 @@ def test_a_rendering_without_enough_room_says_so_and_the_next_has_more(backend, 
     march.least_density.copy_(1e9 * (torch.rand(len(march.least_density), generator=torch.Generator().manual_seed(1)) < 0.3))
     rooms, found = Rooms(), []
     for number in range(6):
-        room = rooms.room(300)
         if number == 1:
-            assert min(room) > 0
-            rooms._per_ray[lacking] /= 3
+            _, wanted = rooms._told
+            assert min(wanted.read()) > 0
+            wanted.read()[lacking] //= 3
         batch = render_rays(field, march, rays, None, EVERYTHING, rooms=rooms)
         found.append((bool(batch.is_whole), batch.rendered.color))
     assert [whole for whole, _ in found[:2]] == [True, False]
@@ -335,3 +335,28 @@ def test_packed_indices_are_those_of_what_is_true_as_far_as_there_is_room(backen
             assert found[: min(n, room)].tolist() == mask.nonzero()[: min(n, room), 0].tolist()
             assert found.min() >= 0
             assert found.max() < 500
+
+
+def test_room_follows_samples_and_never_grows_for_what_rays_had_before():
+    """A grid that empties: each ray has a tenth of the samples that it had, and there are twice as many rays."""
+    rooms, n_rays, took = Rooms(), 1000, torch.tensor([400_000, 100_000, 500, 20_000, 10_000])
+    assert rooms.room(n_rays) is None
+    _, is_whole = rooms.tell(n_rays, None, took)
+    assert is_whole
+    first = rooms.room(n_rays)
+    assert first == (600_064, 150_528, 1000, 30_720, 15_360)  # half as many again, in multiples of 1024
+    rooms.tell(n_rays, first, took // 10)
+    later = rooms.room(2 * n_rays)
+    assert all(now <= max(0.9 * before + 1024, 1024) for now, before in zip(later, first, strict=True))
+    assert later.marched > 1.5 * 2 * 40_000
+    rooms.forget()
+    assert rooms.room(n_rays) is None
+
+
+def test_what_fills_its_room_is_taken_to_be_twice_as_much():
+    room = rooms_of.Room(2048, 1024, 100, 1024, 1024)
+    took = torch.tensor([2048, 10, 100, 7, 8])
+    wanted, is_whole = Rooms().tell(100, room, took)
+    assert wanted.tolist() == [4096, 10, 100, 7, 8]  # there are no more rays
+    assert not is_whole
+    assert Rooms().tell(200, room, took)[0].tolist() == [4096, 10, 200, 7, 8]

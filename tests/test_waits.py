@@ -10,6 +10,7 @@ from pretended_gpu import GPU, HOST, pretended_gpu
 
 from taichi_nerf import runtime
 from taichi_nerf.kernels import probe
+from taichi_nerf.later import Later
 from taichi_nerf.ops import ray_marching
 from taichi_nerf.runtime import DeviceArray
 from taichi_nerf.training import guard, methods
@@ -110,10 +111,12 @@ def test_a_step_whose_samples_found_no_room_is_left_out_and_the_next_has_it(cpu)
         for _ in range(3):
             made.step()
         before = weights_of(made)
-        made.model.rooms.room(made.n_rays)  # what was told is learned
-        made.model.rooms._per_ray[0] /= 4
+        rooms, errors = made.model.rooms, made.errors.errors.clone()
+        rooms._room, (_, wanted) = None, rooms._told
+        wanted.read()[0] //= 4
         made.step()
         assert all(torch.equal(value, before[name]) for name, value in weights_of(made).items())
+        assert torch.equal(made.errors.errors, errors)  # rays that were cut short say nothing of their pixels
         made.step()
         assert not torch.equal(made.model.field.table, before["field.table"])
         assert made.state_dict()["guard"]["n_skipped"] == 0
@@ -136,7 +139,35 @@ def test_a_training_on_a_gpu_that_goes_bad_returns(cpu, monkeypatch):
         assert made.guard.n_returns == 0
         made.step()  # what was learned since is given up, and a step is made from there
         assert made.guard.n_returns == 1
-        assert (made.model.field.table - good).abs().max() < 2 * made.optimiser.param_groups[0]["lr"]
+        rate = made.optimiser.param_groups[0]
+        assert (made.model.field.table - good).abs().max() < 2 * rate["lr"]
+        assert rate["lr"] == pytest.approx(rate["first_lr"] * made.model.rate(10 / 20))  # of now, not of then
+        assert len(made._given) == 1  # the steps between are undone, and nobody is told of them
+
+
+def test_a_state_that_is_loaded_gets_the_room_that_it_needs(cpu):
+    """That of warming up, when every cell is taken for occupied, is many times as much."""
+    with pretended_gpu():
+        made = trainer("ngp", GPU)
+        made.warm_up()
+        assert made.model.rooms.room(made.n_rays) is None
+        made.step()
+        made.step()
+        assert made.model.rooms.room(made.n_rays) is not None
+        made.load_state_dict(made.state_dict(copied=True))
+        assert made.model.rooms.room(made.n_rays) is None
+
+
+def test_who_waits_for_a_step_waits_for_training(cpu, monkeypatch):
+    """Once; what was told is not asked again."""
+    with pretended_gpu():
+        made = trainer("ngp", GPU)
+        step, running, read = made.step(), [], Later.read
+        monkeypatch.setattr(Later, "read", lambda later: (running.append(made.stopwatch._started is not None), read(later))[1])
+        assert math.isfinite(step.loss)
+        assert running == [True, True]  # for the verdict, and for the number of samples
+        assert math.isfinite(step.psnr)
+        assert len(running) == 2
 
 
 def test_a_model_on_a_gpu_shows_pictures_and_is_saved(cpu):

@@ -38,6 +38,7 @@ class NgpModel(Model):
         self.progress = 0.0
         self.needs_depth = config.loss.depth > 0
         self.rooms = Rooms() if device.type == "cuda" else None  # a processor's numbers are there at once
+        self.register_load_state_dict_post_hook(_forget_rooms)
         self.to(device)
 
     @property
@@ -185,3 +186,9 @@ def groups_of(config: NgpConfig, field: HashGridField) -> tuple[list[dict[str, A
 
 def rate_at(config: NgpConfig, progress: float) -> float:
     return late_decay(progress, config.optimiser.decay_from, config.optimiser.final_share)
+
+
+def _forget_rooms(model: NgpModel, _: Any) -> None:
+    """By name, for pickle. A state that was loaded may see a hundredth of the samples that the one before it saw."""
+    if model.rooms is not None:
+        model.rooms.forget()

@@ -98,9 +98,9 @@ class Trainer(Course):
     def step(self) -> Step:
         with self.stopwatch.running():
             self._learn_pace()
+            self._tell_guard(but=1)
             self._follow_schedule()
             self.model.before_step(self.n_steps, self.progress, self.grid_generator)
-            self._tell_guard(but=1)
             n_rays = self.n_rays
             found = self.compare(self.draw(n_rays))
             self.optimiser.zero_grad()
@@ -119,7 +119,7 @@ class Trainer(Course):
             self.n_steps += 1
         if self.model.rig.refine_poses and (self.n_steps % 100 == 0 or self.is_done):
             self.model.rig.carry_along(torch.tensor(self.views, device=self.device))
-        return Step(self.n_steps, self.stopwatch.seconds, n_rays, cache(partial(_told, given)))
+        return Step(self.n_steps, self.stopwatch.seconds, n_rays, cache(partial(self._tell, given)))
 
     def draw(self, n: int) -> Batch:
         """Random pixels of the training views."""
@@ -145,7 +145,8 @@ class Trainer(Course):
         for term in self.terms:
             loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
         if self.errors is not None:
-            self.errors.learn(batch.rows, squared if batch.counts is None else squared * batch.counts)
+            known = squared if is_whole is None else torch.where(is_whole, squared, math.nan)  # what is no number teaches nothing
+            self.errors.learn(batch.rows, known if batch.counts is None else known * batch.counts)
         # Of the pixels that count, as evaluation has it: those inside of masks. Where none does, of one view that its mask hides,
         # there is no error, which is something else than an error of zero.
         weight = torch.ones_like(squared) if shown.weight is None else shown.weight
@@ -170,7 +171,14 @@ class Trainer(Course):
             if not lacks:  # in which nothing is wrong
                 self.guard.n_skipped += not is_made
                 # Not the loss: terms of it may grow by their schedules, or be negative, while all goes well.
-                self.guard.watch(error if is_made else math.nan, self.model, self.optimiser)
+                if self.guard.watch(error if is_made else math.nan, self.model, self.optimiser):
+                    self._given.clear()  # they are undone
+
+    def _tell(self, given: Given) -> Told:
+        """Who waits for a step waits for training."""
+        with self.stopwatch.running():
+            loss, error, *_ = given.verdict.read()
+            return Told(loss, error, int(given.n_samples))
 
     def _catch_up(self) -> None:
         self._tell_guard()
@@ -242,8 +250,3 @@ class Trainer(Course):
             return batch.depth
         forward = self.model.rig.poses()[batch.views.long(), :, 2]
         return batch.depth / (forward * rays.directions).sum(-1).clamp_min(1e-3).detach()
-
-
-def _told(given: Given) -> Told:
-    loss, error, *_ = given.verdict.read()
-    return Told(loss, error, int(given.n_samples))

@@ -41,6 +41,7 @@ class TrainingView(Onlooker):
         self._pause: Any = None
         self.is_paused, self._wants_save = Event(), Event()
         self._psnr = math.nan  # not known yet
+        self._former: Step | None = None
         self._owed = 0.0  # seconds that pictures may take
         self._seconds = 0.0  # of training, at the last step
         self._told_at = self._refreshed_at = 0.0
@@ -77,8 +78,9 @@ class TrainingView(Onlooker):
             self._pause.label = "Go on" if paused else "Pause"
 
     def stepped(self, step: Step) -> bool:
-        if not math.isnan(step.psnr):
-            self._psnr = step.psnr if math.isnan(self._psnr) else SMOOTH * self._psnr + (1 - SMOOTH) * step.psnr
+        former, self._former = self._former, step  # a GPU may still be at this one
+        if former is not None and not math.isnan(former.psnr):
+            self._psnr = former.psnr if math.isnan(self._psnr) else SMOOTH * self._psnr + (1 - SMOOTH) * former.psnr
         self._follow_kernels()
         if self._studio is not None:
             self._tell(step)

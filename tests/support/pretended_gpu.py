@@ -167,7 +167,7 @@ class _Operations(TorchDispatchMode):
 def pretended_gpu():
     """Yields `Places`, whose `waits` lists (our function, what waited) in turn. Needs the cpu backend."""
     places, former, real, engine = Places(), runtime._current, launching.launch, torch.autograd._engine_run_backward
-    functions, upload, event = _Functions(places), runtime.DeviceArray.copy_, torch.cuda.Event
+    functions, upload, stream = _Functions(places), runtime.DeviceArray.copy_, torch.cuda.current_stream
     grouping = torch.optim.Optimizer._group_tensors_by_device_and_dtype
     ours = [module for name, module in sys.modules.items() if name.startswith("taichi_nerf.")]
     users = [module for module in ours if vars(module).get("launch") is real]
@@ -178,13 +178,17 @@ def pretended_gpu():
         return {(GPU if places.get(group[0][0][0]) == GPU else HOST, dtype): group for (_, dtype), group in found.items()}
 
     class Event:
-        def record(self):
+        def __init__(self):
             self.number = places.n_given
 
         def synchronize(self):
             if self.number > places.n_reached:
                 places.looks.append((places.ours(), places.n_given - self.number))
                 places.n_reached = self.number
+
+    class Stream:
+        def record_event(self):
+            return Event()
 
     def launch(kernel, *arguments):
         if any(isinstance(x, torch.Tensor) and places.get(x) == HOST for x in arguments):
@@ -202,7 +206,7 @@ def pretended_gpu():
         upload(array, values)
 
     try:
-        runtime.DeviceArray.copy_, torch.cuda.Event = copy_, Event
+        runtime.DeviceArray.copy_, torch.cuda.current_stream = copy_, lambda device: Stream()
         torch.optim.Optimizer._group_tensors_by_device_and_dtype = staticmethod(grouped)
         runtime._current = runtime.Backend("cuda", "pretended", copies=False, n_threads=former.n_threads)
         torch.autograd._engine_run_backward = run_backward
@@ -211,7 +215,7 @@ def pretended_gpu():
         with functions, _Operations(places):
             yield places
     finally:
-        runtime.DeviceArray.copy_, torch.cuda.Event = upload, event
+        runtime.DeviceArray.copy_, torch.cuda.current_stream = upload, stream
         torch.optim.Optimizer._group_tensors_by_device_and_dtype = staticmethod(grouping)
         runtime._current, torch.autograd._engine_run_backward = former, engine
         for module in users:
