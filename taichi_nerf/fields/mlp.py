@@ -1,9 +1,11 @@
 """Small multilayer perceptrons, fast on processors: ReLU between layers, none after the last; biases where they are asked for.
 
 On a CPU the time of a 64-wide network is memory, not arithmetic. So rows go through all layers a chunk at a time, whose
-activations stay in cache; chunks have few shapes (the last is padded to a power of two), because each new shape costs oneDNN tens
-of microseconds; and where the processor multiplies bfloat16, that is what it multiplies (weights and sums stay float32). Two
-cores of a Zen 5: 60 million rows/s forward through 32-64-16, 20 million forward and backward; in float32 26 and 7.5.
+activations stay in cache; and where the processor multiplies bfloat16, that is what it multiplies (weights and sums stay
+float32). Two cores of a Zen 5: 60 million rows/s forward through 32-64-16, 20 million there and back; in float32 26 and 7.5.
+
+Each new shape costs oneDNN, which multiplies bfloat16, tens of microseconds: there chunks have few shapes, the last is padded to
+a power of two. Others multiply float32, at no such price: there chunks are all of the same size, and nothing is padded.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from taichi_nerf.ops.once import once_differentiable
 Precision = Literal["float32", "bfloat16"]
 Implementation = Literal["auto", "torch", "taichi"]
 PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch's own: 2.4 has none of them yet
-CHUNK, LEAST = 8192, 256  # rows of a chunk; those of the last one are the next power of two
+CHUNK, LEAST = 8192, 256  # rows of a chunk at most; of a padded one at least
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows, n_layers, *weights):  # type: ignore[no-untyped-def]
-        n, chunk = len(rows), CHUNK if rows.device.type == "cpu" else max(len(rows), 1)
-        matrices, biases = weights[:n_layers], weights[n_layers:] or (None,) * n_layers
-        out = rows.new_empty(n, len(matrices[-1]))
+        n, chunk = len(rows), _chunk(rows)
+        matrices, biases = [weight.t() for weight in weights[:n_layers]], weights[n_layers:] or (None,) * n_layers
+        out = rows.new_empty(n, len(weights[n_layers - 1]))
         kept = any(ctx.needs_input_grad)
         activations = []
         for start in range(0, n, chunk):
@@ -79,7 +81,7 @@ class _Layers(torch.autograd.Function):
                 inputs.append(layer)
                 layer = _linear(layer, matrix, bias).relu_()
             inputs.append(layer)
-            out[start : start + chunk] = _linear(layer, matrices[-1], biases[-1])[: n - start]
+            _into(out[start : start + chunk], layer, matrices[-1], biases[-1])
             if kept:
                 activations.extend(inputs)
         ctx.save_for_backward(*weights, *activations)
@@ -97,23 +99,50 @@ class _Layers(torch.autograd.Function):
             inputs = activations[place * n_layers : (place + 1) * n_layers]
             layer = _padded(grad[start : start + chunk])
             for index in reversed(range(n_layers)):
-                of_weights[index] += torch.mm(layer.t(), inputs[index])
+                _add_product(of_weights[index], layer, inputs[index])
                 if len(weights) > n_layers:
                     of_weights[n_layers + index] += layer.sum(0)
-                if index or of_rows is not None:
-                    layer = torch.mm(layer, weights[index])
                 if index:
-                    layer = torch.ops.aten.threshold_backward(layer, inputs[index], 0)
+                    layer = torch.mm(layer, weights[index])
+                    torch.ops.aten.threshold_backward.grad_input(layer, inputs[index], 0, grad_input=layer)
             if of_rows is not None:
-                of_rows[start : start + chunk] = layer[: n - start]
+                _into(of_rows[start : start + chunk], layer, weights[0])
         return of_rows, None, *(g.to(w.dtype) for g, w in zip(of_weights, weights, strict=True))
 
 
+def _chunk(rows: Tensor) -> int:
+    """How many rows go through all layers at a time."""
+    n = max(len(rows), 1)
+    if rows.device.type != "cpu":
+        return n
+    return CHUNK if rows.dtype == torch.bfloat16 else -(-n // -(-n // CHUNK))
+
+
 def _linear(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mm(rows, matrix.t()) if bias is None else torch.addmm(bias, rows, matrix.t())
+    return torch.mm(rows, matrix) if bias is None else torch.addmm(bias, rows, matrix)
+
+
+def _into(out: Tensor, rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> None:
+    """The product, without what rows were padded with."""
+    if len(rows) > len(out):
+        out.copy_(_linear(rows, matrix, bias)[: len(out)])
+    elif bias is None:
+        torch.mm(rows, matrix, out=out)
+    else:
+        torch.addmm(bias, rows, matrix, out=out)
+
+
+def _add_product(of_matrix: Tensor, grad: Tensor, inputs: Tensor) -> None:
+    """Sums of chunks are float32, whatever is multiplied."""
+    if grad.dtype == of_matrix.dtype:
+        of_matrix.addmm_(grad.t(), inputs)
+    else:
+        of_matrix += torch.mm(grad.t(), inputs)
 
 
 def _padded(rows: Tensor) -> Tensor:
-    """On a CPU as many rows as a power of two, of which there are few: each new shape costs."""
-    size = max(1 << (len(rows) - 1).bit_length(), LEAST) if rows.device.type == "cpu" else len(rows)
+    """bfloat16 on a CPU: as many rows as a power of two, of which there are few."""
+    if rows.device.type != "cpu" or rows.dtype != torch.bfloat16:
+        return rows
+    size = max(1 << (len(rows) - 1).bit_length(), LEAST)
     return rows if len(rows) == size else nn.functional.pad(rows, (0, 0, 0, size - len(rows)))
