@@ -340,6 +340,38 @@ def march_slices(
 
 
 @ti.kernel
+def join_slices(
+    n_slices: ti.i32,
+    room: ti.i32,
+    counts: ti.types.ndarray(ndim=1),  # [n_rays]
+    totals: ti.types.ndarray(ndim=1),  # [n_slices]
+    t_starts: ti.types.ndarray(ndim=1),  # [n_slices * room]
+    t_ends: ti.types.ndarray(ndim=1),  # [n_slices * room]
+    ray_indices: ti.types.ndarray(ndim=1),  # [n_slices * room]
+    out_spans: ti.types.ndarray(ndim=2),  # [n_rays, 2]
+    out_t_starts: ti.types.ndarray(ndim=1),  # [n_samples]
+    out_t_ends: ti.types.ndarray(ndim=1),  # [n_samples]
+    out_ray_indices: ti.types.ndarray(ndim=1),  # [n_samples]
+):
+    """What `march_slices` found, one slice behind the other."""
+    for q in range(n_slices * SLICE):
+        if q % SLICE == 0:
+            n_rays, slice_index = counts.shape[0], q // SLICE
+            per_slice = (n_rays + n_slices - 1) // n_slices
+            first = 0
+            for earlier in range(slice_index):
+                first += totals[earlier]
+            for i in range(totals[slice_index]):
+                out_t_starts[first + i] = t_starts[slice_index * room + i]
+                out_t_ends[first + i] = t_ends[slice_index * room + i]
+                out_ray_indices[first + i] = ray_indices[slice_index * room + i]
+            for ray in range(slice_index * per_slice, ti.min((slice_index + 1) * per_slice, n_rays)):
+                out_spans[ray, 0] = first
+                out_spans[ray, 1] = counts[ray]
+                first += counts[ray]
+
+
+@ti.kernel
 def sample_positions(
     origins: ti.types.ndarray(ndim=2),  # [n_rays, 3]
     directions: ti.types.ndarray(ndim=2),  # [n_rays, 3]

@@ -135,10 +135,11 @@ def find_visible(
     going = lit.nonzero()[:, 0] if room is None else compositing.packed_indices(lit, room.going)
     if len(going):
         spans = stages[0].marched.spans.index_select(0, going).long()
-        begin = stages[0].marched.t_ends[(spans.sum(-1) - 1).clamp_min(0)]
+        begin = stages[0].marched.t_ends.index_select(0, (spans.sum(-1) - 1).clamp_min(0))
         if room is not None:  # rays that only fill it begin nowhere
             begin = torch.where(torch.arange(len(going), device=begin.device) < lit.sum(), begin, math.inf)
-        some, jitter = Rays(*(x[going] for x in some)), None if jitter is None else jitter[going]
+        some = Rays(*(x.index_select(0, going) for x in some))
+        jitter = None if jitter is None else jitter.index_select(0, going)
         later = march(some, jitter, begin, False, None if room is None else (room.later, room.later_kept))
         own = going.int().index_select(0, later.kept.ray_indices)
         stages.append(later._replace(kept=later.kept._replace(ray_indices=own)))

@@ -125,18 +125,16 @@ def _march_slices(arguments: list[Any], spans: Tensor, most: int) -> Samples | N
     n_slices = min(SLICES_OF_A_THREAD * current().n_threads, n_rays)
     per_slice = -(-n_rays // n_slices)
     room = max(per_slice * ROOM, min(per_slice * most, FEW_SAMPLES)) + most
-    totals, out = spans.new_empty(n_slices), _empty_samples(n_slices * room, arguments[0], spans)
+    totals, parts = spans.new_empty(n_slices), _empty_samples(n_slices * room, arguments[0], spans)
     counts = spans.new_empty(n_rays)
-    launch(ray_marching.march_slices, *arguments, n_slices, room, counts, totals, *out[:3])
+    launch(ray_marching.march_slices, *arguments, n_slices, room, counts, totals, *parts[:3])
     n_found = totals.tolist()
     if max(n_found) > room:
         return None
-    spans[:, 1] = counts
-    _lay_out(spans, None)
-    t_starts, t_ends, ray_indices = (
-        torch.cat([part[:n] for part, n in zip(x.split(room), n_found, strict=True)]) for x in out[:3]
-    )
-    return Samples(t_starts, t_ends, ray_indices, spans)
+    n_samples = _counted(sum(n_found))
+    out = _empty_samples(n_samples, arguments[0], spans)
+    launch(ray_marching.join_slices, n_slices, room, counts, totals, *parts[:3], spans, *out[:3])
+    return out
 
 
 def sample_positions(
@@ -198,15 +196,19 @@ def _lay_out(spans: Tensor, max_samples: int | None) -> int:
     """Turn the counts in `spans` into packed (first, count) in place, and return the length of the sample buffers."""
     ends = spans[:, 1].cumsum(0)
     if max_samples is None:
-        n_samples = int(ends[-1])
-        if n_samples > LARGEST:
-            raise ValueError(f"march_rays: {n_samples} samples, more than 32-bit indices reach: march fewer rays at once")
+        n_samples = _counted(int(ends[-1]))
         spans[:, 0] = ends - spans[:, 1]
         return n_samples
     first = (ends - spans[:, 1]).clamp_max(max_samples)
     spans[:, 1] = ends.clamp_max(max_samples) - first
     spans[:, 0] = first
     return max_samples
+
+
+def _counted(n_samples: int) -> int:
+    if n_samples > LARGEST:
+        raise ValueError(f"march_rays: {n_samples} samples, more than 32-bit indices reach: march fewer rays at once")
+    return n_samples
 
 
 def _empty_samples(n: int, like: Tensor, spans: Tensor) -> Samples:
