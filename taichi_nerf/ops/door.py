@@ -7,6 +7,7 @@ foreign memory. So shapes, types and devices are checked here, in Python, and th
 import ctypes
 import math
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -29,50 +30,59 @@ def check(op: str, *, lasting: tuple[str, ...] = (), **arrays: Any) -> dict[str,
 
         sizes = check("composite_rays", density=(density, "n_samples"), spans=(spans, "n_rays 2", torch.int32))
     """
-    backend = current()
-    sizes: dict[str, int] = {}
+    backend, sizes = current(), dict[str, int]()
     real: tuple[str, torch.dtype] | None = None
     for name, (tensor, shape, *expected) in arrays.items():
         if tensor is None:
             continue
-        if not isinstance(tensor, Tensor | DeviceArray if name in lasting else Tensor):
+        is_tensor = type(tensor) is Tensor or isinstance(tensor, Tensor)  # the latter costs as much as all else here
+        if not (is_tensor or (name in lasting and isinstance(tensor, DeviceArray))):
             raise TypeError(f"{op}: {name} has to be a tensor of shape [{_spell(shape)}], got {type(tensor).__name__}")
+        dtype = tensor.dtype
         if expected:
-            if tensor.dtype != expected[0]:
-                raise TypeError(f"{op}: {name} has to be {expected[0]}, got {tensor.dtype}")
+            if dtype != expected[0]:
+                raise TypeError(f"{op}: {name} has to be {expected[0]}, got {dtype}")
         else:
-            _check_real(op, name, tensor, backend.arch)
-            real = real or (name, tensor.dtype)
-            if tensor.dtype != real[1]:
-                raise TypeError(f"{op}: {name} is {tensor.dtype} but {real[0]} is {real[1]}; they have to agree")
-        if isinstance(tensor, Tensor) and tensor.device.type != backend.torch_device.type:
+            _check_real(op, name, dtype, backend.arch)
+            real = real or (name, dtype)
+            if dtype != real[1]:
+                raise TypeError(f"{op}: {name} is {dtype} but {real[0]} is {real[1]}; they have to agree")
+        if is_tensor and tensor.device.type != backend.torch_device.type:
             raise ValueError(
                 f"{op}: {name} is on {tensor.device}, but the {backend.arch} backend takes tensors on "
                 f"{backend.torch_device}: use {name}.to({str(backend.torch_device)!r})"
             )
-        _check_shape(op, name, tuple(tensor.shape), shape, sizes)
+        _check_shape(op, name, tensor.shape, shape, sizes)
     return sizes
 
 
-def _check_real(op: str, name: str, tensor: Any, arch: str) -> None:
-    if tensor.dtype == torch.float64 and arch in ("vulkan", "metal"):
+def _check_real(op: str, name: str, dtype: torch.dtype, arch: str) -> None:
+    if dtype == torch.float64 and arch in ("vulkan", "metal"):
         raise TypeError(f"{op}: {name} is float64, which the {arch} backend does not compute in: use float32")
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{op}: {name} has to be float32 (or float64 on the CPU), got {tensor.dtype}")
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{op}: {name} has to be float32 (or float64 on the CPU), got {dtype}")
 
 
-def _check_shape(op: str, name: str, actual: tuple[int, ...], shape: str, sizes: dict[str, int]) -> None:
+def _check_shape(op: str, name: str, actual: Sequence[int], shape: str, sizes: dict[str, int]) -> None:
     words = _words(shape)
-    fits = len(actual) == len(words) and all(
-        size == (word if isinstance(word, int) else sizes.get(word, size)) for word, size in zip(words, actual, strict=True)
-    )
-    if not fits:
+    if not _fits(actual, words, sizes):
         told = {word: f"{word}={sizes[word]}" for word in words if isinstance(word, str) and word in sizes}
         where = f" with {', '.join(told.values())}" if told else ""
         raise ValueError(f"{op}: {name} has to have shape [{_spell(shape)}]{where}, got {list(actual)}")
-    sizes.update((word, size) for word, size in zip(words, actual, strict=True) if isinstance(word, str))
+    for size, word in zip(actual, words, strict=True):
+        if isinstance(word, str):
+            sizes[word] = size
     if (n_elements := math.prod(actual)) > LARGEST:
         raise ValueError(f"{op}: {name} has {n_elements} elements, more than 32-bit indices reach: split the call")
+
+
+def _fits(actual: Sequence[int], words: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
+    if len(actual) != len(words):
+        return False
+    for size, word in zip(actual, words, strict=True):
+        if size != (sizes.get(word, size) if isinstance(word, str) else word):
+            return False
+    return True
 
 
 @lru_cache(maxsize=512)
@@ -122,4 +132,6 @@ def plain(tensor: Any) -> Any:
 
     A DeviceArray gives its array on the device.
     """
-    return tensor.data if isinstance(tensor, DeviceArray) else tensor.detach().contiguous()
+    if isinstance(tensor, DeviceArray):
+        return tensor.data
+    return (tensor.detach() if tensor.requires_grad else tensor).contiguous()
