@@ -70,7 +70,7 @@ RULES = {
         {"torch", "numpy", "imageio", "trimesh"},
     ),
     "resident": (
-        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "camera_rig"},
+        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "rooms", "camera_rig"},
         {"torch"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),
