@@ -18,6 +18,7 @@ RULES = {
         {"taichi"},
     ),
     "bands": (set(), set()),
+    "quoting": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
     "camera_path": ({"cameras"}, {"numpy"}),
@@ -51,6 +52,7 @@ RULES = {
         | {
             "runtime",
             "bands",
+            "quoting",
             "random_numbers",
             "rooms",
             "later",
