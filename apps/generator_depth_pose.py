@@ -4,7 +4,7 @@ import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import ended, model_option, start_backend
-from taichi_nerf.training.quoting import quote
+from taichi_nerf.quoting import quote
 
 
 @click.command("depth-pose", cls=Command)

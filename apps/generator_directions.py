@@ -7,7 +7,7 @@ import click
 
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
 from taichi_nerf.apps.generator_options import LayerRange, model_option, start_backend
-from taichi_nerf.training.quoting import quote
+from taichi_nerf.quoting import quote
 
 IDLE = {  # which options have no use for which ways to find directions
     "method": ("--file",),

@@ -8,7 +8,7 @@ import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import start_backend
-from taichi_nerf.training.quoting import quote
+from taichi_nerf.quoting import quote
 
 if TYPE_CHECKING:
     from taichi_nerf.generator.model_folder import ModelFolder

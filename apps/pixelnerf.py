@@ -11,7 +11,7 @@ from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import Views
-from taichi_nerf.training.quoting import quote
+from taichi_nerf.quoting import quote
 
 WHAT = ("color", "depth", "opacity")
 SETTINGS = click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE",

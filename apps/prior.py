@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taichi_nerf.apps.command import Group, arch_option, seed_option
-from taichi_nerf.training.quoting import quote
+from taichi_nerf.quoting import quote
 
 if TYPE_CHECKING:
     from taichi_nerf.training.prior_run import PriorConfig

@@ -11,7 +11,7 @@ from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
 from taichi_nerf.apps.view_options import view_options
-from taichi_nerf.training.quoting import quote
+from taichi_nerf.quoting import quote
 
 METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 

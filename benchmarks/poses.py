@@ -135,7 +135,7 @@ def fit(trainer: Trainer, scene: SceneData, cameras: Cameras, n_steps: int = 200
     for step in range(n_steps):
         optimiser.param_groups[0]["lr"] = 1e-3 * 0.05 ** (step / n_steps)
         optimiser.zero_grad()
-        trainer.compare(trainer.draw(n_rays))[0].backward()
+        trainer.compare(trainer.draw(n_rays)).loss.backward()
         optimiser.step()
     return replace(cameras, camera_to_worlds=model.rig.poses().detach().cpu().double().numpy())
 

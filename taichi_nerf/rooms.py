@@ -1,9 +1,11 @@
 """How much room a rendering on a GPU has, guessed from what the last ones took: to ask how many samples there are is to wait.
 
-A training does without the waiting: it renders into room for half as many samples again as there last were, is told afterwards
-how many there are, and leaves out the step where that was not enough.
+Without the waiting one renders into room for half as many samples again as there last were, and is told afterwards how many
+there are. Where that was not enough a training through torch leaves out the step (`Rooms`); the pipeline that stays on the
+device, which learns exactly how many there are, renders again.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,18 @@ from taichi_nerf.later import Later
 MARGIN = 1.5  # over what the last rendering took
 FORGOTTEN = 0.9  # of the last room, what a rendering of fewer samples leaves
 LEAST, MULTIPLE = 1024, 1024  # sizes that come again are memory that comes again
+
+
+def guess(n_rays: int, n_before: int, took: Sequence[int], room: Sequence[int] | None) -> list[int]:
+    """How much so many rays need, by what the last rendering, of `n_before`, took and the room that was guessed for it.
+
+    It shrinks slowly, since samples come and go, and with the number of rays; but it never grows by having been large when there
+    were fewer rays.
+    """
+    share = n_rays / n_before
+    needed = [MARGIN * share * n for n in took]
+    kept = [FORGOTTEN * min(share, 1) * n for n in room or [0] * len(needed)]
+    return [int(max(pair)) for pair in zip(needed, kept, strict=True)]
 
 
 class Room(NamedTuple):
@@ -32,23 +46,18 @@ class Rooms:
 
     def forget(self) -> None:
         """What was learned of another state of the model: the next rendering counts."""
-        self._room: Room | None = None  # of the last rendering, as far as it was not too much
+        self._room: Room | None = None  # guessed for the last rendering
         self._told: tuple[int, Later] | None = None  # its rays, and what it wanted
 
     def room(self, n_rays: int) -> Room | None:
-        """For this many rays; None as long as nothing is known. Waits until the last rendering's samples are there, no more.
-
-        It shrinks slowly, since samples come and go, but never grows by having been large when there were fewer rays.
-        """
+        """For this many rays; None as long as nothing is known. Waits until the last rendering's samples are there, no more."""
         if self._told is None:
             return None
         n_before, wanted = self._told
-        sizes = [MARGIN * n_rays / n_before * n for n in wanted.read()]
-        if self._room is not None:
-            sizes = [max(size, FORGOTTEN * former) for size, former in zip(sizes, self._room, strict=True)]
-        marched, kept, going, later, later_kept = map(_rounded, sizes)
+        marched, kept, going, later, later_kept = guess(n_rays, n_before, wanted.read(), self._room)
         self._room = Room(marched, min(kept, marched), min(going, n_rays), later, min(later_kept, later))
-        return self._room
+        rounded = Room(*map(_rounded, self._room))
+        return rounded._replace(going=min(rounded.going, n_rays))
 
     def tell(self, n_rays: int, room: Room | None, took: Tensor) -> tuple[Tensor, Tensor]:  # [5] in the order of `Room`
         """What a rendering took. Gives what it wanted [5], where its room is full twice as much; and whether nothing is full."""
@@ -62,5 +71,5 @@ class Rooms:
         return wanted, is_whole
 
 
-def _rounded(n: float) -> int:
-    return max(LEAST, -(-int(n) // MULTIPLE) * MULTIPLE)
+def _rounded(n: int) -> int:
+    return max(LEAST, -(-n // MULTIPLE) * MULTIPLE)

@@ -18,6 +18,7 @@ RULES = {
         {"taichi"},
     ),
     "bands": (set(), set()),
+    "quoting": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
     "camera_path": ({"cameras"}, {"numpy"}),
@@ -51,6 +52,7 @@ RULES = {
         | {
             "runtime",
             "bands",
+            "quoting",
             "random_numbers",
             "rooms",
             "later",
@@ -70,7 +72,7 @@ RULES = {
         {"torch", "numpy", "imageio", "trimesh"},
     ),
     "resident": (
-        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "camera_rig"},
+        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "rooms", "camera_rig"},
         {"torch"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sample_blender
 
-from taichi_nerf.training import quoting
+from taichi_nerf import quoting
 
 COMMAND = [sys.executable, "-m", "taichi_nerf"]
 NEITHER_OPEN = [sys.executable, "-c", "import os, sys; os.close(1); os.close(2); os.execv(sys.argv[1], sys.argv[1:])"]

@@ -5,7 +5,7 @@
     loss(seen).backward()                           gradients of table and networks are on the device
 
 What crosses is one row a ray, there and back. The host learns how many samples there were with that row, after the fact: it
-guesses how much room the next rendering needs by what the last ones took. Where that was too little, it renders again.
+guesses how much room the next rendering needs by what the last ones took (`rooms`). Where that was too little, it renders again.
 """
 
 from typing import Any, NamedTuple
@@ -33,10 +33,9 @@ from taichi_nerf.rendering import Culling
 from taichi_nerf.resident.arrays import March, RayArrays, Rendering, Size, room_for
 from taichi_nerf.resident.field import Network, ResidentField
 from taichi_nerf.resident.grid import ResidentGrid
+from taichi_nerf.rooms import guess
 from taichi_nerf.runtime import DeviceArray, current
 
-MARGIN = 1.5  # of room over what the last rendering took
-FORGOTTEN = 0.9  # what a rendering of few samples leaves of the room that others needed
 LATER_SHARE = 4  # the second march has a quarter of the first one's room
 
 
@@ -67,14 +66,18 @@ class Pipeline:
         self.cameras = [DeviceArray(x) for x in (rig.camera_to_worlds, rig.intrinsics, rig.distortion, rig.models)]
         center, radius = grid.sampler.ball()
         self.ball = DeviceArray(torch.cat([center, radius[None]]))
-        self._per_ray: tuple[float, float, float] | None = None  # samples of a ray: first march, second, kept
+        self._took: tuple[int, list[int]] | None = None  # the last rendering: rays, and samples of first march, second, kept
+        self._guess: list[int] | None = None  # of these, for the last rendering
         self._free: dict[Size, list[Rendering]] = {}
         self._free_rays: dict[int, list[RayArrays]] = {}
 
     @property
     def kept_per_ray(self) -> float:
         """Samples that the last rendering looked at in full."""
-        return self._per_ray[2] if self._per_ray else 0.0
+        if self._took is None:
+            return 0.0
+        n_rays, (*_, kept) = self._took
+        return kept / n_rays
 
     # Rays
 
@@ -122,25 +125,24 @@ class Pipeline:
         return Seen(out[:, :3], out[:, 3], out[:, 4], spread, weights, samples, marched + later)
 
     def _room(self, n_rays: int) -> Rendering:
-        most = room_for(n_rays * self._most_per_ray())
-        if self._per_ray is None:  # nothing is known of this scene: room for what is meant to be marched, or all of a few rays
-            first = min(most, room_for(2 * self.n_samples))
+        most = n_rays * self._most_per_ray()
+        if self._took is None:  # nothing is known of this scene: room for what is meant to be marched, or all of a few rays
+            first = min(room_for(most), room_for(2 * self.n_samples))
             later, kept = first // LATER_SHARE, first
         else:
             limits = (most, most, 2 * most)  # both marches may find as many as there are, and all of them be kept
-            wanted = (room_for(int(MARGIN * n_rays * x), 2**12) for x in self._per_ray)
-            first, later, kept = map(min, limits, wanted)
+            guessed = guess(n_rays, *self._took, self._guess)
+            self._guess = list(map(min, limits, guessed))
+            first, later, kept = (min(room_for(m), room_for(n, 2**12)) for m, n in zip(limits, guessed, strict=True))
             later = max(later, first // LATER_SHARE)
         size = Size(room_for(n_rays), first, later, kept)
         free = self._free.get(size)
         return free.pop() if free else Rendering(size, self.field.widths)
 
     def _had_room(self, size: Size, n_rays: int, counts: list[int]) -> bool:
-        """Whether nothing was left out, which is seldom; and learn from the counts how much room the next rendering needs."""
+        """Whether nothing was left out, which is seldom; and remember the counts, by which the next rendering gets its room."""
         marched, later, _, kept = counts
-        before = self._per_ray or (0.0, 0.0, 0.0)
-        now = (marched / n_rays, later / n_rays, kept / n_rays)
-        self._per_ray = tuple(max(new, FORGOTTEN * old) for new, old in zip(now, before, strict=True))  # type: ignore[assignment]
+        self._took = n_rays, [marched, later, kept]
         return marched <= size.first and later <= size.later and kept <= size.kept
 
     def _most_per_ray(self) -> int:

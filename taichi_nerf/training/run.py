@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from taichi_nerf.export.training_plot import training_plot
+from taichi_nerf.quoting import quote
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.settings import from_json_dict, to_json_dict
@@ -28,7 +29,6 @@ from taichi_nerf.training.methods import config_class, make_model
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.preview import save_previews
-from taichi_nerf.training.quoting import quote
 from taichi_nerf.training.resident_model import taken_up
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import SCENE, open_kind

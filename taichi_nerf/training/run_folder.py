@@ -24,10 +24,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from taichi_nerf import __version__
+from taichi_nerf.quoting import quote
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.atomic import naming, partials, replacing, try_lock
 from taichi_nerf.training.checkpoint import load_checkpoint
-from taichi_nerf.training.quoting import quote
 
 FORMAT = 1
 NEEDED = ("settings", "scene", "arch", "device")  # of config.json, beside what is added here

@@ -6,7 +6,7 @@ folder = open_kind(path, SCENE)     # or RunError, which names the command that 
 import json
 from pathlib import Path
 
-from taichi_nerf.training.quoting import quote
+from taichi_nerf.quoting import quote
 from taichi_nerf.training.run_folder import CONFIG, RunError, RunFolder
 
 SCENE, OBJECTS, PATCHES = "train", "pixelnerf train", "prior train"  # by the command that makes them

@@ -191,7 +191,7 @@ class Trainer(Course):
             self.step()
         if self.model.rig.is_refined:  # and what is left of a step once cameras stay
             self.model.rig.requires_grad_(False)
-            self.compare(self.draw(self.n_rays))[0].backward()
+            self.compare(self.draw(self.n_rays)).loss.backward()
         self.load_state_dict(before)
 
     def state_dict(self, copied: bool = False) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_cameras_follow_colors_and_not_what_proposals_learn_by(cpu, unbounded):
 
     def gradient(loss):
         made = trainer("poses.refine=true", f"proposal.loss={loss}", unbounded=unbounded)
-        made.compare(made.draw(64))[0].backward()
+        made.compare(made.draw(64)).loss.backward()
         return made.model.rig.turns.grad
 
     assert gradient(0).abs().max() > 0

@@ -106,7 +106,7 @@ def test_proposals_learn_in_fewer_and_fewer_steps(cpu):
         model.before_step(n_steps, 0.5, made.generator)
         before = model.proposals[0].table.detach().clone()
         made.optimiser.zero_grad()
-        made.compare(made.draw(200))[0].backward()
+        made.compare(made.draw(200)).loss.backward()
         assert (model.proposals[0].table == before).all()
         return model.proposals[0].table.grad is not None
 

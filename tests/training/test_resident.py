@@ -143,11 +143,34 @@ def test_where_room_is_lacking_nothing_is_lost(small_scene, gpu):
     pipeline = resident.pipeline
     with torch.no_grad():
         expected = pipeline.render(pipeline.rays(pixels, views), len(views), FIXED)
-        pipeline._per_ray = (1.0, 0.0, 1.0)
+        pipeline._took, pipeline._guess = (len(views), [len(views), 0, len(views)]), None
         seen = pipeline.render(pipeline.rays(pixels, views), len(views), FIXED)
     assert expected.n_marched > 2**12  # more than the least room
     assert seen.n_marched == expected.n_marched
     torch.testing.assert_close(seen.color, expected.color, rtol=0, atol=0)
+
+
+def test_room_does_not_grow_with_the_rays_while_a_grid_empties(small_scene, gpu):
+    """As in the first seconds of a training: each ray has a tenth of the samples that it had, so there are twice as many rays."""
+    plain, resident = pair(small_scene, gpu)
+    (few, of_few, _), (many, of_many, _) = some_rays(plain, 500), some_rays(plain, 1000)
+    pipeline, sizes, per_ray = resident.pipeline, [], []
+    pipeline.give_back = lambda room, rays: sizes.append(room.size)
+
+    def render(pixels, views):
+        with torch.no_grad():
+            per_ray.append(pipeline.render(pipeline.rays(pixels, views), len(views), FIXED).n_marched / len(views))
+
+    render(few, of_few)
+    render(few, of_few)  # what the first one found is known
+    plain.sampler.thickness.view(-1, 16)[:, 1:] = 0
+    plain.sampler.pack()
+    resident.load_state_dict(plain.state_dict())
+    render(few, of_few)
+    render(many, of_many)
+    assert max(per_ray[2:]) < 0.3 * per_ray[1]
+    assert sizes[1].first > 2**13  # more than the least room
+    assert all(now <= before for now, before in zip(sizes[3][1:], sizes[1][1:], strict=True)), sizes
 
 
 def test_rays_that_end_early_twice_have_room_for_both_marches(small_scene, gpu):

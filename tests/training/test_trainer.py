@@ -340,7 +340,7 @@ def test_the_loss_of_spread_grows_over_the_first_part_of_training(cpu):
     for spread, progress in ((0.0, 0.5), (10.0, 0.0), (10.0, 0.05), (10.0, 0.5)):
         made = trainer(loss=LossSettings(spread=spread, spread_from=0.1))
         made.model.before_step(1, progress, made.grid_generator)
-        losses[spread, progress] = made.compare(made.draw(500))[0].item()
+        losses[spread, progress] = made.compare(made.draw(500)).loss.item()
     none = losses.pop((0.0, 0.5))
     at_first, half, full = losses.values()
     assert at_first == none
