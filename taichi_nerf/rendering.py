@@ -191,7 +191,7 @@ def _total(spans: Tensor) -> Tensor:
 def _in_order(stages: list[Stage], going: Tensor, took: Tensor | None = None) -> tuple[Samples, Tensor, Tensor | None]:
     """What both stages kept, ray after ray, with positions and features; the second is of the rays `going`.
 
-    `took`, as in `Room`: how many there are of each, where some only fill the room.
+    `took` [5], in the order of `rooms.Room`: how many there are of each, where some only fill the room.
     """
     if len(stages) == 1:
         return stages[0].kept, stages[0].positions, stages[0].features
@@ -199,8 +199,9 @@ def _in_order(stages: list[Stage], going: Tensor, took: Tensor | None = None) ->
     t_starts, t_ends, ray_indices = (torch.cat(parts) for parts in zip(first[:3], second[:3], strict=True))
     n_rays = len(first.spans)
     if took is not None:
+        _, kept, _, _, later_kept = took
         place, n_first = torch.arange(len(t_starts), device=took.device), len(first.t_starts)
-        fills = torch.where(place < n_first, place >= took[1], place - n_first >= took[4])
+        fills = torch.where(place < n_first, place >= kept, place - n_first >= later_kept)
         ray_indices = ray_indices.masked_fill(fills, n_rays)  # which goes to the end
     ray_indices, order = torch.sort(ray_indices, stable=True)
     counts = first.spans[:, 1].index_add(0, going, second.spans[:, 1])  # what `bincount` would wait for a GPU to tell
