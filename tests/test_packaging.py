@@ -93,6 +93,19 @@ def test_help_loads_neither_taichi_nor_torch_and_prints_no_banner():
     assert out.startswith("Usage:")
 
 
+def test_defining_kernels_seeks_nothing_in_all_other_modules():
+    """Some thousand modules for each of some hundred kernels: what was most of a command's start beside torch."""
+    kernels = [name for name in modules() if name.startswith("taichi_nerf.kernels.")]
+    code = (
+        "import inspect, torch, taichi\nn, own = 0, inspect.ismodule\n"
+        "def counted(x):\n    global n\n    n += 1\n    return own(x)\n"
+        f"inspect.ismodule = counted\nimport {', '.join(kernels)}\nprint(n)"
+    )
+    status, out, err = python(code, "-W", "ignore")
+    assert (status, err) == (0, "")
+    assert int(out.split()[-1]) < 20_000  # of 370,000 when each sought for itself
+
+
 def test_nothing_is_printed_where_standard_output_is_not_that_of_the_process():
     """As in notebooks."""
     code = "import io, sys\nsys.stdout = io.StringIO()\nimport taichi_nerf.ops.compositing\nassert not sys.stdout.getvalue()"
