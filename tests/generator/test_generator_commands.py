@@ -1,6 +1,7 @@
 """The commands of `taichi-nerf generator`, one after another on a tiny set, as a user would run them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -179,10 +180,13 @@ def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
 
 
 def test_evaluation_writes_its_figures_and_trains_features_of_the_set(place, model):
-    file = place / "figures.json"
+    file, older = place / "figures.json", place / "older.json"
+    older.write_text("{}")
+    os.link(older, file)
     status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505", "--places", 5, "--images", place / "set.npz",
                               "--train-features", 3, "--json", file, "--arch", "cpu")  # fmt: skip
     assert status == 0, err
+    assert older.read_text() == "{}", "written over in place"
     found = json.loads(file.read_text())
     for method in ("gan_space", "refined"):
         assert {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"} <= set(found[method])
