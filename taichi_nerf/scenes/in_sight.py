@@ -43,12 +43,12 @@ def out_of_sight(source: Source, overrides: Overrides, mapping: Similarity, boun
         return []
     cameras = source.cameras.moved(mapping.scale, mapping.rotation, mapping.translation)[training]
     known = _known(source, mapping)
-    found, mended = _misplaced(cameras, bounds, known), _place(source, overrides)
-    if not found:
-        found = _too_near_or_far(cameras, bounds, known)
-        if (overrides.near, overrides.far) != (None, None) or (overrides.center, overrides.scale) == (None, None):
-            mended = "--near and --far say where rays begin and end"
-    return [f"{found}; {mended}"] if found else []
+    if found := _misplaced(cameras, bounds, known):
+        return [f"{found}; {_place(source, overrides)}"]
+    if found := _too_near_or_far(cameras, bounds, known):
+        by_depth = (overrides.near, overrides.far) != (None, None) or (overrides.center, overrides.scale) == (None, None)
+        return [f"{found}; {'--near and --far say where rays begin and end' if by_depth else _place(source, overrides)}"]
+    return []
 
 
 def expect_something_in_sight(scene: SceneData) -> None:
@@ -117,9 +117,12 @@ def _too_near_or_far(cameras: Cameras, bounds: Bounds, known: Known | None) -> s
 
 def _place(source: Source, overrides: Overrides) -> str:
     """What mends a wrong place: where the box is if nobody says."""
-    if overrides.center is None and overrides.scale is None:
+    try:
+        usual, _, _ = normalise(source, replace(overrides, center=None, scale=None, near=None, far=None))
+    except SceneError:  # which the options were to mend
+        usual = None
+    if usual is None or (overrides.center is None and overrides.scale is None):
         return "--center and --scale say where the box is"
-    usual, _, _ = normalise(source, replace(overrides, center=None, scale=None, near=None, far=None))
     center = ",".join(f"{x:.4g}" for x in np.round(usual.scale * usual.inverse()(np.zeros(3)), 4) / usual.scale + 0.0)
     options = [f"--center {center}"] if overrides.center is not None else []
     options += [f"--scale {usual.scale:.4g}"] if overrides.scale is not None else []

@@ -11,7 +11,7 @@ import sample_nsvf
 import sample_transforms
 
 from taichi_nerf.cameras import ORTHOGRAPHIC, make_cameras
-from taichi_nerf.scenes import Overrides, SceneError, load_scene
+from taichi_nerf.scenes import Overrides, SceneError, in_sight, load_scene
 from taichi_nerf.scenes.in_sight import expect_something_in_sight, share_in_box
 from taichi_nerf.scenes.scene_data import Bounds
 
@@ -105,6 +105,17 @@ def test_where_nothing_at_all_can_be_seen_there_is_an_error(tmp_path):
     for overrides in (Overrides(scale=1e4), Overrides(near=90.0, far=99.0), Overrides(center=(99.0, 99, 99))):
         with pytest.raises(SceneError, match="no ray of the training views meets the box"):
             expect_something_in_sight(load_scene(tmp_path, overrides=overrides))
+
+
+def test_a_scale_may_mend_a_place_that_cannot_be_found_and_be_wrong_all_the_same(tmp_path, monkeypatch):
+    folder = make("nsvf", tmp_path)
+
+    def no_place(source, overrides):
+        raise SceneError(source.folder, "near (0.001) has to be less than far (1e-5)")
+
+    monkeypatch.setattr(in_sight, "normalise", no_place)
+    [told] = load_scene(folder, overrides=Overrides(scale=1e4)).warnings
+    assert told.endswith("; --center and --scale say where the box is")
 
 
 def test_a_scale_that_leaves_no_room_between_near_and_far_is_named(tmp_path):
