@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
+from taichi_nerf.apps.json_file import expect_place, json_option, write_json
 
 
 def budgets(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
@@ -48,7 +49,7 @@ NAMES = ("kernels", "scenes", "training", "quality", "nerf", "scales", "samplers
 @click.option("--seconds", callback=budgets, metavar="S[,S…]", help="Time budgets, for training and quality.")
 @click.option("--preset", type=click.Choice(["fast", "default", "quality"]), help="Settings to begin with, for the same.")
 @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="A setting, for the same; may be repeated.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too.")
+@json_option("Write the figures here too.")
 def benchmark(name: str, json_file: Path | None, **options: Any) -> None:
     """Time the parts of the system.
 
@@ -72,12 +73,11 @@ def benchmark(name: str, json_file: Path | None, **options: Any) -> None:
             raise click.UsageError(f"--{option} is for {takers}; `benchmark {name}` does not take it")
     if name == "quality" and asked.scene is None:
         raise click.UsageError("benchmark quality trains on a scene of yours: give --scene")
-    if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
-        raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
+    expect_place(json_file)
     text, figures = MEASURED[name](asked)
     click.echo(text)
     if json_file:
-        json_file.write_text(figures)
+        write_json(json_file, figures)
 
 
 def measure_kernels(asked: Asked) -> tuple[str, str]:

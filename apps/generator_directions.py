@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
-from taichi_nerf.apps.generator_options import LayerRange, model_option, start_backend
+from taichi_nerf.apps.generator_options import LayerRange, hold, model_option, start_backend
 from taichi_nerf.quoting import quote
 
 IDLE = {  # which options have no use for which ways to find directions
@@ -70,6 +70,7 @@ def directions(model: str, method: str, samples: int, components: int, own_file:
         raise click.UsageError("labels are either read (--labels) or told by features (--images, --train-features)")
     folder, device = ModelFolder(model).may_change(), start_backend(arch).torch_device
     generator = folder.load_generator().to(device)
+    hold(folder)
     if layers is not None and layers[0] >= generator.settings.n_layers:
         raise click.BadParameter(f"the generator has codes 0 to {generator.settings.n_layers - 1}", param_hint="--layers")
     with progress() as report:

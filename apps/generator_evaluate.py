@@ -7,6 +7,7 @@ import click
 
 from taichi_nerf.apps.command import Command, arch_option
 from taichi_nerf.apps.generator_options import Seeds, model_option, start_backend
+from taichi_nerf.apps.json_file import expect_place, json_option, write_json
 
 
 @click.command(cls=Command)
@@ -22,7 +23,7 @@ from taichi_nerf.apps.generator_options import Seeds, model_option, start_backen
     "--embedder", type=click.Path(path_type=Path, dir_okay=False), help="TorchScript of images to vectors, for identity."
 )
 @click.option("--ablation", is_flag=True, help="Also without each of the paper's losses; trains a refiner for each.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@json_option("Write the figures here.")
 @arch_option
 def evaluate(model: str, seeds: list[int], places: int, images: str | None, train_features: int | None, inception: Path | None,
              embedder: Path | None, ablation: bool, json_file: Path | None, arch: str) -> None:  # fmt: skip
@@ -42,8 +43,7 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
 
-    if json_file and not json_file.parent.is_dir():  # said now rather than after minutes of measuring
-        raise FileNotFoundError(2, "No such file or directory", str(json_file.parent))
+    expect_place(json_file)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach, _ = open_refiner(folder, device)
     turns, depth_pose = open_turns(folder, device, reach), open_depth_pose(folder, device)
@@ -55,5 +55,5 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
             found["ablation"] = ablate(folder, turns, depth_pose, seeds, places, tools, report)
     click.echo(table(found))
     if json_file:
-        json_file.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(json_file, json.dumps(found, indent=1) + "\n")
         click.echo(json_file)

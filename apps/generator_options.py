@@ -8,6 +8,7 @@ import click
 from taichi_nerf.apps.scene_options import Views
 
 if TYPE_CHECKING:
+    from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.runtime import Backend
     from taichi_nerf.training.interrupt import StopSignals
 
@@ -41,6 +42,13 @@ def ended(stop: "StopSignals") -> None:
     if stop.requested:
         click.echo("stopped before its end; what was learned until then is saved", err=True)
         sys.exit(stop.exit_status)
+
+
+def hold(folder: "ModelFolder", option: str = "--model") -> None:
+    """Keep others from training into it as long as the command lasts."""
+    from taichi_nerf.training.folder_lock import FolderLock
+
+    click.get_current_context().with_resource(FolderLock(folder.path, option))
 
 
 def start_backend(arch: str) -> "Backend":

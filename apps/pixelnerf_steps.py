@@ -16,8 +16,7 @@ def configuration(
     context: click.Context, objects: Path | None, out: Path, arch: str, options: dict[str, Any]
 ) -> "tuple[PixelNerfConfig, list[str]]":
     """Settings of a new run, or of the one that goes on, and what was decided."""
-    from taichi_nerf.settings import apply_settings
-    from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun
+    from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun, changed
     from taichi_nerf.training.run_folder import RunError, RunFolder
 
     if options["resume"] and options["overwrite"]:
@@ -36,7 +35,7 @@ def configuration(
     config = PRESETS[preset](place, PixelNerfRun(preset, options["seed"], steps, seconds))
     if options["views"] is not None:
         config = replace(config, batch=replace(config.batch, views=tuple(options["views"])))
-    return apply_settings(config, options["settings"]), notes
+    return changed(config, options["settings"]), notes
 
 
 def usual_preset(arch: str) -> tuple[str, list[str]]:

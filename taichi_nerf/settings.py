@@ -19,8 +19,9 @@ So settings may be added; one that is renamed, or goes, makes the files that hav
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from taichi_nerf.setting_values import SettingsError, checked, parse, text
@@ -33,6 +34,8 @@ __all__ = [
     "describe",
     "differences",
     "from_json_dict",
+    "idle_in_sections",
+    "refuse_idle",
     "to_json_dict",
 ]
 
@@ -59,6 +62,22 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
             raise SettingsError(f"{setting!r}: expected section.key=value, as in --set field.n_levels=12")
         changes[key] = parse(given, _kind_of(config, key), key)
     return _replaced(config, changes, "")
+
+
+def refuse_idle(config: Any, settings: Sequence[str], also: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Complain of a `section.key=value` that the others make idle, as the config's `without_effect` tells, or `also`."""
+    idle = {**getattr(config, "without_effect", {}), **also}
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        why = idle.get(key.partition(".")[0]) or idle.get(key)
+        if why:
+            raise SettingsError(f"{setting}: has no effect {why}")
+
+
+def idle_in_sections(config: Any) -> dict[str, str]:
+    """What the `without_effect` of each section tells of its own, by full keys."""
+    sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {f"{name}.{key}": why for name, of in sections.items() for key, why in getattr(of, "without_effect", {}).items()}
 
 
 def to_json_dict(config: Any) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from taichi_nerf.apps.command import Command, describe
+from taichi_nerf.apps.json_file import expect_place, write_json
 from taichi_nerf.apps.main import main
 from taichi_nerf.apps.progress import Rate
 
@@ -99,19 +101,47 @@ def test_debug_shows_the_traceback():
 
 
 def test_benchmark_kernels_prints_a_table_and_writes_json(tmp_path):
-    file = tmp_path / "figures.json"
+    file, older = tmp_path / "figures.json", tmp_path / "older.json"
+    older.write_text("{}")
+    os.link(older, file)
     status, out, err = invoke("benchmark", "kernels", "--only", "compositing", "--n", "500", "--arch", "cpu", "--json", str(file))
     assert status == 0, err
+    assert older.read_text() == "{}", "written over in place, as a full disk would have spoilt it"
     assert "| compositing.composite_rays | 500 |" in out
     row = json.loads(file.read_text())["rows"][0]
     assert row["n"] == 500
     assert min(row["forward"], row["backward"], row["forward_reference"], row["backward_reference"]) > 0
 
 
-def test_a_json_file_that_cannot_be_written_fails_before_measuring(tmp_path):
-    status, _, err = invoke("benchmark", "kernels", "--only", "compositing", "--json", str(tmp_path / "no" / "x.json"))
-    assert status == 1
-    assert "No such file or directory" in err
+@pytest.mark.parametrize("command", [
+    ("benchmark", "kernels", "--only", "compositing"), ("generator", "evaluate", "--model", "builtin")
+])  # fmt: skip
+def test_a_json_file_that_cannot_be_written_fails_before_measuring(tmp_path, command):
+    place = tmp_path / "no"
+    status, out, err = invoke(*command, "--json", str(place / "x.json"))
+    assert (status, out, err) == (1, "", f"error: {place}: No such file or directory\n")
+
+
+def test_figures_replace_a_file_in_one_step_and_no_device(tmp_path, capfd):
+    link, file = tmp_path / "link.json", tmp_path / "figures.json"
+    link.symlink_to(file)
+    write_json(link, "[1]")
+    assert (link.is_symlink(), file.read_text(), len(list(tmp_path.iterdir()))) == (True, "[1]", 2)
+    expect_place(Path(os.devnull))
+    write_json(Path(os.devnull), "[2]")
+    assert not Path(os.devnull).is_file()
+
+
+def test_figures_that_are_interrupted_leave_those_of_before(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "figures.json"
+    file.write_text("[1]")
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(file, "[2]")
+    assert (file.read_text(), len(list(tmp_path.iterdir()))) == ("[1]", 1)
 
 
 def test_an_unexpected_error_names_its_type():

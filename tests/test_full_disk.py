@@ -11,6 +11,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from taichi_nerf.apps.command import describe
+from taichi_nerf.apps.json_file import write_json
 from taichi_nerf.generator.copying import copy_model
 from taichi_nerf.generator.depth_pose.files import save_depth_pose
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
@@ -32,6 +33,7 @@ writers = {
     "theirs.pt": lambda file: write_rosinality(file, Generator(GeneratorSettings(8, 16, 16, 2, 64, 16))),
     "about.json": lambda file: copy_model(model, ModelFolder(file.parent), half=False),
     "config.json": lambda file: RunFolder(file.parent).write_config(config),
+    "figures.json": lambda file: write_json(file, 999 * "1"),
     "metrics.jsonl": lambda file: metrics_file.append(file, {"step": 1, "note": 99 * "x"}),
 }
 for name, write in writers.items():
@@ -47,7 +49,7 @@ for name, write in writers.items():
     assert file.read_text().startswith("{}\\n"), f"{file} is lost"
     assert list(file.parent.iterdir()) == [file], f"something is left beside {file}"
 """
-NAMES = ("images.npz", "encoder.pth", "theirs.pt", "about.json", "config.json", "metrics.jsonl")
+NAMES = ("images.npz", "encoder.pth", "theirs.pt", "about.json", "config.json", "figures.json", "metrics.jsonl")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits on file sizes are POSIX's")

@@ -20,7 +20,7 @@ from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
-from taichi_nerf.training.pixelnerf_objects import object_of
+from taichi_nerf.training.pixelnerf_objects import ObjectSet, object_of
 from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
 from taichi_nerf.training.pixelnerf_render import cameras_like
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
@@ -248,6 +248,30 @@ def test_options_that_have_no_use_are_refused(balls, square, tmp_path):
     assert (status, "--views is for a folder with poses" in err) == (2, True)
     status, _, err = invoke(*folder, "--distil-seconds", 5)
     assert (status, "--distil-seconds goes with --distil" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("setting", "beside", "why"), [
+    ("sampling.depth_std=0.1", "sampling.n_depth=0", "without sampling.n_depth"),
+    ("sampling.depth_gradient=true", "sampling.n_depth=0", "without sampling.n_depth"),
+    ("field.log_density=2", "field.density=softplus", "without field.density=exp"),
+])  # fmt: skip
+def test_settings_that_have_no_use_are_refused(cpu, balls, trained, tmp_path, setting, beside, why):
+    """It trains to the same bits without them."""
+    config = apply_settings(load_prior(trained, CPU).config, ["sampling.n_importance=4", beside])
+    losses = []
+    for settings in ([], [setting]):
+        trainer = PixelNerfTrainer(apply_settings(config, settings), ObjectSet(config.objects, "train"), CPU)
+        losses.append([trainer.step().loss for _ in range(2)])
+    assert losses[0] == losses[1]
+    both = ("--set", beside, "--set", setting)
+    told = f"error: {setting}: has no effect {why}"
+    status, _, err = invoke("train", balls, "--out", tmp_path / "run", "--preset", "published", "--steps", 1, "--dry-run", *both)
+    assert (status, err.splitlines()[-1]) == (1, told)
+    status, _, err = invoke("evaluate", trained, balls, "--out", tmp_path / "eval", "--arch", "cpu", *both)
+    assert (status, err.splitlines()[-1]) == (1, told)
+    status, _, err = invoke("train", balls, "--out", tmp_path / "run", "--preset", "published", "--steps", 1, "--dry-run",
+                            "--set", setting, "--set", "field.density=exp")  # fmt: skip
+    assert status == 0, err
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is_asked(square, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from taichi_nerf.priors.prior import load_prior
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.training import prior_run
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+from taichi_nerf.training.folder_lock import FolderLock
 from taichi_nerf.training.train_prior import PriorTrainer
 
 SMALL = ("--data", "objects:8", "--size", 8, "--batch", 4, "--arch", "cpu")
@@ -80,7 +81,7 @@ def test_who_stops_a_training_waits_for_no_samples(tmp_path, monkeypatch):
     status, said, err = invoke("prior", "train", *SMALL, "--steps", 1000, "--out", tmp_path / "prior")
     assert (status, said[:7]) == (143, "5 steps"), err
     assert {file.name for file in (tmp_path / "prior").iterdir()} == {
-        "config.json", "checkpoint.safetensors", "metrics.jsonl", "prior.safetensors",
+        ".lock", "config.json", "checkpoint.safetensors", "metrics.jsonl", "prior.safetensors",
     }  # fmt: skip
 
 
@@ -208,6 +209,22 @@ def test_overwriting_waits_until_the_new_training_can_begin(trained, tmp_path, m
     assert not (tmp_path / "new").exists()
     assert invoke(*command, copy)[0] == 0
     assert load_prior(copy / "prior.safetensors").made["steps"] == 1
+
+
+@pytest.mark.parametrize("option", [(), ("--overwrite",), ("--resume",)])
+def test_a_second_training_into_a_folder_is_told_before_it_renders_anything(trained, tmp_path, monkeypatch, option):
+    monkeypatch.setattr(prior_run, "procedural_pictures", None)
+    folder = shutil.copytree(trained, tmp_path / "prior") if option else tmp_path / "new"
+    before = contents(tmp_path)
+    with FolderLock(folder):
+        status, _, err = invoke(
+            "prior", "train", *(() if option == ("--resume",) else SMALL), "--steps", 9, "--out", folder, *option
+        )
+        assert (status, err) == (
+            1,
+            f"error: {folder}: is held by this process already, for a training that was not closed: close() it\n",
+        )
+    assert contents(tmp_path) == before
 
 
 def test_folders_are_not_overwritten_unasked(trained, tmp_path):

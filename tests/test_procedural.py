@@ -162,6 +162,12 @@ def test_depth_along_the_axis_unprojects_onto_the_surface(backend):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_made_scene_lies_where_its_cameras_look(cpu, tmp_path, family):
+    for seed in (0, 1):
+        assert not load_scene(make_scene(family, tmp_path / str(seed), seed=seed, n_views=8, size=8, n_samples=1)).warnings
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_a_well_exposed_picture(cpu, family):
     for seed in (0, 5):
         scene = describe(family, seed)

@@ -60,6 +60,19 @@ def run(scene, tmp_path_factory):
 # --- train --------------------------------------------------------------------------------------------------------------
 
 
+def test_a_box_that_the_cameras_do_not_see_is_told_or_refused(scene, tmp_path):
+    training = ("train", scene, "--out", tmp_path / "run", "--arch", "cpu", "--steps", 2, *small_run.SETTINGS)
+    status, _, err = invoke(*training, "--scale", 20)
+    told = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert (status, len(told)) == (0, 1), err
+    assert "--scale" in told[0]
+    before = contents(tmp_path)
+    status, _, err = invoke(*training, "--scale", 1e5, "--overwrite")
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"error: {scene.resolve()}: no ray of the training views meets the box")
+    assert contents(tmp_path) == before
+
+
 def test_a_run_folder_holds_what_it_should(run, scene):
     config = json.loads((run / "config.json").read_text())
     assert config["settings"]["field"]["n_levels"] == 6

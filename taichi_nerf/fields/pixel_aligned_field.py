@@ -46,6 +46,10 @@ class PixelAlignedSettings:
         check_ranges(self, n_hidden=AT_LEAST_ONE, n_blocks=AT_LEAST_ONE, n_inject=(1, self.n_blocks), n_frequencies=octaves)
 
     @property
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.density == "exp" else {"log_density": "without field.density=exp"}
+
+    @property
     def pixel_center(self) -> float:
         """Where pixel 0 lies."""
         return 0.0 if self.compat == "repo" else 0.5

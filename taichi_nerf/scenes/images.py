@@ -26,6 +26,8 @@ from taichi_nerf.scenes.shrink import shrink
 Array = NDArray[Any]
 LARGEST_IMAGE = 2**28  # pixels: beyond any camera, and what a decompression bomb would ask for
 Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE  # Pillow's own limit is below what phones take
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations of pictures that are shown with rows and columns exchanged
+IMAGE_WIDTH, IMAGE_LENGTH = 256, 257  # TIFF's tags
 CACHE_BYTES = 2 * 2**30
 HDF5 = (".hdf5", ".h5")  # Hypersim's pictures and depth maps
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".exr", ".hdr", ".tif", ".tiff", ".webp", ".bmp", ".ppm")
@@ -34,7 +36,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".exr", ".hdr", ".tif", ".tiff", ".webp",
 def image_size(file: Path) -> tuple[int, int]:
     """(width, height) as the picture is meant to be seen (EXIF orientation applied), from the header alone."""
     (width, height), orientation = stored_size(file)
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+    return (height, width) if orientation in SIDEWAYS else (width, height)
 
 
 def stored_size(file: Path) -> tuple[tuple[int, int], int]:
@@ -49,6 +51,10 @@ def stored_size(file: Path) -> tuple[tuple[int, int], int]:
         height, width = opened.properties(index=0).shape[:2]
         may_turn = _is_pillow(file) and _may_have_orientation(file)
         orientation = opened.metadata(index=0, exclude_applied=False).get("Orientation", 1) if may_turn else 1
+        if orientation in SIDEWAYS and file.suffix.lower() in (".tif", ".tiff"):
+            with Image.open(file) as picture:  # Pillow says of a TIFF alone how large it is shown
+                stored = getattr(picture, "tag_v2", {})
+                width, height = stored.get(IMAGE_WIDTH, width), stored.get(IMAGE_LENGTH, height)
     if height < 1 or width < 1:  # Pillow recognises some formats that it cannot open
         raise SceneError(file, "is no readable image: has no pixels")
     if height * width > LARGEST_IMAGE:
@@ -81,8 +87,8 @@ def read_image(file: Path) -> Array:
         _, orientation = stored_size(file)  # refuses what would not fit before it is decoded
         with _complaints_about(file):
             mode = _mode(file) if _is_pillow(file) else None
-            if orientation == 1 and mode is None and is_deep_png(file):
-                found = read_deep_png(file)
+            if mode is None and is_deep_png(file):
+                found = _upright(read_deep_png(file), orientation)
             else:
                 options: dict[str, Any] = {"rotate": True, "mode": mode} if _is_pillow(file) else {}
                 found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
@@ -98,6 +104,14 @@ def read_image(file: Path) -> Array:
     if found.shape[2] == 2:  # grey and alpha
         found = found[..., [0, 0, 0, 1]]
     return found
+
+
+def _upright(pixels: Array, orientation: int) -> Array:  # [h, w, channels] as stored
+    """As EXIF has a picture shown, of what was read without Pillow."""
+    if orientation in SIDEWAYS:
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = 1 if orientation in (1, 2, 5, 6) else -1, 1 if orientation in (1, 4, 5, 8) else -1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _mode(file: Path) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from taichi_nerf.scenes.colmap_find import USUAL_NAMES, folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
+from taichi_nerf.scenes.in_sight import out_of_sight
 from taichi_nerf.scenes.lens_reach import out_of_reach
 from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
 from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
@@ -121,7 +122,11 @@ def load_scene(
         weights=source.weights,
         linear=source.linear,
         notes=[*source.notes, *_mask_notes(source), *split_notes, *place_notes],
-        warnings=[*source.warnings, *out_of_reach(source.names, source.cameras)],
+        warnings=[
+            *source.warnings,
+            *out_of_reach(source.names, source.cameras),
+            *out_of_sight(source, overrides, mapping, bounds, splits["train"]),
+        ],
         ndc=frustum(source, mapping),
     )
 

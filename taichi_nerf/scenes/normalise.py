@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taichi_nerf.cameras import focus_point
+from taichi_nerf.cameras import Cameras, focus_point
 from taichi_nerf.scenes.axes import choose_axes, mean_axes
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Array
@@ -55,7 +55,8 @@ def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Simil
     near = near if overrides.near is None else overrides.near
     far = far if overrides.far is None else overrides.far
     if not near < far:
-        raise SceneError(source.folder, f"near ({near:.5g}) has to be less than far ({far:.5g})", "near")
+        small = f"; --scale {overrides.scale:g} may make the scene too small" if overrides.scale is not None else ""
+        raise SceneError(source.folder, f"near ({near:.5g}) has to be less than far ({far:.5g}){small}", "near")
     bounds = Bounds(CUBE.copy(), near, far, unbounded, source.forward_facing)
     notes = [
         f"center {_spell(center)}, scale {mapping.scale:.5g} ({why})",
@@ -95,10 +96,7 @@ def _place(source: Source, unbounded: bool, rotation: Array) -> tuple[Array, flo
     if source.box is not None:
         sides = np.abs(rotation) @ np.diff(source.box, axis=0)[0]  # of the box that holds the turned one
         return source.box.mean(0), float(sides.max()) / 2, "the file's own bounds"
-    middle, forward = cameras.centers.mean(0), cameras.forwards.mean(0)
-    spread = float(np.linalg.norm(cameras.centers - middle, axis=-1).max(initial=0))
-    if spread < 1e-9 * np.linalg.norm(middle):  # rounding
-        spread = 0.0
+    middle, forward, spread = cameras.centers.mean(0), cameras.forwards.mean(0), _spread(cameras)
     if source.forward_facing and np.linalg.norm(forward) > 0.1:
         near, far = _depths_seen(source) or (max(spread, 1e-3), 10 * max(spread, 1e-3))
         distance = 2 / (1 / near + 1 / far)
@@ -107,10 +105,9 @@ def _place(source: Source, unbounded: bool, rotation: Array) -> tuple[Array, flo
             distance,
             "in front of the cameras, at the mean disparity",
         )
-    focus = focus_point(cameras.centers, cameras.forwards)
-    distances = np.linalg.norm(cameras.centers - focus, axis=-1)
-    in_front = ((focus - cameras.centers) * cameras.forwards).sum(-1) > 0.5 * distances
-    if in_front.mean() >= 0.8 and spread > 0.05 * np.median(distances):
+    focus = looked_at(cameras)
+    if focus is not None:
+        distances = np.linalg.norm(cameras.centers - focus, axis=-1)
         distance = float(np.median(distances))
         if unbounded:
             return focus, distance, "where the viewing directions meet; cameras at distance one"
@@ -125,6 +122,21 @@ def _place(source: Source, unbounded: bool, rotation: Array) -> tuple[Array, flo
     if not spread and len(cameras) > 1:
         return middle, float(reach), "all cameras stand in one place, which tells no distances; are their poses world to camera?"
     return middle, float(reach), "the middle of the cameras, which do not look at one place"
+
+
+def looked_at(cameras: Cameras) -> Array | None:
+    """[3] the place that nearly all cameras look at, from different sides; None where there is no such place."""
+    focus = focus_point(cameras.centers, cameras.forwards)
+    distances = np.linalg.norm(cameras.centers - focus, axis=-1)
+    in_front = ((focus - cameras.centers) * cameras.forwards).sum(-1) > 0.5 * distances
+    return focus if in_front.mean() >= 0.8 and _spread(cameras) > 0.05 * np.median(distances) else None
+
+
+def _spread(cameras: Cameras) -> float:
+    """How far the cameras stand from their middle, at most."""
+    middle = cameras.centers.mean(0)
+    spread = float(np.linalg.norm(cameras.centers - middle, axis=-1).max(initial=0))
+    return 0.0 if spread < 1e-9 * np.linalg.norm(middle) else spread  # rounding
 
 
 def _depths_seen(source: Source) -> tuple[float, float] | None:

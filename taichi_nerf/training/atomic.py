@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 PARTIAL = "partial"  # the ending of what is being written
+LOCKED_BYTE = 2**31 - 2  # the last but one that Windows' C library can lock; files may be shorter
 WAITS = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds until a file that is refused is tried again
 
 
@@ -65,17 +66,35 @@ def partials(file: Path) -> list[Path]:
 
 
 def try_lock(stream: IO[bytes]) -> bool:
-    """Lock an open file for this process, unless another has it. Where there are no locks (Windows, some network disks): True."""
+    """Lock an open file, unless it is locked; closing it unlocks it, and so does the end of the process, however it comes.
+    Where there are no locks (some network disks): True."""
     try:
         import fcntl
     except ImportError:
-        return True
+        return _try_lock_a_byte(stream.fileno())
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
         return True
+    return True
+
+
+def _try_lock_a_byte(descriptor: int) -> bool:
+    """On Windows: of a byte that nobody reads or writes, since there who holds it keeps all others from that."""
+    import msvcrt
+
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)
+    os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    finally:
+        os.lseek(descriptor, position, os.SEEK_SET)
     return True
 
 

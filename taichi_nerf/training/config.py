@@ -23,7 +23,7 @@ from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
 from taichi_nerf.scenes.splits import Protocol
-from taichi_nerf.settings import added
+from taichi_nerf.settings import added, idle_in_sections
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
 
 Background = Literal["white", "black", "random"]
@@ -120,11 +120,7 @@ class Config:
     def without_effect(self) -> dict[str, str]:
         """Sections and settings that the other settings make idle, each with what makes it so. A section's `without_effect` tells
         of its own."""
-        idle = {
-            f"{section.name}.{key}": why
-            for section in fields(self)
-            for key, why in getattr(getattr(self, section.name), "without_effect", {}).items()
-        }
+        idle = idle_in_sections(self)
         poses, geometry = self.poses, self.geometry
         if not (poses.refine or poses.intrinsics):
             idle |= dict.fromkeys(_all_but("poses", poses, "refine", "intrinsics"), "without poses.refine=true")

@@ -11,7 +11,7 @@ import torch
 
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.setting_values import SettingsError
-from taichi_nerf.settings import apply_settings
+from taichi_nerf.settings import apply_settings, refuse_idle
 from taichi_nerf.training import mipnerf360_config, mipnerf_config, nerf_config, presets
 from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.mipnerf360_model import MipNerf360Model
@@ -65,12 +65,7 @@ def changed(config: Config, settings: Sequence[str], scene: SceneData | None = N
     found = apply_settings(config, settings)
     if isinstance(config, NgpConfig) and _turns_to_proposals(config, found):
         found = apply_settings(presets.under_proposals(config), settings)  # what suits them comes first, as a preset does
-    idle = found.without_effect | ({} if scene is None else _idle_in(scene, found))
-    for setting in settings:
-        key = setting.partition("=")[0].strip()
-        why = idle.get(key.partition(".")[0]) or idle.get(key)
-        if why:
-            raise SettingsError(f"{setting}: has no effect {why}")
+    refuse_idle(found, settings, {} if scene is None else _idle_in(scene, found))
     return found
 
 

@@ -1,12 +1,14 @@
 """How a pixelNeRF is trained: `published` as its authors did, `small` for pictures of 64 pixels on a CPU."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from taichi_nerf.fields.image_encoder import EncoderSettings
 from taichi_nerf.fields.pixel_aligned_field import PixelAlignedSettings
 from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
+from taichi_nerf.settings import apply_settings, idle_in_sections, refuse_idle
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class SamplingSettings:
     @property
     def n_fine(self) -> int:
         return self.n_importance + self.n_depth
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.n_depth else dict.fromkeys(("depth_std", "depth_gradient"), "without sampling.n_depth")
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,18 @@ class PixelNerfConfig:
     sampling: SamplingSettings = SamplingSettings()
     batch: ObjectBatchSettings = ObjectBatchSettings()
     optimiser: CosineSettings = CosineSettings()
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Settings that others make idle, each with what makes it so."""
+        return idle_in_sections(self)
+
+
+def changed(config: PixelNerfConfig, settings: Sequence[str]) -> PixelNerfConfig:
+    """With each `section.key=value` applied; one that would have no effect is an error."""
+    found = apply_settings(config, settings)
+    refuse_idle(found, settings)
+    return found
 
 
 def published(objects: ObjectSettings, run: PixelNerfRun) -> PixelNerfConfig:

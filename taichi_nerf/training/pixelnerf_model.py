@@ -17,10 +17,10 @@ import torch
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
-from taichi_nerf.settings import apply_settings, from_json_dict, to_json_dict
+from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.checkpoint import load_checkpoint
-from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig, PixelNerfRun, published
+from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig, PixelNerfRun, changed, published
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_rays import render_picture
 from taichi_nerf.training.pixelnerf_trainer import LEVELS, make_field
@@ -81,7 +81,7 @@ def load_prior(place: str | Path, device: torch.device, changes: Sequence[str] =
     if header.get("kind") != "pixelnerf":
         raise RunError(file, "holds no pixelNeRF of this package")
     config = from_json_dict(PixelNerfConfig, json.loads(header["settings"]), str(file))
-    return _with(tensors, apply_settings(config, changes), file, device)
+    return _with(tensors, changed(config, changes), file, device)
 
 
 def _of_run(path: Path, device: torch.device, changes: Sequence[str]) -> Prior:
@@ -89,14 +89,14 @@ def _of_run(path: Path, device: torch.device, changes: Sequence[str]) -> Prior:
         return load_prior(path / MODEL_FILE, device, changes)
     folder = open_kind(path, OBJECTS)
     config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
-    return _with(load_checkpoint(folder.checkpoint)[0]["model"], apply_settings(config, changes), folder.checkpoint, device)
+    return _with(load_checkpoint(folder.checkpoint)[0]["model"], changed(config, changes), folder.checkpoint, device)
 
 
 def _published(file: Path, device: torch.device, changes: Sequence[str]) -> Prior:
     """The authors' weights, with the sampling that they were trained with. All else is as for SRN's sets, if not changed."""
     config = published(ObjectSettings(""), PixelNerfRun(steps=1))
     config = replace(config, field=replace(config.field, compat="repo"))
-    return _with(pixelnerf.read_checkpoint(file), apply_settings(config, changes), file, device)
+    return _with(pixelnerf.read_checkpoint(file), changed(config, changes), file, device)
 
 
 def _with(tensors: dict[str, torch.Tensor], config: PixelNerfConfig, file: Path, device: torch.device) -> Prior:

@@ -19,6 +19,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.procedural import FAMILIES, family_and_number
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import replacing
+from taichi_nerf.training.folder_lock import LOCK, FolderLock
 from taichi_nerf.training.interrupt import Stopped
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import PATCHES, require_kind
@@ -72,6 +73,13 @@ def run(
             raise Stopped
         report(done, text)
 
+    with FolderLock(out):
+        return _run(config, out, device, resume, report, told, stop)
+
+
+def _run(
+    config: PriorConfig, out: Path, device: torch.device, resume: bool, report: Report, told: Report, stop: Callable[[], bool]
+) -> tuple[bool, PriorTrainer]:
     families = [family_and_number(source, FAMILIES, N_PICTURES) for source in config.patches.sources]
     if None not in families:
         patch_set(config, [blank_picture()])  # complains of patches that no picture holds before minutes of rendering
@@ -81,7 +89,6 @@ def run(
     trainer.warm_up()
     if stop():
         raise Stopped
-    out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "config.json") as stream:
         stream.write(json.dumps({"kind": FORMAT, "settings": to_json_dict(config)}, indent=1).encode() + b"\n")
         stream.flush()  # the new settings are on the disk before the former training goes
@@ -123,7 +130,7 @@ def require_free(out: Path, overwrite: bool) -> None:
     """A folder that may be written to: new, empty, or with a prior's training that may be replaced."""
     if out.exists() and not out.is_dir():
         raise RunError(out, "is a file; a training of a prior is a folder")
-    there = {file.name for file in out.iterdir()} if out.is_dir() else set()
+    there = {file.name for file in out.iterdir()} - {LOCK} if out.is_dir() else set()
     if there and not is_prior_run(out):
         raise RunError(out, f"is no training of a prior and not empty (it holds {sorted(there)[0]}); choose another --out")
     if there and not overwrite:

@@ -17,6 +17,7 @@ from taichi_nerf.export.training_plot import training_plot
 from taichi_nerf.quoting import quote
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.scenes.in_sight import expect_something_in_sight
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.budget import Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
@@ -88,6 +89,8 @@ def train(
             raise Stopped
         report(done, text)
 
+    if not resume:
+        expect_something_in_sight(scene)
     keep_freed_memory()
     trainer = Trainer(taken_up(config) if resume else config, scene, device, world, report=reading)
     report(0.0, "compiling")

@@ -5,33 +5,33 @@ RUN/checkpoint.safetensors     `checkpoint`
 RUN/metrics.jsonl              one JSON object a line, each with a step (`metrics_file`)
 RUN/eval/<split>/metrics.json  and pictures
 RUN/plots/*.png  RUN/preview/*.png
-RUN/.lock                      held by the process that trains; it goes with that process, so it is never stale
+RUN/.lock                      held by the process that trains (`folder_lock`)
 
 with RunFolder.create(path) as run: ...        a new run (or, with overwrite, in place of another, from `write_config` on)
 with RunFolder.open(path).locked() as run: ... to go on with one
 run = RunFolder.open(path)                     to read one
 """
 
-import contextlib
 import json
-import os
 import platform
 import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from taichi_nerf import __version__
 from taichi_nerf.quoting import quote
 from taichi_nerf.training import metrics_file
-from taichi_nerf.training.atomic import naming, partials, replacing, try_lock
+from taichi_nerf.training.atomic import partials, replacing
 from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.folder_lock import LOCK, FolderLock
+from taichi_nerf.training.run_error import RunError
 
 FORMAT = 1
 NEEDED = ("settings", "scene", "arch", "device")  # of config.json, beside what is added here
-CONFIG, CHECKPOINT, METRICS, LOCK = "config.json", "checkpoint.safetensors", "metrics.jsonl", ".lock"
+CONFIG, CHECKPOINT, METRICS = "config.json", "checkpoint.safetensors", "metrics.jsonl"
 PACKAGES = ("torch", "taichi", "numpy")
 # What overwriting removes. Whatever else there is in a run's folder is somebody's own and stays.
 OURS = (
@@ -45,13 +45,6 @@ OURS = (
     "preview/*.png",
 )
 N_NAMED = 3  # files that an error names
-
-
-class RunError(ValueError):
-    """A run folder that cannot be used as asked. The message is one line and names the folder or file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 class LostConfig(UserWarning):
@@ -68,9 +61,8 @@ class RunFolder:
         self.metrics = path / METRICS
         self.plots = path / "plots"
         self.preview = path / "preview"
-        self._lock: IO[bytes] | None = None
+        self._lock: FolderLock | None = None
         self._starts_anew = False  # what is there goes when config.json is written
-        self._made: list[Path] = []  # the folders that `create` made, innermost first
 
     @classmethod
     def create(cls, path: Path, overwrite: bool = False) -> "RunFolder":
@@ -85,9 +77,7 @@ class RunFolder:
         _refuse_foreign(path)
         if run.config.exists() and not overwrite:
             raise RunError(path, "holds a run already; --resume goes on with it, --overwrite replaces it")
-        run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         run._starts_anew = True
-        path.mkdir(parents=True, exist_ok=True)
         return run.locked()
 
     @classmethod
@@ -105,31 +95,13 @@ class RunFolder:
 
     def locked(self) -> "RunFolder":
         """Keep other processes from training into this folder, until `close` or the end of the process."""
-        me = f"process {os.getpid()} on {platform.node()}"
-        stream = open(self.path / LOCK, "a+b")  # noqa: SIM115 (open as long as the lock is held)
-        if not try_lock(stream):
-            stream.seek(0)
-            holder = stream.read(100).decode(errors="replace").strip()
-            stream.close()
-            if holder == me:
-                raise RunError(self.path, "is held by this process already, for a training that was not closed: close() it")
-            raise RunError(
-                self.path,
-                f"another process is training into it ({holder or 'just started'}); wait for it, or choose another --out",
-            )
-        with naming(self.path / LOCK):
-            stream.truncate(0)
-            stream.write(f"{me}\n".encode())
-            stream.flush()
-        self._lock = stream
+        self._lock = FolderLock(self.path)
         return self
 
     def close(self) -> None:
         """Let others train into this folder. If it was made for a run that never began, it goes."""
         if self._lock is not None:
-            if self._made and not self.config.exists():
-                self._unmake()
-            self._lock.close()
+            self._lock.close(began=self.config.exists())
             self._lock = None
 
     def __enter__(self) -> "RunFolder":
@@ -213,13 +185,6 @@ class RunFolder:
         folders = {folder for file in files for folder in file.parents if self.path in folder.parents}
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             if not any(folder.iterdir()):
-                folder.rmdir()
-
-    def _unmake(self) -> None:
-        """Remove the lock and the folders that were made for it, unless something else is in them by now."""
-        with contextlib.suppress(OSError):
-            (self.path / LOCK).unlink()
-            for folder in self._made:
                 folder.rmdir()
 
 

@@ -169,17 +169,27 @@ def occupied_cells(model: NgpModel, rays: Rays, shape: tuple[int, int]) -> tuple
     met = (count > 0).nonzero()[:, 0]
     distance = torch.zeros(len(count), device=first.device)
     distance[met] = samples.t_starts[first[met]]
-    middle = (samples.t_starts[first[met]] + samples.t_ends[first[met]]) / 2
-    directions = rays.directions[met]
-    positions = rays.origins[met] + middle[:, None] * directions
-    n = sampler.settings.resolution
-    cell = (unit_positions(positions, sampler.box, sampler.contraction) * n).floor()
-    size = (sampler.box[1] - sampler.box[0]) / n
-    low = sampler.box[0] + cell * size
-    nearer = torch.where(directions > 0, low, low + size)
-    enters = (nearer - rays.origins[met]) / torch.where(directions.abs() > 1e-9, directions, 1e-9)
-    face = enters.argmax(-1)
+    ends = torch.stack([samples.t_starts[first[met]], samples.t_ends[first[met]]])
+    cell, face = cells_met(model, *(rays.origins[met] + ends[..., None] * rays.directions[met]))
     light = torch.tensor([0.65, 0.8, 1.0], device=face.device)[face] * (0.85 + 0.15 * (cell.sum(-1) % 2))
     pixels = np.full((len(count), 3), GREY, np.uint8)
     pixels[met.cpu().numpy()] = (light.cpu().numpy()[:, None] * [255, 190, 90]).astype(np.uint8)
     return pixels.reshape(*shape, 3), distance.view(shape)
+
+
+def cells_met(model: NgpModel, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """The grid's cells that samples [m, 3] lie in, as three numbers each, and across which axis their rays came into them [m].
+
+    A cell of an outer cascade is twice as wide as one of the next; a contracted one is a cube where the grid is, so the ray's
+    course there tells the face.
+    """
+    sampler, n = model.sampler, model.sampler.settings.resolution
+    start, middle, end = (
+        2 * unit_positions(places, sampler.box, sampler.contraction) - 1 for places in (starts, (starts + ends) / 2, ends)
+    )
+    course = end - start
+    cascade = torch.frexp(middle.abs().amax(-1)).exponent.clamp(0, sampler.settings.n_cascades - 1)  # the finest that has it
+    place = (middle / torch.exp2(cascade.to(middle.dtype))[:, None] + 1) * (n / 2)
+    cell = place.floor().clamp(0, n - 1)
+    since = torch.where(course < 0, cell + 1 - place, place - cell) / course.abs()  # it passed the nearer face across each axis
+    return cell, since.nan_to_num(nan=torch.inf).argmin(-1)

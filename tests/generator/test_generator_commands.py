@@ -1,11 +1,13 @@
 """The commands of `taichi-nerf generator`, one after another on a tiny set, as a user would run them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from failing_starts import contents
 
 from taichi_nerf.apps.generator_options import Seeds
 from taichi_nerf.apps.main import main
@@ -14,6 +16,7 @@ from taichi_nerf.generator.image_set import ImageSet, save_image_set
 from taichi_nerf.generator.model_folder import ModelFolder
 from taichi_nerf.generator.render import turn_plainly, turn_seed
 from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+from taichi_nerf.training.folder_lock import FolderLock
 
 
 def invoke(*arguments):
@@ -54,6 +57,26 @@ def model(place):
         status, _, err = invoke(*stage)
         assert status == 0, err
     return out
+
+
+@pytest.mark.parametrize("stage", [
+    ("train", "heads", "--out", "MODEL", "--kimg", 1, "--resume"),
+    ("directions", "--model", "MODEL"), ("depth-pose", "--model", "MODEL"), ("refine", "--model", "MODEL"),
+])  # fmt: skip
+def test_what_trains_into_a_model_that_another_process_trains_is_told(model, stage):
+    before = contents(model)
+    with FolderLock(model):
+        status, _, err = invoke(*(model if word == "MODEL" else word for word in stage), "--arch", "cpu")
+    assert (status, f"error: {model}: is held by this process already" in err) == (1, True), err
+    assert contents(model) == before
+
+
+def test_a_new_model_is_held_before_its_pictures_are_rendered(place, monkeypatch):
+    monkeypatch.setattr("taichi_nerf.generator.heads.heads", None)
+    with FolderLock(place / "new"):
+        status, _, err = invoke("train", "heads", "--out", place / "new", "--kimg", 1, "--arch", "cpu")
+        assert (status, "is held by this process already" in err) == (1, True), err
+    assert not (place / "new").exists()
 
 
 def test_every_stage_leaves_its_file_its_picture_and_a_note(model):
@@ -179,10 +202,13 @@ def test_the_course_of_a_training_is_told_before_it_is_first_saved(place):
 
 
 def test_evaluation_writes_its_figures_and_trains_features_of_the_set(place, model):
-    file = place / "figures.json"
+    file, older = place / "figures.json", place / "older.json"
+    older.write_text("{}")
+    os.link(older, file)
     status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505", "--places", 5, "--images", place / "set.npz",
                               "--train-features", 3, "--json", file, "--arch", "cpu")  # fmt: skip
     assert status == 0, err
+    assert older.read_text() == "{}", "written over in place"
     found = json.loads(file.read_text())
     for method in ("gan_space", "refined"):
         assert {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"} <= set(found[method])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from taichi_nerf.scenes import SceneError
-from taichi_nerf.scenes.images import Images, read_image, read_small_jpeg, stored_size
+from taichi_nerf.scenes.images import Images, image_size, read_image, read_small_jpeg, stored_size
 
 ORANGE = (200, 100, 30)
 
@@ -50,15 +50,20 @@ def test_what_16_bits_do_not_hold_is_refused(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
-def write_deep_png(file, pixels):
-    """By the PNG specification: channels of 16 bits, the large end first, rows without a filter."""
+def write_deep_png(file, pixels, orientation=None, after=False):
+    """By the PNG specification: channels of 16 bits, the large end first, rows without a filter. EXIF stands before the pixels,
+    or `after` them."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, {2: 4, 3: 2, 4: 6}[pixels.shape[2]], 0, 0, 0)
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, kind, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    if orientation is not None:  # one entry of TIFF: the tag, a short, one of them
+        exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+        parts.insert(2 if after else 1, chunk(b"eXIf", exif))
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
@@ -69,6 +74,31 @@ def test_a_png_of_16_bits_a_color_keeps_them(tmp_path, channels):
     found = read_image(tmp_path / "a.png")
     assert found.dtype == np.uint16
     assert np.array_equal(found, pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels)
+
+
+# Where a picture's stored rows begin and its stored columns: EXIF 2.3, "Orientation".
+SHOWN = {1: "top left", 2: "top right", 3: "bottom right", 4: "bottom left",
+         5: "left top", 6: "right top", 7: "right bottom", 8: "left bottom"}  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_a_png_of_16_bits_is_turned_as_one_of_8_is(tmp_path, orientation, channels, after):
+    stored = np.random.default_rng(0).integers(0, 256, (8, 12, channels), dtype=np.uint8)
+    write_deep_png(tmp_path / "deep.png", stored * np.uint16(257), orientation, after)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored.squeeze(-1) if channels == 1 else stored).save(tmp_path / "a.png", exif=exif)
+    deep, plain = read_image(tmp_path / "deep.png"), read_image(tmp_path / "a.png")
+    assert (deep.dtype, plain.dtype) == (np.uint16, np.uint8)
+    assert np.array_equal(deep, plain * np.uint16(257))
+    assert image_size(tmp_path / "deep.png") == image_size(tmp_path / "a.png") == plain.shape[1::-1]
+    row, column = SHOWN[orientation].split()  # where the first stored row is shown, and the first stored column
+    edge = {"top": plain[0], "bottom": plain[-1], "left": plain[:, 0], "right": plain[:, -1]}
+    ahead = {"left": slice(None), "top": slice(None), "right": slice(None, None, -1), "bottom": slice(None, None, -1)}
+    expected = stored[0][..., [0, 0, 0, 1]] if channels == 2 else stored[0]
+    assert np.array_equal(edge[row][ahead[column]], expected)
 
 
 def test_a_png_of_16_bits_that_is_cut_off_is_one_line(tmp_path):

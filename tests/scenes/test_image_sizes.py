@@ -9,20 +9,21 @@ import pytest
 from PIL import Image
 
 from taichi_nerf.scenes import images as images_module
-from taichi_nerf.scenes.images import Images, image_size, read_image
+from taichi_nerf.scenes.images import Images, image_size, read_image, stored_size
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 
 
-@pytest.mark.parametrize("extension", [".png", ".jpg", ".webp"])
-@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 5, 6, 8])
 def test_sizes_follow_the_orientation_as_the_pixels_do(tmp_path, extension, orientation):
     exif = Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
     file = tmp_path / f"a{extension}"
     Image.fromarray(PIXELS).save(file, exif=exif)
-    expected = (8, 12) if orientation in (6, 8) else (12, 8)
+    assert stored_size(file) == ((12, 8), orientation or 1)
+    expected = (8, 12) if orientation in (5, 6, 8) else (12, 8)
     assert image_size(file) == expected
     assert read_image(file).shape[:2] == expected[::-1]
 

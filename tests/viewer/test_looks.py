@@ -9,6 +9,7 @@ import small_run
 import torch
 
 from taichi_nerf.rays import Rays
+from taichi_nerf.samplers.occupancy_grid_sampler import OccupancyGridSampler, OccupancySettings
 from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.pictures import picture_by
@@ -116,6 +117,50 @@ def test_sample_counts_and_cells_are_those_of_the_grid(cpu, run):
             met += 1
     assert 5 < met < 64
     assert ((pixels != 128).any(-1) == (counts != 128).any(-1)).all()
+
+
+@pytest.mark.parametrize(("n_cascades", "contraction"), [(1, "none"), (3, "none"), (1, "sphere")])
+def test_a_cell_is_drawn_as_large_as_it_is_and_lit_by_the_face_that_a_ray_meets(cpu, n_cascades, contraction):
+    """Against rays that are followed in steps of a thirtieth of a cell, by the definition of cascades and contraction."""
+    box, n = torch.tensor([[-1.0, -0.5, 0.0], [1.0, 1.5, 2.0]]), 32
+    settings = OccupancySettings(resolution=n, n_cascades=n_cascades, step_size=0.01)
+    sampler = OccupancyGridSampler(settings, box, contraction, 0.05, 12.0)
+    generator = torch.Generator().manual_seed(5)
+    occupied = torch.rand(n_cascades * n**3, generator=generator) < 0.03
+    sampler.thickness.copy_(occupied * 1.0)
+    sampler.pack()
+    angles = torch.nn.functional.normalize(torch.randn(400, 3, generator=generator), dim=-1)
+    origins = torch.tensor([0.1, 0.6, 0.9]).expand(400, 3).contiguous()
+    rays = Rays(origins, angles, *[None] * (len(Rays._fields) - 2))
+    pixels, _ = occupied_cells(SimpleNamespace(sampler=sampler), rays, (20, 20))
+    samples = sampler(rays)
+    n_looked_at = n_wrong = 0
+    for k in range(400):
+        first, count = samples.spans[k].tolist()
+        if not count:
+            continue
+        middle = float(samples.t_starts[first] + samples.t_ends[first]) / 2
+        back = (numbers_of(origins[k] + t * angles[k], n, n_cascades, contraction) for t in middle - 2e-3 * np.arange(1000))
+        cascade, *cell = met = next(back)
+        assert occupied[cascade * n**3 + np.dot(cell, [1, n, n * n])]
+        former, *before = next(numbers for numbers in back if numbers != met)
+        axes = [axis for axis in range(3) if before[axis] != cell[axis]]
+        if former == cascade and len(axes) == 1:  # not out of another cascade, whose cells count otherwise
+            light = [0.65, 0.8, 1.0][axes[0]] * (0.85 + 0.15 * (sum(cell) % 2))
+            n_wrong += abs(int(pixels.reshape(-1, 3)[k, 0]) - 255 * light) > 1
+            n_looked_at += 1
+    assert n_looked_at > 150
+    assert n_wrong <= 0.01 * n_looked_at, f"{n_wrong} of {n_looked_at}"
+
+
+def numbers_of(place, n, n_cascades, contraction):
+    """The cascade of a place in the box that the test above has, and the numbers of its cell."""
+    x = place.numpy().astype(np.float64) - [0, 0.5, 1]
+    if contraction == "sphere":
+        r = np.linalg.norm(x)
+        x = (x if r <= 1 else (2 - 1 / r) * x / r) / 2
+    cascade = next((c for c in range(n_cascades) if np.abs(x).max() < 2**c), n_cascades - 1)
+    return (cascade, *np.floor((x / 2**cascade + 1) / 2 * n).astype(int).tolist())
 
 
 @pytest.mark.parametrize("times", [0.45, 4.0])

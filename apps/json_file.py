@@ -1,0 +1,36 @@
+"""`--json FILE`: figures that took minutes to measure, in a file that is whole or as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def json_option(what: str) -> Any:
+    return click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help=what)
+
+
+def expect_place(file: Path | None) -> None:
+    """Refuse a file that cannot be written now rather than after the measuring."""
+    from taichi_nerf.export.files import expect_writable
+
+    if file is None or _is_stream(file):
+        return
+    if not file.parent.is_dir():
+        raise FileNotFoundError(2, "No such file or directory", str(file.parent))
+    expect_writable(file)
+
+
+def write_json(file: Path, text: str) -> None:
+    from taichi_nerf.training.atomic import replacing
+
+    if _is_stream(file):
+        file.write_text(text, encoding="utf-8")
+        return
+    with replacing(file.resolve()) as stream:  # a link stays one
+        stream.write(text.encode())
+
+
+def _is_stream(file: Path) -> bool:
+    """/dev/stdout and the like, in whose place nothing is to be put."""
+    return file.exists() and not file.is_file()
