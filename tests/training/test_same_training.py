@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import forked_command
 import pytest
 import torch
 from small_run import SETTINGS, configured
@@ -40,26 +41,26 @@ def test_a_backend_that_copies_trains_as_the_cpu_does(backend, small_scene):
 
 
 def test_a_training_that_is_killed_five_times_ends_as_if_it_never_was(cpu, small_scene, tmp_path):
-    settings = ["--steps", "150", "--arch", "cpu", *SETTINGS, "--set", "run.save_every=0.1"]
+    settings = ["--steps", 100, "--arch", "cpu", *SETTINGS, "--set", "run.save_every=0.1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*TRAIN, small_scene, "--out", whole, *settings], check=True, capture_output=True)
-    wait, command = random.Random(0), [*TRAIN, small_scene, "--out", killed, *settings]
+    forked_command.run("train", small_scene, "--out", whole, *settings)
+    wait, command = random.Random(0), ["train", small_scene, "--out", killed, *settings]
     reached = []
     for _ in range(5):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forked_command.started(*command)
         known, checkpoint = reached[-1:], killed / "checkpoint.safetensors"
-        while process.poll() is None and [step_of(checkpoint)] in (known, [None]):
+        while process.is_alive() and [step_of(checkpoint)] in (known, [None]):
             time.sleep(0.02)
         time.sleep(0.2 * wait.random())
         process.kill()
-        process.wait()
+        process.join()
         reached.append(step_of(checkpoint))
-        command = [*TRAIN, "--out", killed, "--resume", "--arch", "cpu"]
+        command = ["train", "--out", killed, "--resume", "--arch", "cpu"]
     assert reached == sorted(reached)
-    assert reached[0] < 150, "nothing was interrupted"
-    subprocess.run(command, check=True, capture_output=True)
+    assert reached[0] < 100, "nothing was interrupted"
+    forked_command.run(*command)
     ends = [load_checkpoint(run / "checkpoint.safetensors")[0] for run in (whole, killed)]
-    assert [end["n_steps"] for end in ends] == [150, 150]
+    assert [end["n_steps"] for end in ends] == [100, 100]
     for name, value in ends[0]["model"].items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, ends[1]["model"][name]), name
