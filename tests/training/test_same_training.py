@@ -51,7 +51,7 @@ def test_a_training_that_is_killed_five_times_ends_as_if_it_never_was(cpu, small
         known, checkpoint = reached[-1:], killed / "checkpoint.safetensors"
         while process.is_alive() and [step_of(checkpoint)] in (known, [None]):
             time.sleep(0.02)
-        time.sleep(0.2 * wait.random())
+        time.sleep(0.3 * wait.random())
         process.kill()
         process.join()
         reached.append(step_of(checkpoint))
