@@ -10,7 +10,7 @@ from typing import Any
 
 from taichi.lang.ast.ast_transformer_utils import ASTTransformerContext
 
-# Of each kernel and function Taichi asks whether it is defined inside of a class: of the code that is running the module, Python's
+# Of each kernel and function Taichi asks whether it is defined inside of a class: of the code that runs the module, Python's
 # own importing, `inspect` seeks the source in every module there is, some hundreds of times. It has none: said once.
 inspect.modulesbyfile.setdefault("<frozen importlib._bootstrap>", "importlib._bootstrap")
 
