@@ -16,9 +16,10 @@ def expect_place(file: Path | None) -> None:
 
     if file is None or _is_stream(file):
         return
-    if not file.parent.is_dir():
-        raise FileNotFoundError(2, "No such file or directory", str(file.parent))
-    expect_writable(file)
+    target = file.resolve()  # a link stays one
+    if not target.parent.is_dir():
+        raise FileNotFoundError(2, "No such file or directory", str(target.parent))
+    expect_writable(target)
 
 
 def write_json(file: Path, text: str) -> None:
@@ -27,10 +28,10 @@ def write_json(file: Path, text: str) -> None:
     if _is_stream(file):
         file.write_text(text, encoding="utf-8")
         return
-    with replacing(file.resolve()) as stream:  # a link stays one
+    with replacing(file.resolve()) as stream:
         stream.write(text.encode())
 
 
 def _is_stream(file: Path) -> bool:
-    """/dev/stdout and the like, in whose place nothing is to be put."""
-    return file.exists() and not file.is_file()
+    """/dev/stdout and the like, in whose place nothing is to be put, whatever they stand for."""
+    return file.exists() and (not file.is_file() or file.absolute().parts[:2] in (("/", "dev"), ("/", "proc")))

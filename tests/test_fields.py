@@ -93,6 +93,19 @@ def test_rows_have_a_gradient_also_when_the_network_is_frozen():
     close(ours.grad, theirs.grad, 5e-6)
 
 
+def test_a_callers_autocast_changes_nothing():
+    mlp, rows, cotangent = of_new(20, (8, 16, 3))
+    out = mlp(rows)
+    out.backward(cotangent)
+    known = [weight.grad.clone() for weight in mlp.weights]
+    mlp.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = mlp(rows)
+        again.backward(cotangent)
+    assert torch.equal(again, out)
+    assert all(torch.equal(weight.grad, grad) for weight, grad in zip(mlp.weights, known, strict=True))
+
+
 def test_without_gradients_nothing_is_kept():
     mlp, rows, _ = of_new(10, (8, 16, 4))
     with torch.no_grad():

@@ -106,6 +106,18 @@ def test_defining_kernels_seeks_nothing_in_all_other_modules():
     assert int(out.split()[-1]) < 20_000  # of 370,000 when each sought for itself
 
 
+def test_the_room_of_kernels_may_be_loaded_anew():
+    """As notebooks do with files that were edited."""
+    code = (
+        "import importlib, taichi as ti, taichi_nerf.kernels as kernels\nimportlib.reload(kernels)\n"
+        "from taichi_nerf.kernels import ray_box\nti.init(arch=ti.cpu, log_level=ti.ERROR)\n"
+        "import numpy as np\nf = lambda *shape: np.ones(shape, np.float32)\n"
+        "ray_box.intersect_boxes(f(2, 3), f(2, 3), f(2, 3), 0.0, 1.0, f(2), f(2))"
+    )
+    status, _, err = python(code, "-W", "ignore")
+    assert (status, err) == (0, "")
+
+
 def test_nothing_is_printed_where_standard_output_is_not_that_of_the_process():
     """As in notebooks."""
     code = "import io, sys\nsys.stdout = io.StringIO()\nimport taichi_nerf.ops.compositing\nassert not sys.stdout.getvalue()"

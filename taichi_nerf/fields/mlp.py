@@ -8,7 +8,9 @@ Each new shape costs oneDNN, which multiplies bfloat16, tens of microseconds: th
 a power of two. Others multiply float32, at no such price: there chunks are all of the same size, and nothing is padded.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -65,10 +67,22 @@ class Mlp(nn.Module):
         return _Layers.apply(rows.to(self.dtype), len(self.weights), *weights)
 
 
+def _in_their_own_types(pass_: Callable[..., Any]) -> Callable[..., Any]:
+    """Whatever a caller's autocast would have products be, which go into memory of their own."""
+
+    @wraps(pass_)
+    def call(ctx: Any, rows: Tensor, *others: Any) -> Any:
+        with torch.autocast(rows.device.type, enabled=False):
+            return pass_(ctx, rows, *others)
+
+    return call
+
+
 class _Layers(torch.autograd.Function):
     """weights: the matrices of all layers, then their biases or none."""
 
     @staticmethod
+    @_in_their_own_types
     def forward(ctx: Any, rows, n_layers, *weights):  # type: ignore[no-untyped-def]
         n, chunk = len(rows), _chunk(rows)
         matrices, biases = [weight.t() for weight in weights[:n_layers]], weights[n_layers:] or (None,) * n_layers
@@ -90,6 +104,7 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_in_their_own_types
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
         n_layers, chunk, n = ctx.n_layers, ctx.chunk, len(grad)
         weights, activations = ctx.saved_tensors[: ctx.n_weights], ctx.saved_tensors[ctx.n_weights :]

@@ -134,4 +134,4 @@ def plain(tensor: Any) -> Any:
     """
     if isinstance(tensor, DeviceArray):
         return tensor.data
-    return (tensor.detach() if tensor.requires_grad else tensor).contiguous()
+    return (tensor.detach() if tensor.requires_grad or tensor.grad is not None else tensor).contiguous()

@@ -42,9 +42,12 @@ def out_of_sight(source: Source, overrides: Overrides, mapping: Similarity, boun
     if not len(training):
         return []
     cameras = source.cameras.moved(mapping.scale, mapping.rotation, mapping.translation)[training]
-    known = _known(source, mapping)
+    known = _known(source, mapping, bounds)
     if found := _misplaced(cameras, bounds, known):
         return [f"{found}; {_place(source, overrides)}"]
+    # Of views that are nearly parallel one place tells little against the file's own near and far.
+    if known is None or (len(known.places) == 1 and (overrides.near, overrides.far) == (None, None)):
+        return []
     if found := _too_near_or_far(cameras, bounds, known):
         by_depth = (overrides.near, overrides.far) != (None, None) or (overrides.center, overrides.scale) == (None, None)
         return [f"{found}; {'--near and --far say where rays begin and end' if by_depth else _place(source, overrides)}"]
@@ -78,13 +81,16 @@ def share_in_box(cameras: Cameras, bounds: Bounds, grid: int) -> float:
     return n_met / (len(cameras) * len(pixels))
 
 
-def _known(source: Source, mapping: Similarity) -> Known | None:
+def _known(source: Source, mapping: Similarity, bounds: Bounds) -> Known | None:
+    focus = looked_at(source.cameras)
+    place = None if focus is None else Known(mapping(focus[None]), "what the cameras look at")
+    if place is not None and not bounds.unbounded and np.abs(place.places).max() <= 1:
+        return place  # the points of an object that was cut out may be those of the room around it
     if source.points is not None and len(source.points.positions) >= LEAST_POINTS:
         positions = source.points.positions
         return Known(mapping(positions[:: max(1, len(positions) // N_POINTS)]), "the scene's points")
-    focus = looked_at(source.cameras)
-    if focus is not None:
-        return Known(mapping(focus[None]), "what the cameras look at")
+    if place is not None:
+        return place
     return None if source.box is None else Known(mapping(source.box.mean(0)[None]), "the middle of the file's bounds", False)
 
 
@@ -104,8 +110,8 @@ def _misplaced(cameras: Cameras, bounds: Bounds, known: Known | None) -> str:
     return f"{_percent(share)} of the rays of the pictures meet the box" if share < LEAST_RAYS else ""
 
 
-def _too_near_or_far(cameras: Cameras, bounds: Bounds, known: Known | None) -> str:
-    if known is None or not known.is_seen:
+def _too_near_or_far(cameras: Cameras, bounds: Bounds, known: Known) -> str:
+    if not known.is_seen:
         return ""
     distances = np.linalg.norm(known.places - _some(cameras).centers[:, None], axis=-1)
     lost = float(((distances < bounds.near) | (distances > bounds.far)).mean())

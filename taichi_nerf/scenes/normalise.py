@@ -55,7 +55,8 @@ def normalise(source: Source, overrides: Overrides = Overrides()) -> tuple[Simil
     near = near if overrides.near is None else overrides.near
     far = far if overrides.far is None else overrides.far
     if not near < far:
-        small = f"; --scale {overrides.scale:g} may make the scene too small" if overrides.scale is not None else ""
+        is_scales = overrides.scale is not None and (overrides.near, overrides.far) == (None, None)
+        small = f"; --scale {overrides.scale:g} may make the scene too small" if is_scales else ""
         raise SceneError(source.folder, f"near ({near:.5g}) has to be less than far ({far:.5g}){small}", "near")
     bounds = Bounds(CUBE.copy(), near, far, unbounded, source.forward_facing)
     notes = [

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import sample_transforms
 from taichi_nerf.cameras import ORTHOGRAPHIC, make_cameras
 from taichi_nerf.scenes import Overrides, SceneError, in_sight, load_scene
 from taichi_nerf.scenes.in_sight import expect_something_in_sight, share_in_box
+from taichi_nerf.scenes.normalise import normalise
 from taichi_nerf.scenes.scene_data import Bounds
+from taichi_nerf.scenes.source import Points, Source
 
 from real_data import data_folder
 
@@ -116,6 +119,39 @@ def test_a_scale_may_mend_a_place_that_cannot_be_found_and_be_wrong_all_the_same
     monkeypatch.setattr(in_sight, "normalise", no_place)
     [told] = load_scene(folder, overrides=Overrides(scale=1e4)).warnings
     assert told.endswith("; --center and --scale say where the box is")
+
+
+def looking_at(target, centers):
+    """Pinhole cameras at these places that look at another one."""
+    poses = np.zeros((len(centers), 3, 4))
+    for pose, center in zip(poses, centers, strict=True):
+        forward = (target - center) / np.linalg.norm(target - center)
+        right = np.cross([0.0, 1, 0], forward) / np.linalg.norm(np.cross([0.0, 1, 0], forward))
+        pose[:] = np.stack([right, np.cross(forward, right), forward, center], -1)
+    return make_cameras(poses, [100, 100, 50, 50], (100, 100))
+
+
+def told_of(**found):
+    names = [str(view) for view in range(len(found["cameras"]))]
+    source = Source("llff", Path("scene"), names, image_files=[], **found)
+    mapping, bounds, _ = normalise(source)
+    return in_sight.out_of_sight(source, Overrides(), mapping, bounds, np.arange(len(names)))
+
+
+@pytest.mark.parametrize("focus", [6.0, 8.0, 10.0])
+def test_views_that_meet_behind_the_files_own_far_are_no_mistake(focus):
+    """Nearly parallel ones, of what is nearer."""
+    grid = np.stack(np.meshgrid(np.linspace(-0.4, 0.4, 5), np.linspace(-0.4, 0.4, 4), [0.0]), -1).reshape(-1, 3)
+    cameras = looking_at(np.array([0.0, 0, focus]), grid)
+    assert not told_of(cameras=cameras, near_far=(1.2, 5.0), unbounded=True, forward_facing=True)
+
+
+def test_points_of_the_room_around_an_object_that_was_cut_out_are_no_mistake():
+    random = np.random.default_rng(0)
+    around = random.normal(size=(30, 3))
+    cameras = looking_at(np.zeros(3), 4 * around / np.linalg.norm(around, axis=-1, keepdims=True))
+    points = np.concatenate([random.uniform(-1, 1, (40, 3)), 30 * random.normal(size=(2000, 3))])
+    assert not told_of(cameras=cameras, points=Points.without_tracks(points), box=np.array([[-1.0] * 3, [1.0] * 3]))
 
 
 def test_a_scale_that_leaves_no_room_between_near_and_far_is_named(tmp_path):
