@@ -26,10 +26,11 @@ def write_json(file: Path, text: str) -> None:
     from taichi_nerf.training.atomic import replacing
 
     if _is_stream(file):
-        file.write_text(text, encoding="utf-8")
+        with file.open("a", encoding="utf-8") as stream:  # behind what a file that it stands for holds
+            stream.write(text)
         return
-    with replacing(file.resolve()) as stream:
-        stream.write(text.encode())
+    with replacing(file.resolve()) as replaced:
+        replaced.write(text.encode())
 
 
 def _is_stream(file: Path) -> bool:

@@ -132,6 +132,17 @@ def test_figures_replace_a_file_in_one_step_and_no_device(tmp_path, capfd):
     assert not Path(os.devnull).is_file()
 
 
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="systems with /dev")
+def test_figures_for_a_stream_that_is_a_file_come_behind_what_it_holds(tmp_path):
+    code = (
+        "from pathlib import Path\nfrom taichi_nerf.apps.json_file import expect_place, write_json\n"
+        "expect_place(Path('/dev/stdout')); print('a table', flush=True); write_json(Path('/dev/stdout'), '[1]')"
+    )
+    with (tmp_path / "out.txt").open("w") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out.txt").read_text() == "a table\n[1]"
+
+
 def test_figures_that_are_interrupted_leave_those_of_before(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
