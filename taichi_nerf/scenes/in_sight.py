@@ -84,9 +84,9 @@ def share_in_box(cameras: Cameras, bounds: Bounds, grid: int) -> float:
 def _known(source: Source, mapping: Similarity, bounds: Bounds) -> Known | None:
     focus = looked_at(source.cameras)
     place = None if focus is None else Known(mapping(focus[None]), "what the cameras look at")
-    if place is not None and not bounds.unbounded and np.abs(place.places).max() <= 1:
-        return place  # the points of an object that was cut out may be those of the room around it
-    if source.points is not None and len(source.points.positions) >= LEAST_POINTS:
+    # The points of an object that was cut out may be those of the room around it.
+    is_cut_out = place is not None and not bounds.unbounded and np.abs(place.places).max() <= 1
+    if not is_cut_out and source.points is not None and len(source.points.positions) >= LEAST_POINTS:
         positions = source.points.positions
         return Known(mapping(positions[:: max(1, len(positions) // N_POINTS)]), "the scene's points")
     if place is not None:
