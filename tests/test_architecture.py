@@ -18,6 +18,7 @@ RULES = {
         {"taichi"},
     ),
     "bands": (set(), set()),
+    "optimiser": (set(), {"torch"}),
     "quoting": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
@@ -39,7 +40,7 @@ RULES = {
     ),
     "generator": (
         {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
-        | {"settings", "setting_values", "fields.image_encoder", "weight_files"},
+        | {"settings", "setting_values", "fields.image_encoder", "weight_files", "optimiser"},
         {"torch", "numpy", "imageio"},
     ),
     "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers", "rooms", "later"}, {"torch"}),
@@ -52,6 +53,7 @@ RULES = {
         | {
             "runtime",
             "bands",
+            "optimiser",
             "quoting",
             "random_numbers",
             "rooms",
@@ -72,7 +74,8 @@ RULES = {
         {"torch", "numpy", "imageio", "trimesh"},
     ),
     "resident": (
-        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "rooms", "camera_rig"},
+        {"resident", "runtime", "launch", "kernels", "ops", "fields", "samplers", "rays", "rendering", "rooms", "camera_rig"}
+        | {"optimiser"},
         {"torch"},
     ),
     "camera_rig": ({"cameras", "ops", "rays"}, {"torch", "numpy"}),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.ops.adam import adam_
+from taichi_nerf.optimiser import Adam
 from taichi_nerf.resident.field import ResidentField
 from taichi_nerf.runtime import DeviceArray
 
@@ -23,7 +24,7 @@ class Part(NamedTuple):
     parameters: list[Tensor]
 
 
-class ResidentAdam(torch.optim.Adam):
+class ResidentAdam(Adam):
     def __init__(self, groups: Iterable[dict[str, Any]], field: ResidentField, **options: Any):
         super().__init__(groups, **options)
         self._step_supports_amp_scaling = False  # of torch's: whether a step is left out that `found_inf` says is none

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf import random_numbers
+from taichi_nerf.optimiser import Adam
 from taichi_nerf.rays import Rays, RenderedRays, Samples
 from taichi_nerf.rendering import SAMPLES_AT_ONCE, Picture, RenderedBatch, picture_in_parts, with_normals_at
 from taichi_nerf.training.cast import Cast
@@ -23,11 +24,11 @@ class DenseModel(Model):
     def first_n_rays(self) -> int:  # type: ignore[override]
         return int(self.config.batch.n_rays)
 
-    def optimiser(self) -> torch.optim.Adam:
+    def optimiser(self) -> Adam:
         config = self.config.optimiser
         networks = [parameter for name, parameter in self.named_parameters() if not name.startswith("rig.")]
         groups = [{"name": "networks", "params": networks, "first_lr": config.first_rate}]
-        made = torch.optim.Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
+        made = Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
         if config.largest_gradient:
             made.register_step_pre_hook(lambda *_: shorten(networks, config.largest_gradient))
         return made

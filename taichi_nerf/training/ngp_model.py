@@ -9,6 +9,7 @@ from torch import Tensor
 from taichi_nerf import losses, random_numbers
 from taichi_nerf.fields.hash_grid_field import OF_NO_IMAGE, HashGridField
 from taichi_nerf.fields.space import Contraction, unit_positions
+from taichi_nerf.optimiser import Adam
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture, RenderedBatch, render_picture, render_rays
 from taichi_nerf.rooms import Rooms
@@ -50,7 +51,7 @@ class NgpModel(Model):
     def pace(self, value: float) -> None:
         self.sampler.stretch = value
 
-    def optimiser(self) -> torch.optim.Adam:
+    def optimiser(self) -> Adam:
         return optimiser_of(self.config, self.field)
 
     def rate(self, progress: float) -> float:
@@ -164,9 +165,9 @@ def sharpen(field: HashGridField, config: NgpConfig, progress: float) -> None:
         field.sharpen(ramp(progress, config.poses.sharp_from))
 
 
-def optimiser_of(config: NgpConfig, field: HashGridField) -> torch.optim.Adam:
+def optimiser_of(config: NgpConfig, field: HashGridField) -> Adam:
     groups, options = groups_of(config, field)
-    optimiser = torch.optim.Adam(groups, **options)
+    optimiser = Adam(groups, **options)
     field.watch(optimiser)
     return optimiser
 

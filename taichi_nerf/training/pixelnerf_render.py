@@ -12,6 +12,7 @@ from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Array, Cameras, make_cameras
 from taichi_nerf.export.colors import color_depth, side_by_side, to_bytes
 from taichi_nerf.fields.pixel_aligned_field import Encoded
+from taichi_nerf.optimiser import Adam
 from taichi_nerf.rendering import Picture
 from taichi_nerf.settings import to_json_dict
 from taichi_nerf.training.pictures import rays_of_all_pixels
@@ -94,7 +95,7 @@ def refine(
     Batch normalisation keeps its statistics: a few pictures say little about those.
     """
     field = deepcopy(prior.field).eval()
-    optimiser = torch.optim.Adam(field.parameters(), learning_rate)
+    optimiser = Adam(field.parameters(), learning_rate)
     generator = torch.Generator().manual_seed(seed)
     only = item.only(sources)
     n_views = only.n_views

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
+from taichi_nerf.optimiser import Adam
 from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.guard import Guard
@@ -31,7 +32,7 @@ class PixelNerfTrainer(Course):
         self.config, self.objects, self.device, self.world = config, objects, device, world
         self.field = make_field(config).to(device)  # channels outermost: torch 2.13 crashes training it the other way round
         rate = config.optimiser.learning_rate
-        self.optimiser = torch.optim.Adam(self.field.parameters(), rate, fused=True)
+        self.optimiser = Adam(self.field.parameters(), rate, fused=True)
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
         self.budget = Budget(config.run.steps, config.run.time_budget)
         self.stopwatch, self.guard, self.n_steps = Stopwatch(), Guard(), 0

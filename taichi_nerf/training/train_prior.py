@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from taichi_nerf.export.files import write_png, write_whole
 from taichi_nerf.export.prior_sheets import sheet
 from taichi_nerf.fields.mlp import best_precision
+from taichi_nerf.optimiser import Adam
 from taichi_nerf.priors.denoiser import Denoiser
 from taichi_nerf.priors.patches import PatchSet
 from taichi_nerf.priors.prior import FILE, Prior, PriorSettings, prior_bytes
@@ -59,7 +60,7 @@ class PriorTrainer(Course):
         self.denoiser = Denoiser(settings.denoiser).to(device)
         self.averaged = deepcopy(self.denoiser)
         self.prior = Prior(settings, self.averaged)
-        self.optimiser = torch.optim.Adam(self.denoiser.parameters(), training.learning_rate, (0.9, 0.99))
+        self.optimiser = Adam(self.denoiser.parameters(), training.learning_rate, (0.9, 0.99))
         self.generator = torch.Generator().manual_seed(training.seed)
         self.held_out = held_out.draw(N_HELD_OUT, torch.Generator().manual_seed(1)).to(device)
         self.budget, self.stopwatch = Budget(training.steps, training.seconds), Stopwatch()

@@ -7,8 +7,8 @@ from taichi_nerf.apps.main import main
 
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
 CONTEXT = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
-if CAN_FORK:  # what `train` imports when it needs it, and what torch's optimisers do
-    CONTEXT.set_forkserver_preload(["taichi_nerf.apps.main", "taichi_nerf.training.run", "torch._dynamo"])
+if CAN_FORK:  # with what `train` imports when it needs it
+    CONTEXT.set_forkserver_preload(["taichi_nerf.apps.main", "taichi_nerf.training.run"])
 
 
 def started(*words: object) -> BaseProcess:

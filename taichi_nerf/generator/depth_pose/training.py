@@ -15,6 +15,7 @@ from torch.nn import functional
 from taichi_nerf.generator.depth_pose.loss import reprojection_loss, smoothness, warped
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.optimiser import Adam
 from taichi_nerf.training.interrupt import ends
 
 BALL_RADIUS = 0.7  # of half the image
@@ -71,13 +72,13 @@ def train_depth_pose(
     return model.eval().requires_grad_(False), {"steps": done, "loss": total, "pixels_in_use": share}
 
 
-def optimiser_of(model: DepthPose, training: DepthPoseTraining) -> torch.optim.Adam:
+def optimiser_of(model: DepthPose, training: DepthPoseTraining) -> Adam:
     """The pose network gives a hundredth of its last layer; that learns faster, since turns have to find their size early."""
     last = list(model.pose_decoder.net[-1].parameters())
     others = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in last)]
     rate = training.learning_rate
     groups: list[dict[str, Any]] = [{"params": others}, {"params": last, "lr": training.pose_rate * rate}]
-    return torch.optim.Adam(groups, rate)
+    return Adam(groups, rate)
 
 
 def ball_of(model: DepthPose, size: int) -> Tensor:

@@ -21,6 +21,7 @@ from taichi_nerf.generator.stylegan2 import loss
 from taichi_nerf.generator.stylegan2.augment import Strength, augmented
 from taichi_nerf.generator.stylegan2.discriminator import Discriminator
 from taichi_nerf.generator.stylegan2.generator import CLAMP, Generator, GeneratorSettings, Noise
+from taichi_nerf.optimiser import Adam
 
 RAMP = 0.05  # of the images seen so far, over which the running mean reaches at most
 PATH_BATCH = 2  # the batch for path lengths is smaller by this factor
@@ -76,9 +77,9 @@ class GanTraining:
         self.of_generator = self._adam(self.generator, path_interval)
         self.of_discriminator = self._adam(self.discriminator, settings.r1_interval)
 
-    def _adam(self, module: nn.Module, interval: int) -> torch.optim.Adam:
+    def _adam(self, module: nn.Module, interval: int) -> Adam:
         ratio = interval / (interval + 1) if interval else 1.0
-        return torch.optim.Adam(module.parameters(), self.settings.learning_rate * ratio, (0.0, 0.99**ratio), 1e-8)
+        return Adam(module.parameters(), self.settings.learning_rate * ratio, (0.0, 0.99**ratio), 1e-8)
 
     def step(self) -> dict[str, float]:
         """One step of both networks; what happened."""
@@ -108,7 +109,7 @@ class GanTraining:
         found = {name: float(value.detach()) for name, value in row.items()}
         return {**found, "real_sign": float(real_logits.detach().sign().mean()), "augment": self.strength.p}
 
-    def _descend(self, optimiser: torch.optim.Adam, total: Tensor) -> None:
+    def _descend(self, optimiser: Adam, total: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         for group in optimiser.param_groups:
