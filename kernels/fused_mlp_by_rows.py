@@ -11,8 +11,8 @@ a sum of its own (`partial`), and the shares are added last: no atomics.
 Measured on lavapipe (GFLOP per processor second, forward, 64 wide): 4.7; one row per thread in a private array 1.9; tiles
 of 64 rows in shared memory by groups of 64 threads, 8 x 8 sums each, 1.4: barriers are dear where a processor plays GPU.
 Larger sums (8 x 16) gain nothing there and compile for minutes. On paper 16 loads for 64 products are what the first cache
-of a GPU delivers; none was at hand. Compiled for CUDA (sm_90): about 170 registers, none spilled. Results are stored without asking
-whether there is such a unit, as there always is room: with a branch for each the two passes took 15 s to compile, not 8.
+of a GPU delivers; none was at hand. Compiled for CUDA (sm_90): about 170 registers, none spilled. Results are stored without
+asking whether there is such a unit, as there always is room: with a branch for each the passes took 15 s to compile, not 8.
 """
 
 import taichi as ti
