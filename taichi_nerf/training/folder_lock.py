@@ -23,10 +23,15 @@ class FolderLock:
     def __init__(self, path: Path, option: str = "--out"):
         self.path = path
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]  # innermost first
-        path.mkdir(parents=True, exist_ok=True)
-        self._stream: IO[bytes] | None = self._taken(option)
+        self._stream: IO[bytes] | None = None
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._take(option)
+        except BaseException:
+            self._let_go(goes=bool(self._made))
+            raise
 
-    def _taken(self, option: str) -> IO[bytes]:
+    def _take(self, option: str) -> None:
         me = f"process {os.getpid()} on {platform.node()}"
         stream = open(self.path / LOCK, "a+b")  # noqa: SIM115 (open as long as the lock is held)
         if not try_lock(stream):
@@ -39,24 +44,27 @@ class FolderLock:
                 self.path,
                 f"another process is training into it ({holder or 'just started'}); wait for it, or choose another {option}",
             )
+        self._stream = stream
         with naming(self.path / LOCK):
             stream.truncate(0)
             stream.write(f"{me}\n".encode())
             stream.flush()
-        return stream
 
     def close(self, began: bool = True) -> None:
         """Let others train into the folder. If it was made for a training that never began, it goes."""
-        if self._stream is None:
-            return
-        goes = bool(self._made) and not began
-        removed = goes and self._removed()  # while nobody else can hold it
-        self._stream.close()
-        self._stream = None
-        if goes and (removed or self._removed()):  # Windows removes no open file
-            with contextlib.suppress(OSError):
-                for folder in self._made:
-                    folder.rmdir()
+        if self._stream is not None:
+            self._let_go(goes=bool(self._made) and not began)
+
+    def _let_go(self, goes: bool) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            removed = goes and self._removed()  # while nobody else can hold it
+            with contextlib.suppress(OSError):  # what a full disk did not take is tried once more
+                stream.close()
+            goes = goes and (removed or self._removed())  # Windows removes no open file
+        for folder in self._made if goes else ():
+            with contextlib.suppress(OSError):  # others hold it by now, or it could not be made
+                folder.rmdir()
 
     def _removed(self) -> bool:
         try:
