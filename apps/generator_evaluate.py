@@ -7,7 +7,7 @@ import click
 
 from taichi_nerf.apps.command import Command, arch_option
 from taichi_nerf.apps.generator_options import Seeds, model_option, start_backend
-from taichi_nerf.apps.json_file import expect_place, json_option, write_json
+from taichi_nerf.apps.json_file import json_option
 
 
 @click.command(cls=Command)
@@ -42,6 +42,7 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
     from taichi_nerf.generator.evaluation.turned import turn_subjects
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+    from taichi_nerf.training.json_file import expect_place, write_json
 
     expect_place(json_file)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
