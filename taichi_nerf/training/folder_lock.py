@@ -20,8 +20,9 @@ LOCK = ".lock"
 class FolderLock:
     """Held from the start until `close`, or the end of the process. The folder is made if it is not there."""
 
-    def __init__(self, path: Path, option: str = "--out"):
-        self.path = path
+    def __init__(self, path: Path, option: str = "--out", name: str = LOCK):
+        """`name`: of the lock, where a folder has several, each of other files."""
+        self.path, self._file = path, path / name
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]  # innermost first
         self._stream: IO[bytes] | None = None
         try:
@@ -33,7 +34,7 @@ class FolderLock:
 
     def _take(self, option: str) -> None:
         me = f"process {os.getpid()} on {platform.node()}"
-        stream = open(self.path / LOCK, "a+b")  # noqa: SIM115 (open as long as the lock is held)
+        stream = open(self._file, "a+b")  # noqa: SIM115 (open as long as the lock is held)
         if not try_lock(stream):
             stream.seek(0)
             holder = stream.read(100).decode(errors="replace").strip()
@@ -45,7 +46,7 @@ class FolderLock:
                 f"another process is training into it ({holder or 'just started'}); wait for it, or choose another {option}",
             )
         self._stream = stream
-        with naming(self.path / LOCK):
+        with naming(self._file):
             stream.truncate(0)
             stream.write(f"{me}\n".encode())
             stream.flush()
@@ -68,7 +69,7 @@ class FolderLock:
 
     def _removed(self) -> bool:
         try:
-            (self.path / LOCK).unlink()
+            self._file.unlink()
         except OSError:
             return False
         return True
@@ -77,4 +78,4 @@ class FolderLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close(began=self.path.is_dir() and any(file.name != LOCK for file in self.path.iterdir()))
+        self.close(began=self.path.is_dir() and any(file != self._file for file in self.path.iterdir()))
