@@ -66,6 +66,7 @@ def model(place):
     (STAGES_LOCK, ("directions", "--model", "MODEL")),
     (STAGES_LOCK, ("depth-pose", "--model", "MODEL")),
     (STAGES_LOCK, ("refine", "--model", "MODEL")),
+    (STAGES_LOCK, ("evaluate", "--model", "MODEL", "--images", "heads:2", "--train-features", 2)),
 ])  # fmt: skip
 def test_what_another_process_writes_into_a_model_is_told(model, lock, stage):
     before = contents(model)
@@ -96,6 +97,15 @@ def test_stages_run_on_the_last_saved_generator_while_it_is_trained_and_training
     changed = {str(file.relative_to(copy)) for file, content in contents(copy).items() if before.get(file) != content}
     assert {"generator.safetensors", "gan.safetensors"} < changed
     assert changed & of_stages == {"about.json"}
+
+
+def test_who_measures_a_model_without_training_anything_waits_for_nobody(place, model):
+    arguments = ("--seeds", "500-501", "--places", 3, "--images", place / "set.npz", "--arch", "cpu")
+    with FolderLock(model), FolderLock(model, name=STAGES_LOCK):
+        status, _, err = invoke("evaluate", "--model", model, *arguments)
+        assert status == 0, err
+        status, _, err = invoke("render", "--model", model, "--out", place / "meanwhile.png", "--n-frames", 3, "--arch", "cpu")
+        assert status == 0, err
 
 
 def test_notes_of_stages_that_end_at_once_are_all_kept(tmp_path):
