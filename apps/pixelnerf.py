@@ -169,7 +169,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
       taichi-nerf pixelnerf render chair.png --turntable --out chair.mp4
       taichi-nerf pixelnerf render set/chairs_val/09000 --views 0,1 --out chair.gif --distil chair
     """
-    from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, refined, viewed
+    from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, idle_in_render, refined, viewed
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, open_frames
@@ -184,7 +184,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
         require_places(options["distil"])
         expect_writable(options["distil"])
     device = start(arch).torch_device
-    prior = load_prior(options["model"], device, options["settings"])
+    prior = load_prior(options["model"], device, options["settings"], idle_in_render(options))
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])

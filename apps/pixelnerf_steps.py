@@ -78,9 +78,11 @@ def evaluation(model: str, objects: Path | None, out: Path | None, options: dict
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_objects import ObjectSet
 
-    prior = load_prior(model, device, options["settings"])
+    prior = load_prior(model, device, options["settings"], {"sampling.depth_gradient": "where nothing is trained"})
     place = prior.config.objects
-    if objects is not None:
+    if objects is None and options["prefix"]:
+        place = replace(place, prefix=options["prefix"])
+    elif objects is not None:
         place = objects_of(prior, options["settings"], path=str(objects), prefix=options["prefix"] or place.prefix)
     if not place.path:
         raise click.UsageError(f"{model} has no set of its own: name one, as in `evaluate {model} OBJECTS`")
@@ -131,6 +133,14 @@ def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], devi
     entry = ObjectEntry(folder.resolve().parent.name, folder.resolve().name, folder, "")
     item = read_object(entry, objects_of(prior, options["settings"]))
     return item, sources_of(item, options["views"])
+
+
+def idle_in_render(options: dict[str, Any]) -> dict[str, str]:
+    """Settings of a model that a render has no use for."""
+    idle = dict.fromkeys(("objects.path", "objects.prefix"), "where PICTURES are named")
+    if options["turntable"]:
+        idle |= dict.fromkeys(("objects.near", "objects.far", "objects.most_views"), "with --turntable")
+    return idle if options["refine"] else {**idle, "sampling.depth_gradient": "without --refine"}
 
 
 def refined(prior: Any, item: Any, sources: list[int], options: dict[str, Any], device: Any, report: Any) -> Any:

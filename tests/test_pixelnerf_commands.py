@@ -1,6 +1,7 @@
 """`taichi-nerf pixelnerf` as a user meets it, and pictures that come without poses."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -248,6 +249,43 @@ def test_options_that_have_no_use_are_refused(balls, square, tmp_path):
     assert (status, "--views is for a folder with poses" in err) == (2, True)
     status, _, err = invoke(*folder, "--distil-seconds", 5)
     assert (status, "--distil-seconds goes with --distil" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("command", "setting", "why"), [
+    ("evaluate", "run.seed=3", "on a model that is trained"),
+    ("evaluate", "batch.n_rays=8", "on a model that is trained"),
+    ("render", "optimiser.learning_rate=1", "on a model that is trained"),
+    ("evaluate", "sampling.depth_gradient=true", "where nothing is trained"),
+    ("render", "sampling.depth_gradient=true", "without --refine"),
+    ("render", "objects.prefix=gen", "where PICTURES are named"),
+    ("turntable", "objects.near=0.1", "with --turntable"),
+])  # fmt: skip
+def test_settings_that_a_trained_model_has_no_use_for_are_refused(cpu, balls, trained, square, tmp_path, command, setting, why):
+    arguments = {
+        "evaluate": ("evaluate", trained, balls),
+        "render": ("render", balls / "balls_test/100", "--model", trained),
+        "turntable": ("render", square, "--turntable", "--model", trained),
+    }[command]
+    several = ("--set", "sampling.n_depth=4", "--set", setting)  # with samples whose depths could have gradients
+    status, _, err = invoke(*arguments, "--out", tmp_path / "out", "--arch", "cpu", *several)
+    assert (status, err.splitlines()[-1]) == (1, f"error: {setting}: has no effect {why}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_density_of_a_trained_model_may_be_shifted(cpu, trained):
+    """One more in its logarithm."""
+    raw = torch.tensor([-1.0, 0.0, 1.0])
+    here = load_prior(trained, CPU)
+    more = load_prior(trained, CPU, [f"field.log_density={here.config.field.log_density + 1}"])
+    assert torch.allclose(more.field._density(raw), math.e * here.field._density(raw))
+
+
+def test_a_prefix_is_heeded_by_an_evaluation_of_the_models_own_set(cpu, trained, monkeypatch):
+    def opened(place, split):
+        raise ValueError(f"the lists {place.prefix!r} of {split}")
+
+    monkeypatch.setattr("taichi_nerf.training.pixelnerf_objects.ObjectSet", opened)
+    assert invoke("evaluate", trained, "--prefix", "gen", "--arch", "cpu")[2] == "error: the lists 'gen' of test\n"
 
 
 @pytest.mark.parametrize(("setting", "beside", "why"), [
