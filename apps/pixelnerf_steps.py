@@ -17,7 +17,7 @@ def configuration(
 ) -> "tuple[PixelNerfConfig, list[str]]":
     """Settings of a new run, or of the one that goes on, and what was decided."""
     from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun, changed
-    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.run_folder import expect_place
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
@@ -26,8 +26,7 @@ def configuration(
     steps, seconds = options["steps"], options["time_budget"]
     if objects is None:
         raise click.UsageError("Missing argument 'OBJECTS'.")
-    if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:
-        raise RunError(out, "holds a run already; --resume goes on with it, --overwrite replaces it")
+    expect_place(out, options["overwrite"])  # before the work, not after
     if steps is None and seconds is None:
         raise click.UsageError("how long? give --steps or --time-budget")
     place = ObjectSettings(str(objects.resolve()), options["prefix"], options["background"])

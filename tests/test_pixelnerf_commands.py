@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from taichi_nerf.apps.pixelnerf_steps import cameras_for, lpips_of, viewed
 from taichi_nerf.camera_path import write_camera_path
 from taichi_nerf.metrics import TRUNKS
 from taichi_nerf.settings import apply_settings
+from taichi_nerf.training.folder_lock import FolderLock
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
@@ -101,6 +103,25 @@ def test_what_the_authors_files_do_not_say_is_set(cpu, balls, tmp_path):
     assert status == 0, err
     status, _, err = invoke(*arguments, "--out", tmp_path / "other", "--set", "encoder.frist_pool=false")
     assert (status, "first_pool" in err) == (1, True)
+
+
+def test_a_dry_run_refuses_what_the_training_would(cpu, balls, trained, tmp_path):
+    """In the same words, and leaves everything as it was."""
+    held = tmp_path / "held"
+    shutil.copytree(trained, held)
+    before = contents(tmp_path)
+    with FolderLock(held):
+        for arguments, told in (
+            ((balls, "--out", held, "--overwrite"), "is held by this process already"),
+            (("--out", held, "--resume"), "is held by this process already"),
+            ((balls, "--out", held), "holds a run already"),
+            ((tmp_path / "nothing", "--out", tmp_path / "new"), f"{tmp_path / 'nothing'}: "),
+        ):
+            answers = [invoke("train", *arguments, "--arch", "cpu", "--steps", 3, *dry) for dry in (("--dry-run",), ())]
+            assert [status for status, *_ in answers] == [1, 1], arguments
+            assert all(told in err.splitlines()[-1] for *_, err in answers), answers
+    assert contents(tmp_path) == before
+    assert os.listdir(tmp_path) == ["held"]
 
 
 def test_figures_of_objects_that_were_trained_on_say_so(cpu, balls, trained, tmp_path):

@@ -33,22 +33,14 @@ class FolderLock:
             raise
 
     def _take(self, option: str) -> None:
-        me = f"process {os.getpid()} on {platform.node()}"
         stream = open(self._file, "a+b")  # noqa: SIM115 (open as long as the lock is held)
         if not try_lock(stream):
-            stream.seek(0)
-            holder = stream.read(100).decode(errors="replace").strip()
-            stream.close()
-            if holder == me:
-                raise RunError(self.path, "is held by this process already, for a training that was not closed: close() it")
-            raise RunError(
-                self.path,
-                f"another process is training into it ({holder or 'just started'}); wait for it, or choose another {option}",
-            )
+            with stream:
+                raise _held(self.path, stream, option)
         self._stream = stream
         with naming(self._file):
             stream.truncate(0)
-            stream.write(f"{me}\n".encode())
+            stream.write(f"{_me()}\n".encode())
             stream.flush()
 
     def close(self, began: bool = True) -> None:
@@ -79,3 +71,27 @@ class FolderLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close(began=self.path.is_dir() and any(file != self._file for file in self.path.iterdir()))
+
+
+def expect_free(path: Path, option: str = "--out") -> None:
+    """Refuse what `FolderLock` would: a folder that others hold, or that cannot be written. Nothing is changed or made."""
+    from taichi_nerf.export.files import expect_writable  # which loads what pictures take; a lock needs none of it
+
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(path / LOCK, "rb") as stream:
+        if not try_lock(stream):
+            raise _held(path, stream, option)
+    expect_writable(path)
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _held(path: Path, stream: IO[bytes], option: str) -> RunError:
+    """Of a lock that another holds, who that is."""
+    stream.seek(0)
+    holder = stream.read(100).decode(errors="replace").strip()
+    if holder == _me():
+        return RunError(path, "is held by this process already, for a training that was not closed: close() it")
+    told = f"another process is training into it ({holder or 'just started'}); wait for it, or choose another {option}"
+    return RunError(path, told)
