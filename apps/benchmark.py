@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.json_file import expect_place, json_option, write_json
+from taichi_nerf.apps.json_file import json_option
 
 
 def budgets(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
@@ -65,6 +65,8 @@ def benchmark(name: str, json_file: Path | None, **options: Any) -> None:
       taichi-nerf benchmark kernels --only hash_grid --json hash_grid.json
       taichi-nerf benchmark quality --scene scenes/chair --seconds 30,60,120
     """
+    from taichi_nerf.training.json_file import expect_place, write_json
+
     asked = Asked(**options)
     for option, value in asked._asdict().items():
         if option != "arch" and value not in (None, ()) and option not in TAKES.get(name, ()):

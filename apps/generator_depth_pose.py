@@ -3,7 +3,7 @@
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
-from taichi_nerf.apps.generator_options import ended, hold, model_option, start_backend
+from taichi_nerf.apps.generator_options import ended, hold_stages, model_option, start_backend
 from taichi_nerf.quoting import quote
 
 
@@ -40,7 +40,7 @@ def depth_pose(model: str, steps: int, batch: int, width: int, subjects: int, re
 
     folder, device = ModelFolder(model).may_change(), start_backend(arch).torch_device
     size = max(64, folder.load_generator().settings.resolution // 32 * 32)
-    hold(folder)
+    hold_stages(folder)
     settings = DepthPoseSettings(width, min(size, 256), nearest, farthest, fov, learn_focal)
     training = DepthPoseTraining(steps, batch, n_subjects=subjects, smoothness=smoothness)
     with progress() as report, StopSignals() as stop:

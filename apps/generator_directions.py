@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
-from taichi_nerf.apps.generator_options import LayerRange, hold, model_option, start_backend
+from taichi_nerf.apps.generator_options import LayerRange, hold_stages, model_option, start_backend
 from taichi_nerf.quoting import quote
 
 IDLE = {  # which options have no use for which ways to find directions
@@ -70,7 +70,7 @@ def directions(model: str, method: str, samples: int, components: int, own_file:
         raise click.UsageError("labels are either read (--labels) or told by features (--images, --train-features)")
     folder, device = ModelFolder(model).may_change(), start_backend(arch).torch_device
     generator = folder.load_generator().to(device)
-    hold(folder)
+    hold_stages(folder)
     if layers is not None and layers[0] >= generator.settings.n_layers:
         raise click.BadParameter(f"the generator has codes 0 to {generator.settings.n_layers - 1}", param_hint="--layers")
     with progress() as report:
@@ -101,7 +101,7 @@ def directions(model: str, method: str, samples: int, components: int, own_file:
         found = replace(found, yaw_sign=float(sign))
     method = method if own_file is None else f"file {own_file.name}"
     about = {"method": method, "seed": seed, "truncation": truncation} | ({"samples": samples} if method == "pca" else {})
-    keep_directions(folder, found, about, device)
+    keep_directions(folder, found, about, generator)
     click.echo("component  layers  parallax px  drift   score")
     for c in candidates[:6]:
         click.echo(f"{c.component:>9}  {c.layers[0]:>2}-{c.layers[1] - 1:<3}  {c.parallax:>11.3f}  {c.drift:.4f}  {c.score:.1f}")

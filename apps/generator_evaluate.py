@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from taichi_nerf.apps.command import Command, arch_option
-from taichi_nerf.apps.generator_options import Seeds, model_option, start_backend
-from taichi_nerf.apps.json_file import expect_place, json_option, write_json
+from taichi_nerf.apps.generator_options import Seeds, hold_stages, model_option, start_backend
+from taichi_nerf.apps.json_file import json_option
 
 
 @click.command(cls=Command)
@@ -42,11 +42,14 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
     from taichi_nerf.generator.evaluation.turned import turn_subjects
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+    from taichi_nerf.training.json_file import expect_place, write_json
 
     expect_place(json_file)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach, _ = open_refiner(folder, device)
     turns, depth_pose = open_turns(folder, device, reach), open_depth_pose(folder, device)
+    if train_features is not None:
+        hold_stages(folder.may_change())
     with progress() as report:
         tools = instruments(folder, images, inception, embedder, train_features, device, report)
         both = turn_subjects(turns, depth_pose, refiner, seeds, places, report=report)

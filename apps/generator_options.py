@@ -44,11 +44,20 @@ def ended(stop: "StopSignals") -> None:
         sys.exit(stop.exit_status)
 
 
-def hold(folder: "ModelFolder", option: str = "--model") -> None:
-    """Keep others from training into it as long as the command lasts."""
+def hold_generator(folder: "ModelFolder") -> None:
+    """Keep others from training the generator as long as the command lasts."""
     from taichi_nerf.training.folder_lock import FolderLock
 
-    click.get_current_context().with_resource(FolderLock(folder.path, option))
+    click.get_current_context().with_resource(FolderLock(folder.path))
+
+
+def hold_stages(folder: "ModelFolder") -> None:
+    """Keep others from what is learned about the generator as long as the command lasts. It may be trained meanwhile: who is
+    not its trainer gets its last saved state."""
+    from taichi_nerf.generator.model_folder import STAGES_LOCK
+    from taichi_nerf.training.folder_lock import FolderLock
+
+    click.get_current_context().with_resource(FolderLock(folder.path, "--model", STAGES_LOCK))
 
 
 def start_backend(arch: str) -> "Backend":

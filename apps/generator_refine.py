@@ -3,7 +3,7 @@
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
-from taichi_nerf.apps.generator_options import ended, hold, model_option, start_backend
+from taichi_nerf.apps.generator_options import ended, hold_stages, model_option, start_backend
 from taichi_nerf.quoting import quote
 
 
@@ -45,7 +45,7 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
 
     folder, device = ModelFolder(model).may_change(), start_backend(arch).torch_device
     sizes = folder.load_generator().settings
-    hold(folder)
+    hold_stages(folder)
     settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope, keep=keep)  # type: ignore[arg-type]
     training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature,
                                turn=turn, natural=natural)  # fmt: skip

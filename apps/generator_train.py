@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
-from taichi_nerf.apps.generator_options import hold, start_backend
+from taichi_nerf.apps.generator_options import hold_generator, start_backend
 from taichi_nerf.quoting import quote
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
     kept = run_to_resume(context, folder, options) if resume else None
     if not resume and options["size"]:
         run_of(options, options["size"])  # complains of sizes before pictures are rendered, which takes minutes
-    hold(folder, "--out")
+    hold_generator(folder)
     backend = start_backend(arch)
     with progress() as report:
         size = kept.networks.resolution if kept else options["size"]

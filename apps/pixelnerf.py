@@ -45,7 +45,7 @@ def pixelnerf() -> None:
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out, once the new one can begin.")
-@click.option("--dry-run", is_flag=True, help="Print every setting, and train nothing.")
+@click.option("--dry-run", is_flag=True, help="Print every setting, or what is in the way; train and write nothing.")
 @click.pass_context
 def train(context: click.Context, objects: Path | None, out: Path, arch: str, encoder: Path | None, start: str | None,
           **options: Any) -> None:  # fmt: skip
@@ -63,17 +63,22 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
     from taichi_nerf.apps.train_steps import open_folder
     from taichi_nerf.settings import describe
     from taichi_nerf.training.distributed import world
+    from taichi_nerf.training.folder_lock import expect_free
     from taichi_nerf.training.interrupt import StopSignals
+    from taichi_nerf.training.pixelnerf_objects import ObjectSet
     from taichi_nerf.training.train_pixelnerf import train as train_prior
 
     if start is not None and (encoder is not None or options["resume"]):
         raise click.UsageError("--start gives all weights: it goes neither with --encoder nor with --resume")
     arch = runtime.choose() if arch == "auto" else arch
     config, notes = configuration(context, objects, out, arch, options)
-    if options["dry_run"]:
-        click.echo("\n".join([*notes, *describe(config)]))
-        return
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
+        if options["dry_run"]:
+            ObjectSet(config.objects, "train")
+            if ranks.is_main:
+                expect_free(out)
+                click.echo("\n".join([*notes, *describe(config)]))
+            return
         threads = max(1, runtime.available_threads() // ranks.size)
         backend = runtime.start(arch, threads if ranks.size > 1 else None)
         say = click.echo if ranks.is_main else lambda text, err=False: None
@@ -169,7 +174,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
       taichi-nerf pixelnerf render chair.png --turntable --out chair.mp4
       taichi-nerf pixelnerf render set/chairs_val/09000 --views 0,1 --out chair.gif --distil chair
     """
-    from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, refined, viewed
+    from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, idle_in_render, refined, viewed
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, open_frames
@@ -184,7 +189,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
         require_places(options["distil"])
         expect_writable(options["distil"])
     device = start(arch).torch_device
-    prior = load_prior(options["model"], device, options["settings"])
+    prior = load_prior(options["model"], device, options["settings"], idle_in_render(options))
     with progress() as report:
         item, sources = viewed(pictures, prior, options, device)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])

@@ -17,7 +17,7 @@ def configuration(
 ) -> "tuple[PixelNerfConfig, list[str]]":
     """Settings of a new run, or of the one that goes on, and what was decided."""
     from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun, changed
-    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.run_folder import expect_place
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
@@ -26,8 +26,7 @@ def configuration(
     steps, seconds = options["steps"], options["time_budget"]
     if objects is None:
         raise click.UsageError("Missing argument 'OBJECTS'.")
-    if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:
-        raise RunError(out, "holds a run already; --resume goes on with it, --overwrite replaces it")
+    expect_place(out, options["overwrite"])  # before the work, not after
     if steps is None and seconds is None:
         raise click.UsageError("how long? give --steps or --time-budget")
     place = ObjectSettings(str(objects.resolve()), options["prefix"], options["background"])
@@ -78,9 +77,11 @@ def evaluation(model: str, objects: Path | None, out: Path | None, options: dict
     from taichi_nerf.training.pixelnerf_model import load_prior
     from taichi_nerf.training.pixelnerf_objects import ObjectSet
 
-    prior = load_prior(model, device, options["settings"])
+    prior = load_prior(model, device, options["settings"], {"sampling.depth_gradient": "where nothing is trained"})
     place = prior.config.objects
-    if objects is not None:
+    if objects is None and options["prefix"]:
+        place = replace(place, prefix=options["prefix"])
+    elif objects is not None:
         place = objects_of(prior, options["settings"], path=str(objects), prefix=options["prefix"] or place.prefix)
     if not place.path:
         raise click.UsageError(f"{model} has no set of its own: name one, as in `evaluate {model} OBJECTS`")
@@ -131,6 +132,14 @@ def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], devi
     entry = ObjectEntry(folder.resolve().parent.name, folder.resolve().name, folder, "")
     item = read_object(entry, objects_of(prior, options["settings"]))
     return item, sources_of(item, options["views"])
+
+
+def idle_in_render(options: dict[str, Any]) -> dict[str, str]:
+    """Settings of a model that a render has no use for."""
+    idle = dict.fromkeys(("objects.path", "objects.prefix"), "where PICTURES are named")
+    if options["turntable"]:
+        idle |= dict.fromkeys(("objects.near", "objects.far", "objects.most_views"), "with --turntable")
+    return idle if options["refine"] else {**idle, "sampling.depth_gradient": "without --refine"}
 
 
 def refined(prior: Any, item: Any, sources: list[int], options: dict[str, Any], device: Any, report: Any) -> Any:

@@ -34,7 +34,7 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; of all settings only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out, once the new one can begin.")
-@click.option("--dry-run", is_flag=True, help="Print every setting and why, and train nothing.")
+@click.option("--dry-run", is_flag=True, help="Print every setting and why, or what is in the way; train and write nothing.")
 @scene_options
 @click.option("--view", "watches", is_flag=True, help="Show the training in a browser while it runs.")
 @view_options
@@ -73,7 +73,12 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
             say(note, err=not options["dry_run"])
         if options["dry_run"]:
             from taichi_nerf.settings import describe
+            from taichi_nerf.training.folder_lock import expect_free
+            from taichi_nerf.training.run import expect_to_train
 
+            if ranks.is_main:
+                expect_free(out)
+            expect_to_train(config, found, device, options["resume"])
             say("\n".join(describe(config)))
             return
         say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))

@@ -29,11 +29,10 @@ def configuration(
     from taichi_nerf.training.config import Config, RunSettings, SceneSettings
     from taichi_nerf.training.few_views import with_few_views
     from taichi_nerf.training.presets import usual_background
-    from taichi_nerf.training.run_folder import RunError, RunFolder
+    from taichi_nerf.training.run_folder import expect_place
     from taichi_nerf.training.scene_files import open_scene
 
-    if RunFolder(out).config.exists() and not options["overwrite"] and not options["dry_run"]:  # before the work, not after
-        raise RunError(out, "holds a run already; --resume goes on with it, --overwrite replaces it")
+    expect_place(out, options["overwrite"])  # before the work, not after
     place = overrides_of(options)
     settings = SceneSettings(
         path=str(scene.resolve()),

@@ -20,6 +20,7 @@ import torch
 from taichi_nerf.metrics import psnr
 from taichi_nerf.procedural.object_set import NEAR_FAR, view_object
 from taichi_nerf.runtime import start
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.pixelnerf_evaluate import evaluate_object
 from taichi_nerf.training.pixelnerf_model import Prior, load_prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject, object_of
@@ -98,13 +99,14 @@ def main() -> None:
     parser.add_argument("--arch", default="auto")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    expect_place(arguments.json)
     device = start(arguments.arch).torch_device
     prior, mean = load_prior(arguments.model, device), mean_picture(FAMILIES[arguments.category])
     counts = [int(part) for part in arguments.views.split(",")]
     result = measure(prior, arguments.category, arguments.seeds, counts, mean, device)
     print(as_text(result))
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(result), indent=1))
+        write_json(arguments.json, json.dumps(asdict(result), indent=1))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from taichi_nerf.scenes import SceneData
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.few_views import with_few_views
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.pictures import over, picture_of_view, rays_of_all_pixels, truth_of_view
@@ -241,6 +242,7 @@ def main() -> None:
     parser.add_argument("--time", type=int, metavar="N", help="instead: milliseconds of N steps of each, after --steps")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    expect_place(options.json)
     backend = start(options.arch, options.threads)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -262,7 +264,7 @@ def main() -> None:
     print(table(rows, variants))
     if options.json:
         about = {"settings": asdict(settings), "backend": asdict(backend)}
-        options.json.write_text(json.dumps({"scenes": rows, "mean": mean(rows, variants), **about}, indent=1))
+        write_json(options.json, json.dumps({"scenes": rows, "mean": mean(rows, variants), **about}, indent=1))
 
 
 if __name__ == "__main__":

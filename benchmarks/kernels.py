@@ -25,6 +25,7 @@ from taichi_nerf.hotswap import outputs_of
 from taichi_nerf.reference import FAMILIES
 from taichi_nerf.reference.example import Example
 from taichi_nerf.runtime import Backend, current, start
+from taichi_nerf.training.json_file import expect_place, write_json
 
 TRAINING_SIZE = 2**18  # samples of a training step
 # The published anchors of the hash grid are for 131,072 points.
@@ -193,11 +194,12 @@ def main() -> None:
     parser.add_argument("--n", type=int)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    expect_place(options.json)
     backend = start(options.arch)
     rows = run(options.only, options.n)
     print(table(rows, backend))
     if options.json:
-        options.json.write_text(as_json(rows, backend))
+        write_json(options.json, as_json(rows, backend))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from taichi_nerf.scenes import SceneData, load_scene, read_source
 from taichi_nerf.scenes.write_multiscale import write_multiscale
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import Method, RunSettings, SceneSettings
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.pictures import over, picture_of_view, truth_of_view
@@ -145,12 +146,13 @@ def main() -> None:
     parser.add_argument("--scene", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    expect_place(options.json)
     backend = start(options.arch)
     seconds = options.seconds or (None if options.steps else 120.0)
     rows = run(options.kind, seconds, options.steps, options.scene, backend, report=lambda text: print(text, flush=True))
     print(table(rows, backend))
     if options.json:
-        options.json.write_text(as_json(rows, backend))
+        write_json(options.json, as_json(rows, backend))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from taichi_nerf.runtime import Backend, start
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.nerf_config import NerfConfig
 from taichi_nerf.training.trainer import Trainer
@@ -179,11 +180,12 @@ def main() -> None:
     parser.add_argument("--arch", default="auto")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    expect_place(options.json)
     backend = start(options.arch)
     result = run(options.preset, options.seconds, options.rays, options.width, backend)
     print(table(result, backend))
     if options.json:
-        options.json.write_text(json.dumps(asdict(result), indent=1))
+        write_json(options.json, json.dumps(asdict(result), indent=1))
 
 
 if __name__ == "__main__":

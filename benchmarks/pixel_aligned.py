@@ -21,6 +21,7 @@ from taichi_nerf.benchmarks.kernels import now, peak_growth
 from taichi_nerf.fields.image_encoder import upsampled
 from taichi_nerf.fields.pixel_aligned_field import FREQUENCY, Encoded, PixelAlignedField, Sources
 from taichi_nerf.runtime import start
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun
 from taichi_nerf.training.pixelnerf_trainer import make_field
 
@@ -119,11 +120,12 @@ def main() -> None:
     parser.add_argument("--arch", default="auto")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    expect_place(arguments.json)
     device = start(arguments.arch).torch_device
     rows = [measure(preset, arguments.points, arguments.views, device) for preset in PRESETS]
     print(as_text(rows))
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        write_json(arguments.json, json.dumps([asdict(row) for row in rows], indent=1))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from taichi_nerf.metrics import psnr
 from taichi_nerf.runtime import start
 from taichi_nerf.scenes import SceneData, load_scene
 from taichi_nerf.training.config import RunSettings, SceneSettings
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.methods import changed, choose
 from taichi_nerf.training.ngp_model import NgpModel
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    expect_place(options.json)
     keep_freed_memory()
     device = start(options.arch).torch_device
     budget = RunSettings(steps=options.steps) if options.steps else RunSettings(time_budget=options.seconds)
@@ -173,7 +175,7 @@ def main() -> None:
     print(f"test views: {found.psnr:.2f} dB; with cameras undisturbed {found.psnr_undisturbed:.2f} dB")
     print(f"their cameras fitted: {found.fitted_psnr:.2f} dB; likewise undisturbed {found.fitted_psnr_undisturbed:.2f} dB")
     if options.json:
-        options.json.write_text(json.dumps(asdict(found), indent=1))
+        write_json(options.json, json.dumps(asdict(found), indent=1))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import torch
 from taichi_nerf.ops import ray_generation
 from taichi_nerf.runtime import start
 from taichi_nerf.scenes import load_scene
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.pixel_batches import draw_pixels, pack_pictures
 
 REPEATS, WARM_UPS = 15, 3
@@ -174,10 +175,11 @@ def main() -> None:
     parser.add_argument("--arch", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    expect_place(options.json)
     found = run(options.n_views, options.size, options.batch, options.n_threads, options.arch)
     print(as_text(found))
     if options.json:
-        options.json.write_text(json.dumps(asdict(found), indent=1))
+        write_json(options.json, json.dumps(asdict(found), indent=1))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from taichi_nerf.runtime import Backend, Traffic, start, traffic
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.config import Config, RunSettings, SceneSettings
+from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.presets import choose
 from taichi_nerf.training.resident_model import ResidentNgpModel
@@ -216,11 +217,12 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    expect_place(options.json)
     backend = start(options.arch)
     result = run(options.scene, options.seconds, options.settings, backend, options.preset)
     print(table(result, backend))
     if options.json:
-        options.json.write_text(as_json(result, backend))
+        write_json(options.json, as_json(result, backend))
 
 
 if __name__ == "__main__":

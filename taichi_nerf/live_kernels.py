@@ -17,10 +17,11 @@ import contextlib
 import importlib
 import linecache
 import re
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
@@ -76,11 +77,12 @@ class LiveKernels:
         for name, file in self.own.items():
             before = {ROOM + name: dict(vars(importlib.import_module(ROOM + name)))}
             try:
-                self._seen[file], self._versions[file] = _signature(file), self._read(file)
-                self._put_in(name, file)
-                for family in families_of([ROOM + name]):
-                    try_out(family)
-                    self._compare(family)
+                with exits_as_errors(file):
+                    self._seen[file], self._versions[file] = _signature(file), self._read(file)
+                    self._put_in(name, file)
+                    for family in families_of([ROOM + name]):
+                        try_out(family)
+                        self._compare(family)
             except Exception as error:
                 _restore(before)
                 raise KernelError(explain(error, file)) from error
@@ -104,7 +106,8 @@ class LiveKernels:
         """Compare the adjoints of the next changed family with the reference; one that does not compile takes the change back."""
         family = self._to_check.pop(0)
         try:
-            self._compare(family)
+            with exits_as_errors():
+                self._compare(family)
         except Exception as error:
             if not self.failed(error):
                 raise
@@ -141,17 +144,18 @@ class LiveKernels:
         names = self._names(file)
         before = {name: dict(vars(sys.modules[name])) for name in names}
         try:
-            self._versions[file] = self._read(file)
-            for name in names:
-                module = sys.modules[name]
-                its_file = Path(str(module.__file__)).resolve()
-                exec(self._versions[its_file].code, vars(module))
-                for own_name, own_file in self.own.items():
-                    if name == ROOM + own_name:
-                        self._put_in(own_name, own_file)
-            families = families_of(names)
-            for family in families:
-                try_out(family)
+            with exits_as_errors(file):
+                self._versions[file] = self._read(file)
+                for name in names:
+                    module = sys.modules[name]
+                    its_file = Path(str(module.__file__)).resolve()
+                    exec(self._versions[its_file].code, vars(module))
+                    for own_name, own_file in self.own.items():
+                        if name == ROOM + own_name:
+                            self._put_in(own_name, own_file)
+                families = families_of(names)
+                for family in families:
+                    try_out(family)
         except Exception as error:
             self._versions[file] = former
             _restore(before)
@@ -201,6 +205,18 @@ class LiveKernels:
         if not chosen:
             raise KernelError(f"{file}: has none of the kernels of {name}: {', '.join(known)}")
         swap(target, **chosen)
+
+
+@contextlib.contextmanager
+def exits_as_errors(file: Path | None = None) -> Iterator[None]:
+    """What runs in here may not end the program: `sys.exit()` is an error of the kernels' file. A signal still may."""
+    try:
+        yield
+    except SystemExit as end:
+        handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+        if any(frame.f_code in handlers for frame, _ in traceback.walk_tb(end.__traceback__)):
+            raise
+        raise KernelError(explain(end, file)) from end
 
 
 def _restore(before: Mapping[str, dict[str, Any]]) -> None:

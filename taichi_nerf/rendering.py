@@ -8,9 +8,10 @@ how much room they need (`rooms`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple, SupportsInt
 
 import torch
@@ -28,6 +29,7 @@ from taichi_nerf.rooms import Rooms
 # also how many samples there are at most.
 Sampler = Callable[..., Samples]
 RAYS_AT_ONCE, SAMPLES_AT_ONCE = 2**14, 2**18  # of a picture: so many samples are about 100 MB
+MARCHED_AT_ONCE = 2**19  # of a picture, to glance at: more than its rays usually have, but those of a field that is all fog do
 
 
 @dataclass(frozen=True)
@@ -243,12 +245,37 @@ def render_picture(
     """Render all pixels of a picture, as many at once as memory allows."""
 
     def see(some: Rays) -> tuple[Tensor, Tensor, Tensor]:
+        pieces = [see_marched(*piece) for piece in _pieces(some, sampler(some, None, None, True), MARCHED_AT_ONCE)]
+        color, opacity, depth = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        return color, opacity, depth
+
+    def see_marched(some: Rays, marched: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        def march(rays: Rays, jitter: Tensor | None, begin: Tensor | None, until_dark: bool) -> Samples:
+            return marched if begin is None else sampler(rays, jitter, begin, until_dark)
+
         n = len(some.origins)
         over = some.origins.new_full((n, 3), background)
         ids = None if image_id is None else torch.full((n,), image_id, dtype=torch.int32, device=over.device)
-        return render_rays(field, sampler, some, over, culling, image_ids=ids, with_normals=with_normals).rendered[:3]
+        return render_rays(field, march, some, over, culling, image_ids=ids, with_normals=with_normals).rendered[:3]
 
     return picture_in_parts(see, rays, size, RAYS_AT_ONCE)
+
+
+def _pieces(rays: Rays, marched: Samples, most: int) -> Iterator[tuple[Rays, Samples]]:
+    """Rays with their samples; cut into pieces of about as many samples, which are no more than `most` and a ray's."""
+    n_rays, n_samples = len(marched.spans), len(marched.t_starts)
+    n_pieces = -(-n_samples // most)
+    if n_pieces <= 1:
+        yield rays, marched
+        return
+    ends = marched.spans.sum(-1).cpu()
+    shares = n_samples * torch.arange(1, n_pieces) // n_pieces
+    cuts = sorted({0, n_rays, *torch.searchsorted(ends, shares).tolist()})
+    for at, end in pairwise(cuts):
+        first, last = int(ends[at - 1]) if at else 0, int(ends[end - 1])
+        t_starts, t_ends, ray_indices = (x[first:last] for x in marched[:3])
+        spans = marched.spans[at:end] - marched.spans.new_tensor([first, 0])
+        yield Rays(*(x[at:end] for x in rays)), Samples(t_starts, t_ends, ray_indices - at, spans)
 
 
 @torch.no_grad()

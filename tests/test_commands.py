@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from taichi_nerf.apps.command import Command, describe
-from taichi_nerf.apps.json_file import expect_place, write_json
 from taichi_nerf.apps.main import main
 from taichi_nerf.apps.progress import Rate
+from taichi_nerf.training.json_file import expect_place, write_json
 
 
 def invoke(*arguments):
@@ -135,7 +135,7 @@ def test_figures_replace_a_file_in_one_step_and_no_device(tmp_path, capfd):
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="systems with /dev")
 def test_figures_for_a_stream_that_is_a_file_come_behind_what_it_holds(tmp_path):
     code = (
-        "from pathlib import Path\nfrom taichi_nerf.apps.json_file import expect_place, write_json\n"
+        "from pathlib import Path\nfrom taichi_nerf.training.json_file import expect_place, write_json\n"
         "expect_place(Path('/dev/stdout')); print('a table', flush=True); write_json(Path('/dev/stdout'), '[1]')"
     )
     with (tmp_path / "out.txt").open("w") as out:

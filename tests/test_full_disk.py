@@ -11,7 +11,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from taichi_nerf.apps.command import describe
-from taichi_nerf.apps.json_file import write_json
+from taichi_nerf.training.json_file import write_json
 from taichi_nerf.generator.copying import copy_model
 from taichi_nerf.generator.depth_pose.files import save_depth_pose
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings

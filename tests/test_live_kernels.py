@@ -1,6 +1,9 @@
 """Kernels that are edited while the program runs."""
 
+import inspect
 import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,33 @@ def test_errors_at_module_level_are_told(bench):
     assert bench.news[-1].text.startswith(f"{bench.file}:{bench.line_of('1 / 0')}: ZeroDivisionError")
     bench.edit("\n1 / 0", "")
     assert opacity() == before
+
+
+def test_a_file_that_ends_the_program_is_told_and_ends_nothing(bench):
+    """When it is read, and when its kernel is launched; by way of Python's own `exit` as well."""
+    before = opacity()
+    names = ", ".join(inspect.signature(compositing.composite_rays).parameters)
+    good = bench.file.read_text()
+    for ending, told in (
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("exit('enough')", "SystemExit: enough"),
+        (f"def composite_rays({names}): raise SystemExit('at a launch')", "SystemExit: at a launch"),
+    ):
+        bench.file.write_text(f"{good}\n{ending}\n")
+        assert not bench.poll()
+        assert bench.news[-1].kind == "failed"
+        assert bench.news[-1].text.startswith(f"{bench.file}:{good.count(chr(10)) + 2}: {told}")
+        assert opacity() == before
+
+
+def test_a_signal_that_comes_while_a_file_is_read_ends_the_program(bench):
+    former = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        bench.file.write_text(f"{bench.file.read_text()}\nimport os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+        with pytest.raises(SystemExit, match="143"):
+            bench.poll()
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def test_gradients_are_checked_after_an_edit(bench):
@@ -211,6 +241,9 @@ def test_what_is_wrong_from_the_start_is_one_line(cpu, tmp_path):
         LiveKernels(True, {"compositin": file})
     file.write_text("def f(:\n")
     with pytest.raises(KernelError, match=rf"^{file}:1: SyntaxError"):
+        LiveKernels(True, {"compositing": file})
+    file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(KernelError, match=rf"^{file}:2: SystemExit: 3$"):
         LiveKernels(True, {"compositing": file})
 
 

@@ -1,6 +1,8 @@
 """`taichi-nerf pixelnerf` as a user meets it, and pictures that come without poses."""
 
 import json
+import math
+import os
 import shutil
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from taichi_nerf.apps.pixelnerf_steps import cameras_for, lpips_of, viewed
 from taichi_nerf.camera_path import write_camera_path
 from taichi_nerf.metrics import TRUNKS
 from taichi_nerf.settings import apply_settings
+from taichi_nerf.training.folder_lock import FolderLock
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, published
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
@@ -100,6 +103,25 @@ def test_what_the_authors_files_do_not_say_is_set(cpu, balls, tmp_path):
     assert status == 0, err
     status, _, err = invoke(*arguments, "--out", tmp_path / "other", "--set", "encoder.frist_pool=false")
     assert (status, "first_pool" in err) == (1, True)
+
+
+def test_a_dry_run_refuses_what_the_training_would(cpu, balls, trained, tmp_path):
+    """In the same words, and leaves everything as it was."""
+    held = tmp_path / "held"
+    shutil.copytree(trained, held)
+    before = contents(tmp_path)
+    with FolderLock(held):
+        for arguments, told in (
+            ((balls, "--out", held, "--overwrite"), "is held by this process already"),
+            (("--out", held, "--resume"), "is held by this process already"),
+            ((balls, "--out", held), "holds a run already"),
+            ((tmp_path / "nothing", "--out", tmp_path / "new"), f"{tmp_path / 'nothing'}: "),
+        ):
+            answers = [invoke("train", *arguments, "--arch", "cpu", "--steps", 3, *dry) for dry in (("--dry-run",), ())]
+            assert [status for status, *_ in answers] == [1, 1], arguments
+            assert all(told in err.splitlines()[-1] for *_, err in answers), answers
+    assert contents(tmp_path) == before
+    assert os.listdir(tmp_path) == ["held"]
 
 
 def test_figures_of_objects_that_were_trained_on_say_so(cpu, balls, trained, tmp_path):
@@ -248,6 +270,43 @@ def test_options_that_have_no_use_are_refused(balls, square, tmp_path):
     assert (status, "--views is for a folder with poses" in err) == (2, True)
     status, _, err = invoke(*folder, "--distil-seconds", 5)
     assert (status, "--distil-seconds goes with --distil" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("command", "setting", "why"), [
+    ("evaluate", "run.seed=3", "on a model that is trained"),
+    ("evaluate", "batch.n_rays=8", "on a model that is trained"),
+    ("render", "optimiser.learning_rate=1", "on a model that is trained"),
+    ("evaluate", "sampling.depth_gradient=true", "where nothing is trained"),
+    ("render", "sampling.depth_gradient=true", "without --refine"),
+    ("render", "objects.prefix=gen", "where PICTURES are named"),
+    ("turntable", "objects.near=0.1", "with --turntable"),
+])  # fmt: skip
+def test_settings_that_a_trained_model_has_no_use_for_are_refused(cpu, balls, trained, square, tmp_path, command, setting, why):
+    arguments = {
+        "evaluate": ("evaluate", trained, balls),
+        "render": ("render", balls / "balls_test/100", "--model", trained),
+        "turntable": ("render", square, "--turntable", "--model", trained),
+    }[command]
+    several = ("--set", "sampling.n_depth=4", "--set", setting)  # with samples whose depths could have gradients
+    status, _, err = invoke(*arguments, "--out", tmp_path / "out", "--arch", "cpu", *several)
+    assert (status, err.splitlines()[-1]) == (1, f"error: {setting}: has no effect {why}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_density_of_a_trained_model_may_be_shifted(cpu, trained):
+    """One more in its logarithm."""
+    raw = torch.tensor([-1.0, 0.0, 1.0])
+    here = load_prior(trained, CPU)
+    more = load_prior(trained, CPU, [f"field.log_density={here.config.field.log_density + 1}"])
+    assert torch.allclose(more.field._density(raw), math.e * here.field._density(raw))
+
+
+def test_a_prefix_is_heeded_by_an_evaluation_of_the_models_own_set(cpu, trained, monkeypatch):
+    def opened(place, split):
+        raise ValueError(f"the lists {place.prefix!r} of {split}")
+
+    monkeypatch.setattr("taichi_nerf.training.pixelnerf_objects.ObjectSet", opened)
+    assert invoke("evaluate", trained, "--prefix", "gen", "--arch", "cpu")[2] == "error: the lists 'gen' of test\n"
 
 
 @pytest.mark.parametrize(("setting", "beside", "why"), [

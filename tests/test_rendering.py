@@ -258,6 +258,25 @@ def test_a_picture_does_not_depend_on_how_it_was_cut(backend, monkeypatch):
             assert_close(ours, expected, atol=1e-6, rtol=1e-5)
 
 
+def test_a_picture_of_many_samples_is_looked_at_in_pieces(backend, monkeypatch):
+    """Of a fog, a ball of it and rays that miss it; none but a ray's own samples is over the bound."""
+    rays, field = parallel_rays(20, 15), Ball(0.5, 0.6, soft=0.1)
+    march = sampler(0.02)
+    whole = render_picture(field, march, rays, (20, 15), 0.3, EVERYTHING, with_normals=True)
+    longest, n_samples = int(march(rays, None).spans[:, 1].max()), len(march(rays, None).t_starts)
+    glanced = []
+    glance = Ball.glance
+    monkeypatch.setattr(Ball, "glance", lambda field, at: glanced.append(len(at)) or glance(field, at))
+    for most in (2000, 1):
+        monkeypatch.setattr(rendering, "MARCHED_AT_ONCE", most)
+        glanced.clear()
+        found = render_picture(field, march, rays, (20, 15), 0.3, EVERYTHING, with_normals=True)
+        assert sum(glanced) == n_samples > 3 * most
+        assert max(glanced) <= most + longest
+        for ours, expected in zip(found, whole, strict=True):
+            assert_close(ours, expected, atol=1e-6, rtol=1e-6)  # measured: equal, but for the last bit of normals
+
+
 def test_rays_that_meet_nothing_show_the_background(backend):
     rays = random_rays(5)._replace(directions=normalize(random_rays(5).origins, dim=-1))
     picture = render_picture(hash_field(), sampler(), rays, (5, 1), 0.75, with_normals=True)

@@ -28,6 +28,7 @@ from taichi_nerf.scenes.similarity import Similarity
 from taichi_nerf.scenes.write_multiscale import write_multiscale
 from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.export_run import gltf_from_source
+from taichi_nerf.training.folder_lock import FolderLock
 from taichi_nerf.training.run import load_run
 from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.training.trainer import Trainer
@@ -125,6 +126,43 @@ def test_a_dry_run_prints_every_setting_and_writes_nothing(scene, tmp_path):
     assert "field.n_levels = 7" in out
     assert "preset default: 10000 steps" in out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_refuses_what_the_training_would(scene, run, tmp_path):
+    """In the same words, and leaves everything as it was."""
+    held, foreign, file = tmp_path / "held", tmp_path / "foreign", tmp_path / "file"
+    shutil.copytree(run, held)
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("")
+    file.write_text("")
+    resident = ("--set", "backend.resident=true")
+    before = [sorted(tmp_path.rglob("*")), contents(tmp_path)]
+    with FolderLock(held):
+        for arguments, told in (
+            ((scene, "--out", held, "--overwrite"), "is held by this process already"),
+            (("--out", held, "--resume"), "is held by this process already"),
+            ((scene, "--out", held), "holds a run already; --resume goes on with it, --overwrite replaces it"),
+            ((scene, "--out", foreign), "is no run and not empty (it holds mine.txt)"),
+            ((scene, "--out", file / "run"), ""),  # below a file no folder can be made
+            ((scene, "--out", tmp_path / "new", *resident), "backend.resident=true: on processors torch's memory is"),
+        ):
+            answers = [invoke("train", *arguments, "--arch", "cpu", "--steps", 30, *dry) for dry in (("--dry-run",), ())]
+            assert [status for status, *_ in answers] == [1, 1], arguments
+            assert all(told in err.splitlines()[-1] for *_, err in answers), answers
+    assert [sorted(tmp_path.rglob("*")), contents(tmp_path)] == before
+    status, out, err = invoke("train", scene, "--out", held, "--overwrite", "--dry-run", "--arch", "cpu")
+    assert (status, "field.n_levels" in out) == (0, True), err
+    assert contents(tmp_path) == before[1]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere")
+def test_a_dry_run_refuses_a_folder_that_cannot_be_written(scene, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        status, _, err = invoke("train", scene, "--out", tmp_path / "run", "--dry-run", "--arch", "cpu")
+    finally:
+        tmp_path.chmod(0o700)
+    assert (status, "cannot be written" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@
     MODEL/about.json               of each stage: settings, seconds, machine
     MODEL/gan.safetensors, gan.jsonl, images.npz     the training's state, its course, its pictures
     MODEL/pictures/*.png           what each stage looks like
+    MODEL/.lock, .stages.lock      held by who trains the generator, and by who runs one of the stages after it: they write
+                                   different files but for about.json, which they change in turn (.about.lock)
 
 `builtin` is the folder beside this file, with the model of procedural heads that comes with the program.
 """
@@ -22,9 +24,11 @@ from taichi_nerf import __version__
 from taichi_nerf.export.files import write_whole
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.settings import from_json_dict, to_json_dict
+from taichi_nerf.training.atomic import in_turn
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 
 BUILTIN = Path(__file__).parent / "builtin"
+STAGES_LOCK = ".stages.lock"
 TRAIN = "train IMAGES --out MODEL"  # the command that makes a generator
 
 
@@ -109,5 +113,6 @@ class ModelFolder:
     def tell_about(self, stage: str, told: dict[str, Any]) -> None:
         """Note how a stage was made; what was told of the others stays."""
         machine = {"machine": f"{platform.system()} {platform.machine()}", "taichi_nerf": __version__}
-        text = json.dumps({**self.read_about(), stage: {**told, **machine}}, indent=1)
-        write_whole(self.about, text.encode() + b"\n")
+        with in_turn(self.path / ".about.lock"):
+            text = json.dumps({**self.read_about(), stage: {**told, **machine}}, indent=1)
+            write_whole(self.about, text.encode() + b"\n")

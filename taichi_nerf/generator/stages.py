@@ -25,7 +25,7 @@ from taichi_nerf.generator.model_folder import ModelFolder
 from taichi_nerf.generator.refiner.files import load_refiner, save_refiner
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, refine
 from taichi_nerf.generator.refiner.training import RefinerTraining, depths_of, make_pairs, train_refiner
-from taichi_nerf.generator.stylegan2.generator import as_bytes
+from taichi_nerf.generator.stylegan2.generator import Generator, as_bytes
 from taichi_nerf.generator.turns import REACH, Turns
 
 Report = Callable[[float, str], None]
@@ -57,10 +57,10 @@ def open_refiner(folder: ModelFolder, device: torch.device | str = "cpu") -> tup
     return refiner.to(device), reach, n_turned
 
 
-def keep_directions(folder: ModelFolder, found: Directions, about: dict[str, Any], device: torch.device | str = "cpu") -> None:
-    """Save directions; show what the yaw does to four subjects."""
+def keep_directions(folder: ModelFolder, found: Directions, about: dict[str, Any], generator: Generator) -> None:
+    """Save directions; show what the yaw does to four subjects of the generator in which they were found."""
     save_directions(folder.may_change().directions, found)
-    turns = Turns(folder.load_generator().to(device), found)
+    turns = Turns(generator, found)
     steps = turns.positions(SHOWN_PLACES)
     subjects = [code.expand(SHOWN_PLACES, -1, -1) for code in turns.codes(SHOWN_SEEDS)[:, None]]
     rows = [as_bytes(turns.images(turns.turned(codes, steps))) for codes in subjects]

@@ -78,7 +78,7 @@ def march_rays(
         spread=(spread, f"{n_words} 4", torch.int32),
     )
     n_rays = sizes["n_rays"]
-    spans = torch.zeros(n_rays, 2, dtype=torch.int32, device=origins.device)
+    spans = torch.empty(n_rays, 2, dtype=torch.int32, device=origins.device)  # every path fills it
     if n_rays == 0:
         nowhere = _empty_samples(max_samples or 0, origins, spans)
         return nowhere._replace(

@@ -27,7 +27,7 @@ from taichi_nerf.scenes.ply import ply_bytes
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.scenes.splits import choose_splits
 from taichi_nerf.scenes.unfinished import NO_ROOM, unfinished_folder
-from taichi_nerf.scenes.write_png import eight_bits, write_png
+from taichi_nerf.scenes.write_png import eight_bits, sixteen_bits, write_png
 
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 SURROUNDING = 16  # aabb_scale of a capture with a surrounding
@@ -154,13 +154,14 @@ def _picture(source: Source, i: int, folder: Path, name: str, link: bool) -> str
         target = folder / f"{Path(name).stem if Path(name).suffix.lower() in EXTENSIONS else name}.png"
     elif stored_size(file)[1] != 1:  # other programs ignore how EXIF has it shown
         pixels, target = read_image(file), folder / f"{name}.png"
+        pixels = pixels if pixels.dtype == np.uint8 else sixteen_bits(pixels)
     else:
         if file.suffix.lower() not in EXTENSIONS:
             raise SceneError(file, f"{file.suffix or 'such'} pictures are not what other programs read beside a transforms.json")
         target = folder / (name if Path(name).suffix.lower() == file.suffix.lower() else name + file.suffix)
         _copy(file, target, link)
         return target.name
-    pixels = eight_bits(pixels)
+    pixels = pixels if pixels.dtype == np.uint16 else eight_bits(pixels)
     write_png(target, pixels if pixels.ndim == 2 or pixels.shape[2] > 1 else pixels[..., 0])
     return target.name
 
@@ -235,7 +236,7 @@ def _not_kept(source: Source, splits: dict[str, Array]) -> list[str]:
         (bool(others), f"its splits {', '.join(others)}"),
         (source.points is not None and len(source.points.seen) > 0, "which view saw which point where"),
         (source.linear and not _all_linear(source), "that its colors are linear"),
-        (source.arrays is not None and source.arrays[0].dtype != np.uint8, "more than 8 bits of its colors"),
+        (source.arrays is not None and source.arrays[0].dtype not in (np.uint8, np.uint16), "more than 8 bits of its colors"),
     )
     return [what for there, what in said if there]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 PARTIAL = "partial"  # the ending of what is being written
+LONGEST_TURN = 10.0  # seconds that a file's turn is waited for
 LOCKED_BYTE = 2**31 - 2  # the last but one that Windows' C library can lock; files may be shorter
 WAITS = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds until a file that is refused is tried again
 
@@ -63,6 +64,16 @@ def partials(file: Path) -> list[Path]:
         return []
     start = f".{file.name}."
     return [f for f in file.parent.iterdir() if f.name.startswith(start) and f.name.endswith("." + PARTIAL)]
+
+
+@contextlib.contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """For who reads a file, changes it and writes it again, in a moment: one process after the other. The lock's file stays."""
+    until = time.monotonic() + LONGEST_TURN
+    with open(lock, "ab") as stream:
+        while not try_lock(stream) and time.monotonic() < until:
+            time.sleep(0.01)
+        yield
 
 
 def try_lock(stream: IO[bytes]) -> bool:

@@ -165,6 +165,10 @@ class OptimiserSettings:
             beta2=SHARE_BELOW_ONE, epsilon=AT_LEAST_ZERO, mlp_decay=AT_LEAST_ZERO, table_decay=AT_LEAST_ZERO,
         )  # fmt: skip
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        return {"decay_from": "with optimiser.final_share=1"} if self.final_share == 1 else {}
+
 
 @dataclass(frozen=True)
 class LossSettings:
@@ -261,7 +265,8 @@ class NgpConfig(Config):
     @property
     def without_effect(self) -> dict[str, str]:
         """Besides: sections that the chosen sampler does not look at, and embeddings that there are none of."""
-        of_grid, of_proposals = ("occupancy", "grid", "batch.n_samples_per_ray"), ("proposal", "density")
+        of_grid = ("occupancy", "grid", "batch.n_samples_per_ray", "backend.resident")
+        of_proposals = ("proposal", "density")
         others = of_grid if self.sampler.kind == "proposal" else of_proposals
         idle = super().without_effect | dict.fromkeys(others, "with the chosen sampler (sampler.kind)")
         idle["field.n_appearance"] = "here: appearance.enabled and appearance.n_numbers say it"

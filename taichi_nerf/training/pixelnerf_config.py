@@ -1,8 +1,9 @@
 """How a pixelNeRF is trained: `published` as its authors did, `small` for pictures of 64 pixels on a CPU."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from taichi_nerf.fields.image_encoder import EncoderSettings
@@ -105,10 +106,10 @@ class PixelNerfConfig:
         return idle_in_sections(self)
 
 
-def changed(config: PixelNerfConfig, settings: Sequence[str]) -> PixelNerfConfig:
-    """With each `section.key=value` applied; one that would have no effect is an error."""
+def changed(config: PixelNerfConfig, settings: Sequence[str], idle: Mapping[str, str] = MappingProxyType({})) -> PixelNerfConfig:
+    """With each `section.key=value` applied; one that would have no effect, by the others or as `idle` says, is an error."""
     found = apply_settings(config, settings)
-    refuse_idle(found, settings)
+    refuse_idle(found, settings, {**idle, **found.without_effect})
     return found
 
 

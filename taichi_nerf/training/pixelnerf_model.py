@@ -8,9 +8,10 @@
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -31,6 +32,7 @@ from taichi_nerf.weights import pixelnerf
 
 BUILTIN = Path(__file__).with_name("pixelnerf_builtin.safetensors")
 MODEL_FILE = "model.safetensors"
+OF_TRAINING = dict.fromkeys(("run", "batch", "optimiser"), "on a model that is trained")
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,19 @@ def save_model(file: Path, prior: Prior, about: dict[str, str]) -> None:
         write_tensors(stream, dict(prior.field.state_dict()), header)
 
 
-def load_prior(place: str | Path, device: torch.device, changes: Sequence[str] = ()) -> Prior:
-    """Ready to be asked, with `changes` of its settings: the authors' files say none."""
+def load_prior(
+    place: str | Path, device: torch.device, changes: Sequence[str] = (), idle: Mapping[str, str] = MappingProxyType({})
+) -> Prior:
+    """Ready to be asked, with `changes` of its settings: the authors' files say none. Those of training are none to change, nor
+    what is `idle` for the caller, each with the reason."""
+    idle = {**OF_TRAINING, **idle}
     file = BUILTIN if str(place) == "builtin" else Path(place)
     if not file.exists():
         raise RunError(file, "no such model: expected builtin, a run of `taichi-nerf pixelnerf train`, or a file of weights")
     if file.is_dir():
-        return _of_run(file, device, changes)
+        return _of_run(file, device, changes, idle)
     if file.suffix != ".safetensors":
-        return _published(file, device, changes)
+        return _published(file, device, changes, idle)
     try:
         tensors, header = read_tensors(file)
     except ValueError as error:
@@ -81,22 +87,22 @@ def load_prior(place: str | Path, device: torch.device, changes: Sequence[str] =
     if header.get("kind") != "pixelnerf":
         raise RunError(file, "holds no pixelNeRF of this package")
     config = from_json_dict(PixelNerfConfig, json.loads(header["settings"]), str(file))
-    return _with(tensors, changed(config, changes), file, device)
+    return _with(tensors, changed(config, changes, idle), file, device)
 
 
-def _of_run(path: Path, device: torch.device, changes: Sequence[str]) -> Prior:
+def _of_run(path: Path, device: torch.device, changes: Sequence[str], idle: Mapping[str, str]) -> Prior:
     if (path / MODEL_FILE).is_file():
-        return load_prior(path / MODEL_FILE, device, changes)
+        return load_prior(path / MODEL_FILE, device, changes, idle)
     folder = open_kind(path, OBJECTS)
     config = from_json_dict(PixelNerfConfig, folder.read_config()["settings"], str(folder.config))
-    return _with(load_checkpoint(folder.checkpoint)[0]["model"], changed(config, changes), folder.checkpoint, device)
+    return _with(load_checkpoint(folder.checkpoint)[0]["model"], changed(config, changes, idle), folder.checkpoint, device)
 
 
-def _published(file: Path, device: torch.device, changes: Sequence[str]) -> Prior:
+def _published(file: Path, device: torch.device, changes: Sequence[str], idle: Mapping[str, str]) -> Prior:
     """The authors' weights, with the sampling that they were trained with. All else is as for SRN's sets, if not changed."""
     config = published(ObjectSettings(""), PixelNerfRun(steps=1))
     config = replace(config, field=replace(config.field, compat="repo"))
-    return _with(pixelnerf.read_checkpoint(file), changed(config, changes), file, device)
+    return _with(pixelnerf.read_checkpoint(file), changed(config, changes, idle), file, device)
 
 
 def _with(tensors: dict[str, torch.Tensor], config: PixelNerfConfig, file: Path, device: torch.device) -> Prior:

@@ -31,9 +31,11 @@ from taichi_nerf.training.model import Model
 from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.preview import save_previews
 from taichi_nerf.training.resident_model import taken_up
+from taichi_nerf.training.room import expect_room
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import SCENE, open_kind
 from taichi_nerf.training.scene_files import open_scene, scene_hash
+from taichi_nerf.training.terms_of import terms_of
 from taichi_nerf.training.trainer import Trainer
 
 ROW_EVERY = 1.0  # seconds of training between rows of metrics
@@ -114,6 +116,15 @@ def train(
         save_previews(trainer.model, scene, folder.preview, lambda number, n: report(1.0, f"preview {number} of {n}"))
     guard = trainer.guard
     return Outcome(trainer.n_steps, trainer.stopwatch.seconds, stopped, guard.n_skipped, guard.n_returns, n_before)
+
+
+def expect_to_train(config: Config, scene: SceneData, device: torch.device, resume: bool = False) -> None:
+    """Refuse what `train` would before it reads pictures and compiles, and write nothing."""
+    if not resume:
+        expect_something_in_sight(scene)
+    config, views = taken_up(config) if resume else config, [int(view) for view in scene.splits["train"]]
+    expect_room(scene, views, make_model(config, scene, device).needs_depth, config.scene.downscale)
+    terms_of(config, scene, views, device)
 
 
 def _train(

@@ -71,12 +71,8 @@ class RunFolder:
         Until `write_config` the former run is as it was, so who fails before that loses nothing, and a folder that was made
         for the new one goes again.
         """
+        expect_place(path, overwrite)
         run = cls(path)
-        if path.exists() and not path.is_dir():
-            raise RunError(path, "is a file; a run is a folder")
-        _refuse_foreign(path)
-        if run.config.exists() and not overwrite:
-            raise RunError(path, "holds a run already; --resume goes on with it, --overwrite replaces it")
         run._starts_anew = True
         return run.locked()
 
@@ -186,6 +182,15 @@ class RunFolder:
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             if not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def expect_place(path: Path, overwrite: bool = False) -> None:
+    """Refuse what is no place for a new run, whoever holds it: a file, a folder of others, a run unless it is to be replaced."""
+    if path.exists() and not path.is_dir():
+        raise RunError(path, "is a file; a run is a folder")
+    _refuse_foreign(path)
+    if (path / CONFIG).exists() and not overwrite:
+        raise RunError(path, "holds a run already; --resume goes on with it, --overwrite replaces it")
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from taichi_nerf.live_kernels import LiveKernels, News
+from taichi_nerf.live_kernels import LiveKernels, News, exits_as_errors
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.model import Model
 from taichi_nerf.viewer.looks import Looks
@@ -88,7 +88,8 @@ class Viewer:
         if self.studio is None:
             return False
         try:
-            return self.studio.work()
+            with exits_as_errors():
+                return self.studio.work()
         except Exception as error:
             if kernels is None or not kernels.failed(error):
                 raise

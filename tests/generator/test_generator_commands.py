@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,10 +15,10 @@ from taichi_nerf.apps.generator_options import Seeds
 from taichi_nerf.apps.main import main
 from taichi_nerf.generator.directions import load_directions
 from taichi_nerf.generator.image_set import ImageSet, save_image_set
-from taichi_nerf.generator.model_folder import ModelFolder
+from taichi_nerf.generator.model_folder import STAGES_LOCK, ModelFolder
 from taichi_nerf.generator.render import turn_plainly, turn_seed
 from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
-from taichi_nerf.training.folder_lock import FolderLock
+from taichi_nerf.training.folder_lock import LOCK, FolderLock
 
 
 def invoke(*arguments):
@@ -59,16 +61,69 @@ def model(place):
     return out
 
 
-@pytest.mark.parametrize("stage", [
-    ("train", "heads", "--out", "MODEL", "--kimg", 1, "--resume"),
-    ("directions", "--model", "MODEL"), ("depth-pose", "--model", "MODEL"), ("refine", "--model", "MODEL"),
+@pytest.mark.parametrize(("lock", "stage"), [
+    (LOCK, ("train", "heads", "--out", "MODEL", "--kimg", 1, "--resume")),
+    (STAGES_LOCK, ("directions", "--model", "MODEL")),
+    (STAGES_LOCK, ("depth-pose", "--model", "MODEL")),
+    (STAGES_LOCK, ("refine", "--model", "MODEL")),
+    (STAGES_LOCK, ("evaluate", "--model", "MODEL", "--images", "heads:2", "--train-features", 2)),
 ])  # fmt: skip
-def test_what_trains_into_a_model_that_another_process_trains_is_told(model, stage):
+def test_what_another_process_writes_into_a_model_is_told(model, lock, stage):
     before = contents(model)
-    with FolderLock(model):
+    with FolderLock(model, name=lock):
         status, _, err = invoke(*(model if word == "MODEL" else word for word in stage), "--arch", "cpu")
     assert (status, f"error: {model}: is held by this process already" in err) == (1, True), err
     assert contents(model) == before
+
+
+def test_stages_run_on_the_last_saved_generator_while_it_is_trained_and_training_goes_on_beside_them(place, model):
+    import shutil
+
+    copy = place / "trained meanwhile"
+    shutil.copytree(model, copy)
+    before = contents(copy)
+    few = ("--steps", 1, "--batch", 2, "--subjects", 2, "--arch", "cpu")
+    with FolderLock(copy):
+        for stage in (("directions", "--samples", 2000, "--arch", "cpu"), ("depth-pose", "--width", 4, *few),
+                      ("refine", "--pairs", 3, "--width", 16, *few)):  # fmt: skip
+            status, _, err = invoke(stage[0], "--model", copy, *stage[1:])
+            assert status == 0, err
+    of_stages = {str(file.relative_to(copy)) for file, content in contents(copy).items() if before.get(file) != content}
+    assert {"directions.npz", "depth_pose/depth.pth", "refiner.safetensors", "pictures/depth.png"} < of_stages
+    before = contents(copy)
+    with FolderLock(copy, name=STAGES_LOCK):
+        status, _, err = invoke("train", place / "set.npz", "--out", copy, "--kimg", 0.09, "--resume", "--arch", "cpu")
+        assert status == 0, err
+    changed = {str(file.relative_to(copy)) for file, content in contents(copy).items() if before.get(file) != content}
+    assert {"generator.safetensors", "gan.safetensors"} < changed
+    assert changed & of_stages == {"about.json"}
+
+
+def test_who_measures_a_model_without_training_anything_waits_for_nobody(place, model):
+    arguments = ("--seeds", "500-501", "--places", 3, "--images", place / "set.npz", "--arch", "cpu")
+    with FolderLock(model), FolderLock(model, name=STAGES_LOCK):
+        status, _, err = invoke("evaluate", "--model", model, *arguments)
+        assert status == 0, err
+        status, _, err = invoke("render", "--model", model, "--out", place / "meanwhile.png", "--n-frames", 3, "--arch", "cpu")
+        assert status == 0, err
+
+
+def test_notes_of_stages_that_end_at_once_are_all_kept(tmp_path, monkeypatch):
+    """Of two that read the former notes before either has written its own."""
+    read = ModelFolder.read_about
+
+    def slowly(folder):
+        found = read(folder)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(ModelFolder, "read_about", slowly)
+    writers = [threading.Thread(target=ModelFolder(tmp_path).tell_about, args=(stage, {})) for stage in ("train", "refine")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert read(ModelFolder(tmp_path)).keys() == {"train", "refine"}
 
 
 def test_a_new_model_is_held_before_its_pictures_are_rendered(place, monkeypatch):

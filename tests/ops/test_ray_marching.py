@@ -307,6 +307,22 @@ def test_capacity_cuts_the_last_rays_and_the_rest_is_empty_intervals(backend, ge
     assert torch.equal(count, (whole.spans.sum(-1).clamp_max(capacity) - first).to(torch.int32))
 
 
+@pytest.mark.parametrize("options", [{}, {"max_samples_per_ray": 2**17}, {"max_samples": 2000}], ids=str)
+def test_every_ray_has_a_span_whatever_memory_held_before(backend, generator, monkeypatch, options):
+    """In one pass, in two, and where room is given; of rays that see something, that miss, and that are not numbers."""
+    origins, directions, jitter = random_rays(300, generator, spread=1.5)
+    directions[7] = math.nan
+    unset = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *sizes, **kinds: unset(*sizes, **kinds).fill_(-123))
+    bits = pack(torch.rand(R, R, R, generator=generator) < 0.1)
+    samples = march(origins, directions, bits, jitter=jitter, **options)
+    n = int(samples.spans[:, 1].sum())
+    assert n > 1000
+    assert torch.equal(samples.spans[:, 1], torch.bincount(samples.ray_indices[:n], minlength=300))
+    assert torch.equal(samples.spans[1:, 0], samples.spans.sum(-1)[:-1])
+    assert samples.spans[7, 1] == samples.spans[0, 0] == 0
+
+
 def test_should_the_passes_disagree_the_second_stays_in_its_span(backend):
     """Three rays with 20 samples each, whose counts are made out to be 23, 20 and 15."""
     origins, directions = torch.tensor([[-2.0, 0.1, 0.1]] * 3), torch.tensor([[1.0, 0, 0]] * 3)

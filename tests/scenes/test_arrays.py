@@ -7,7 +7,8 @@ import pytest
 import sample_arrays
 
 from taichi_nerf.scenes import SceneError, arrays, load, load_scene
-from taichi_nerf.scenes.images import Images
+from taichi_nerf.scenes.images import Images, read_image
+from taichi_nerf.scenes.write import write_transforms
 
 from opengl_views import POINTS, project
 
@@ -43,6 +44,14 @@ def test_the_arrays_a_reader_keeps_stay_writeable(tmp_path):
     source = arrays.read(tmp_path, False)
     Images(source.image_files, None, arrays=source.arrays)[0]
     assert source.arrays[0].flags.writeable
+
+
+def test_pictures_of_16_bits_keep_them_as_files(tmp_path):
+    images = np.random.default_rng(0).integers(0, 2**16, (4, 8, 12, 3), dtype=np.uint16)
+    sample_arrays.make(tmp_path / "in", images=images)
+    assert write_transforms(arrays.read(tmp_path / "in", False), tmp_path / "out") == []
+    for pixels, file in zip(images, sorted((tmp_path / "out/images").iterdir()), strict=True):
+        assert np.array_equal(read_image(file), pixels)
 
 
 def test_the_form_is_told_by_the_table_of_contents(tmp_path):

@@ -2,12 +2,11 @@
 
 import copy
 import pickle
-import struct
-import zlib
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from deep_png import write_deep_png
 from PIL import Image
 
 from taichi_nerf.scenes import SceneError
@@ -48,23 +47,6 @@ def test_what_16_bits_do_not_hold_is_refused(tmp_path):
     Image.fromarray(np.full((8, 12), 70000, np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(SceneError, match="unusual layout: int32"):
         read_image(tmp_path / "a.tif")
-
-
-def write_deep_png(file, pixels, orientation=None, after=False):
-    """By the PNG specification: channels of 16 bits, the large end first, rows without a filter. EXIF stands before the pixels,
-    or `after` them."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    kind = {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
-    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, kind, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    if orientation is not None:  # one entry of TIFF: the tag, a short, one of them
-        exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-        parts.insert(2 if after else 1, chunk(b"eXIf", exif))
-    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

@@ -7,12 +7,13 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import sample_transforms
+from deep_png import write_deep_png
 from PIL import Image
 from sample_transforms import LENS
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE
 from taichi_nerf.scenes import SceneError, load_scene, transforms
-from taichi_nerf.scenes.images import read_image
+from taichi_nerf.scenes.images import read_image, stored_size
 from taichi_nerf.scenes.write import write_transforms
 
 from opengl_views import POINTS, project, to_camera, write_picture
@@ -183,6 +184,33 @@ def test_pictures_that_exif_turns_turn_their_cameras(tmp_path, orientation, turn
             np.testing.assert_allclose(found.cameras.project(i, POINTS)[0], np.stack([u[i], v[i]], -1), atol=1e-9)
     pictures = [imageio.imread(file) for file in sorted((tmp_path / "out/images").iterdir())]
     assert all(np.array_equal(picture, read_image(file)) for picture, file in zip(pictures, source.image_files, strict=True))
+
+
+def grey_tiff(file, pixels, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels[..., 0]).save(file, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("extension", "channels", "write"), [(".png", n, write_deep_png) for n in (1, 3, 4)] + [(".tif", 1, grey_tiff)]
+)
+def test_pictures_that_exif_turns_keep_their_16_bits(tmp_path, extension, channels, write):
+    sample_transforms.make(tmp_path / "in", size=(12, 8))
+    stored = np.random.default_rng(0).integers(0, 2**16, (5, 8, 12, channels), dtype=np.uint16)
+    for number, file in enumerate(sorted((tmp_path / "in/images").iterdir())):
+        file.unlink()
+        write(file.with_suffix(extension), stored[number], 6)
+
+    def edit(data):
+        for frame in data["frames"]:
+            frame.update(file_path=frame["file_path"].replace(".png", extension), mask_path=None, depth_file_path=None)
+
+    change(tmp_path / "in", edit)
+    write_transforms(transforms.read(tmp_path / "in", False), tmp_path / "out")
+    for pixels, file in zip(stored, sorted((tmp_path / "out/images").iterdir()), strict=True):
+        assert np.array_equal(read_image(file), np.rot90(pixels, -1))
+        assert stored_size(file) == ((8, 12), 1)
 
 
 def test_cameras_of_pictures_as_they_are_shown_are_not_turned(tmp_path):

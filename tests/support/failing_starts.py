@@ -11,4 +11,4 @@ FAILING_STARTS = [
 
 def contents(folder):
     """Of every file that is no lock."""
-    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and not file.name.endswith(".lock")}

@@ -62,6 +62,8 @@ def test_rays_that_all_pass_the_scene_by_see_the_background_and_teach_nothing(cp
         ("ngp, proposals", "batch.masks=alpha", ["batch.masks=ignore"], "in a scene without masks"),
         ("ngp, proposals", "loss.depth=0.1", [], "in a scene without depth maps"),
         ("ngp, proposals", "proposal.even_until=1.0", [], "in a scene with nothing behind its box"),
+        ("ngp, proposals", "backend.resident=true", [], "with the chosen sampler (sampler.kind)"),
+        ("ngp, proposals", "optimiser.decay_from=0.0", ["optimiser.final_share=1"], "with optimiser.final_share=1"),
         ("nerf", "geometry.frustum_until=1.0", ["geometry.opacity=0.01"], "without geometry.frustum"),
         ("nerf", "geometry.distortion_from=0.0", ["geometry.opacity=0.01"], "without geometry.distortion"),
         ("nerf", "geometry.opacity_from=0.0", ["geometry.distortion=0.01"], "without geometry.opacity"),

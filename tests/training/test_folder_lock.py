@@ -106,3 +106,35 @@ def test_a_disk_without_locks_keeps_nobody_from_training(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     with FolderLock(tmp_path), FolderLock(tmp_path):
         pass
+
+
+def test_a_lock_that_cannot_be_written_leaves_no_folders(system, tmp_path):
+    """Nor does a name that the disk does not take, below one that it does."""
+    resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX's")
+    there = tmp_path / "there"
+    there.mkdir()
+    for folder in (tmp_path / "a" / "b", there):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5, resource.RLIM_INFINITY))  # the nearest to a full disk
+        try:
+            with pytest.raises(OSError, match="File too large") as caught:
+                FolderLock(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert caught.value.filename == str(folder / ".lock")
+    assert list(tmp_path.iterdir()) == [there]
+    FolderLock(there).close()
+
+
+def test_a_folder_whose_parent_alone_can_be_made_leaves_no_parent(tmp_path, monkeypatch):
+    made = Path.mkdir
+
+    def mkdir(folder, *arguments, **options):
+        if folder.name == "b":
+            (tmp_path / "a").mkdir()
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        made(folder, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PermissionError):
+        FolderLock(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
