@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
-# Ctrl-C as it came. Code of others may swallow the KeyboardInterrupt (Taichi's start has a bare `except`): whatever goes on for
-# long asks `raise_if_interrupted` now and then.
+# Ctrl-C as it came. Code of others may swallow the KeyboardInterrupt (`import taichi` has a bare `except` around torch's import):
+# whatever goes on for long asks `raise_if_interrupted` before and now and then.
 interruptions: list[int] = []
 
 arch_option = click.option(
@@ -139,6 +139,9 @@ def one_line_errors(debug: bool) -> Iterator[None]:
             sys.exit(error.exit_status)
         if debug:
             traceback.print_exc()
+        elif interruptions:  # an import that Ctrl-C cut short calls itself failed, and the program damaged
+            click.echo("interrupted", err=True)
+            sys.exit(128 + signal.SIGINT)
         else:
             click.echo(f"error: {describe(error)}", err=True)
         sys.exit(1)

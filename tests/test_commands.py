@@ -1,5 +1,6 @@
 """The commands, as a user meets them: help, typos, errors in one line, exit statuses."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from taichi_nerf.apps.command import Command, describe
 from taichi_nerf.apps.json_file import expect_place, write_json
 from taichi_nerf.apps.main import main
-from taichi_nerf.apps.progress import Rate
+from taichi_nerf.apps.progress import Rate, progress
 
 
 def invoke(*arguments):
@@ -204,6 +206,36 @@ def test_ctrl_c_that_other_code_swallows_ends_the_command_at_its_next_report():
     os.kill(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
+
+
+def swallowing(then):
+    """What a command prints, and its status, in which Ctrl-C is swallowed as `import taichi` does it, and that goes on so."""
+
+    @click.command(cls=Command)
+    def command():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        then()
+
+    done = CliRunner().invoke(command)
+    return done.exit_code, done.output
+
+
+def test_ctrl_c_that_was_swallowed_ends_the_command_before_its_first_report():
+    """Kernels are compiled before it: half a minute in which the command seemed not to hear."""
+
+    def compile_kernels():
+        with progress():
+            click.echo("compiling")
+
+    assert swallowing(compile_kernels) == (130, "interrupted\n")
+
+
+def test_an_import_that_ctrl_c_cut_short_is_no_error():
+    def load():
+        raise ImportError("initialization failed")
+
+    assert swallowing(load) == (130, "interrupted\n")
 
 
 def test_progress_tells_how_fast_things_are_counted():
