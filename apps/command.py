@@ -43,6 +43,13 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.params.append(click.Option(["--debug"], is_flag=True, help="Show the full traceback of an error."))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for arg in args:
+            if not arg or (arg.startswith("--") and arg.endswith("=")):  # a path would be taken for the current folder
+                told = f"{arg.rstrip('=') or 'an argument'} is empty: a variable of the shell that is not set?"
+                raise click.UsageError(told, ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug", False)
         for name, value in ctx.params.items():

@@ -208,6 +208,15 @@ def test_ctrl_c_that_other_code_swallows_ends_the_command_at_its_next_report():
     assert (process.returncode, out) == (130, "")
 
 
+@pytest.mark.parametrize("out", [("--out", ""), ("--out=",)])
+def test_an_empty_path_is_not_the_current_folder(out, tmp_path, monkeypatch):
+    """`--out "$OUT"` where no OUT is set."""
+    monkeypatch.chdir(tmp_path)
+    status, _, err = invoke("scene", "make", "objects", *out, "--n-views", "1", "--size", "8")
+    assert (status, "is empty" in err) == (2, True), err
+    assert not list(tmp_path.iterdir())
+
+
 def swallowing(then):
     """What a command prints, and its status, in which Ctrl-C is swallowed as `import taichi` does it, and that goes on so."""
 
