@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
-# Ctrl-C as it came. Code of others may swallow the KeyboardInterrupt (Taichi's start has a bare `except`): whatever goes on for
-# long asks `raise_if_interrupted` now and then.
+# Ctrl-C as it came. Code of others may swallow the KeyboardInterrupt (`import taichi` has a bare `except` around torch's import):
+# whatever goes on for long asks `raise_if_interrupted` before and now and then.
 interruptions: list[int] = []
 
 arch_option = click.option(
@@ -42,6 +42,13 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.params.append(click.Option(["--debug"], is_flag=True, help="Show the full traceback of an error."))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for arg in args:
+            if not arg or (arg.startswith("--") and arg.endswith("=")):  # a path would be taken for the current folder
+                told = f"{arg.rstrip('=') or 'an argument'} is empty: a variable of the shell that is not set?"
+                raise click.UsageError(told, ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug", False)
@@ -139,6 +146,9 @@ def one_line_errors(debug: bool) -> Iterator[None]:
             sys.exit(error.exit_status)
         if debug:
             traceback.print_exc()
+        elif interruptions:  # an import that Ctrl-C cut short calls itself failed, and the program damaged
+            click.echo("interrupted", err=True)
+            sys.exit(128 + signal.SIGINT)
         else:
             click.echo(f"error: {describe(error)}", err=True)
         sys.exit(1)

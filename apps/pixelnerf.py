@@ -10,6 +10,7 @@ from taichi_nerf.apps.command import Group, arch_option, seed_option
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.resuming import SPENT
+from taichi_nerf.apps.run_options import refuse_rate_of_folder
 from taichi_nerf.apps.scene_options import Views
 from taichi_nerf.quoting import quote
 
@@ -154,7 +155,9 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @click.option("--views", type=Views(), default="0", show_default=True, help="Source views, of a folder that has poses.")
 @turntable_options
 @click.option("--n-frames", type=click.IntRange(min=1), help="[default: 60; all of a file's]")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.  [default: 20, or the file's]")
+@click.option(
+    "--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second, of a video.  [default: 20, or the file's]"
+)
 @click.option("--width", type=click.IntRange(8, 4096), help="Of the frames.  [default: that of the pictures, or the file's]")
 @click.option("--path", "path", type=click.Path(path_type=Path), metavar="FILE.json", help="Camera path.  [default: an orbit]")
 @click.option("--what", type=Kinds(WHAT), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
@@ -185,6 +188,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
 
     refuse_idle(context)
     expect_frames(out, fps or FPS)
+    refuse_rate_of_folder(out, fps)
     if options["distil"] is not None:
         require_places(options["distil"])
         expect_writable(options["distil"])

@@ -36,6 +36,7 @@ class Rate:
 @contextmanager
 def progress(every_seconds: float = 5.0) -> Iterator[Callable[[float, str], None]]:
     """Yield `report(fraction_done, text)`. Without a terminal it prints a line every few seconds, none for what is quick."""
+    raise_if_interrupted()  # before kernels are compiled: the first report may come half a minute later
     rate = Rate()
     if not sys.stderr.isatty():
         last = [time.monotonic() + QUICK - every_seconds]

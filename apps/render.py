@@ -6,7 +6,7 @@ import click
 
 from taichi_nerf.apps.command import Command
 from taichi_nerf.apps.kinds import Kinds
-from taichi_nerf.apps.run_options import open_run, run_options
+from taichi_nerf.apps.run_options import open_run, refuse_rate_of_folder, run_options
 
 WHAT = ("color", "depth", "opacity", "normals")
 
@@ -16,8 +16,10 @@ WHAT = ("color", "depth", "opacity", "normals")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="X.mp4, X.gif, or a folder for PNGs.")
 @click.option("--path", "path", metavar="orbit|spiral|interpolate|test|FILE.json",
               help="The way of the camera.  [default: orbit; spiral where all views face one way]")  # fmt: skip
-@click.option("--n-frames", type=click.IntRange(min=1), help="[default: 120; all of a file's or of the test views]")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.  [default: 30, or the file's]")
+@click.option("--n-frames", type=click.IntRange(min=1),
+              help="[default: 120; all of a file's or of the test views; more repeat some]")  # fmt: skip
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True),
+              help="Frames a second, of a video.  [default: 30, or the file's]")  # fmt: skip
 @click.option("--width", type=click.IntRange(1, 16384), help="[default: that of the views, or the file's]")
 @click.option("--height", type=click.IntRange(1, 16384))
 @click.option("--what", type=Kinds(WHAT), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
@@ -42,6 +44,7 @@ def render(
     from taichi_nerf.training.render_path import about_frames, cameras_of_path, frames
 
     expect_frames(out, fps or 30.0)
+    refuse_rate_of_folder(out, fps)
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         if ranks.size > 1 and out.suffix and not out.is_dir():

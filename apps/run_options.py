@@ -33,3 +33,10 @@ def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> A
     for warning in () if quiet else loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     return loaded
+
+
+def refuse_rate_of_folder(out: Path, fps: float | None) -> None:
+    from taichi_nerf.export.video import is_video
+
+    if fps is not None and not is_video(out):
+        raise click.UsageError(f"--fps is of a video, and {out} becomes a folder of PNGs: leave it out, or write an .mp4 or .gif")

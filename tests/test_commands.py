@@ -1,5 +1,6 @@
 """The commands, as a user meets them: help, typos, errors in one line, exit statuses."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from taichi_nerf.apps.command import Command, describe
 from taichi_nerf.apps.main import main
-from taichi_nerf.apps.progress import Rate
+from taichi_nerf.apps.progress import Rate, progress
 from taichi_nerf.training.json_file import expect_place, write_json
 
 
@@ -206,6 +208,45 @@ def test_ctrl_c_that_other_code_swallows_ends_the_command_at_its_next_report():
     assert (process.returncode, out) == (130, "")
 
 
+@pytest.mark.parametrize("out", [("--out", ""), ("--out=",)])
+def test_an_empty_path_is_not_the_current_folder(out, tmp_path, monkeypatch):
+    """`--out "$OUT"` where no OUT is set."""
+    monkeypatch.chdir(tmp_path)
+    status, _, err = invoke("scene", "make", "objects", *out, "--n-views", "1", "--size", "8")
+    assert (status, "is empty" in err) == (2, True), err
+    assert not list(tmp_path.iterdir())
+
+
+def swallowing(then):
+    """What a command prints, and its status, in which Ctrl-C is swallowed as `import taichi` does it, and that goes on so."""
+
+    @click.command(cls=Command)
+    def command():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        then()
+
+    done = CliRunner().invoke(command)
+    return done.exit_code, done.output
+
+
+def test_ctrl_c_that_was_swallowed_ends_the_command_before_its_first_report():
+    """Kernels are compiled before it: half a minute in which the command seemed not to hear."""
+
+    def compile_kernels():
+        with progress():
+            click.echo("compiling")
+
+    assert swallowing(compile_kernels) == (130, "interrupted\n")
+
+
+def test_an_import_that_ctrl_c_cut_short_is_no_error():
+    def load():
+        raise ImportError("initialization failed")
+
+    assert swallowing(load) == (130, "interrupted\n")
+
+
 def test_progress_tells_how_fast_things_are_counted():
     rate = Rate()
     assert rate.told("frame 1 of 9", 10.0) == "frame 1 of 9"  # which waited for compiling
@@ -228,7 +269,9 @@ def test_benchmark_quality_tells_how_good_test_views_are_after_each_budget(small
     assert all(0 < row["psnr"] < 60 and row["n_steps"] > 0 and row["rays_per_second"] > 0 for row in rows)
     assert f"| 1 s | {rows[1]['psnr']:.2f} dB |" in out
     assert out.startswith("objects, batch.n_rays_most=64, test views; cpu on ")
-    assert all(row["rays_per_second"] * row["budget"] < 2 * 64 * row["n_steps"] for row in rows)
+    status, _, err = invoke("benchmark", "quality", *options[:-1], "batch.n_rays_most=0")
+    assert status != 0
+    assert "n_rays_most" in err
 
 
 @pytest.mark.parametrize(("options", "complaint"), [

@@ -204,6 +204,8 @@ def test_a_picture_without_pose_becomes_a_video_with_the_model_that_comes_along(
     assert status == 0, err
     assert "2 frames" in out
     assert imageio.imread(tmp_path / "x.gif", index=None).shape[0] == 2
+    status, _, err = invoke("render", square, "--turntable", "--out", tmp_path / "pngs", "--fps", 2)
+    assert (status, "--fps is of a video" in err) == (2, True), err
 
 
 def test_overwriting_waits_until_the_new_run_can_begin(cpu, balls, trained, tmp_path, monkeypatch):

@@ -469,6 +469,14 @@ def test_a_folder_is_not_continued_with_frames_of_another_render(run, tmp_path):
     assert "2 of them were there already" in invoke(*command)[1]
 
 
+def test_a_folder_of_pngs_has_no_frames_a_second(run, tmp_path):
+    command = ("render", run, "--arch", "cpu", "--n-frames", 1, "--width", 8, "--out", tmp_path / "frames")
+    status, _, err = invoke(*command, "--fps", 12)
+    assert (status, "--fps is of a video" in err) == (2, True), err
+    assert not (tmp_path / "frames").exists()
+    assert invoke(*command)[0] == 0
+
+
 def test_a_path_file_is_followed(run, scene, tmp_path):
     write_camera_path(tmp_path / "path.json", orbit(load_scene(scene).cameras, 2), fps=10)
     status, said, err = invoke("render", run, "--arch", "cpu", "--out", tmp_path / "f", "--path", tmp_path / "path.json")

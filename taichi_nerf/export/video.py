@@ -61,6 +61,11 @@ class Frames(ABC):
     def _add(self, picture: Array, number: int | None) -> None: ...
 
 
+def is_video(path: Path) -> bool:
+    """Whether frames of that name become a video, which has a rate, and not PNGs in a folder."""
+    return path.suffix.lower() in (".mp4", ".gif") and not path.is_dir()
+
+
 def expect_frames(path: Path, fps: float = 30.0) -> None:
     """Refuse, before any work, a name or a rate that `open_frames` does not take, and a place where nothing can be written."""
     if not 0 < fps <= 1000:

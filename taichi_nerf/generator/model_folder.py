@@ -80,6 +80,7 @@ class ModelFolder:
         """The file or folder if it is there; otherwise which command makes it, or the generator if even that is missing."""
         if file.exists():
             return file
+        self._refuse_file()
         if not self.path.is_dir():
             raise ModelError(self.name, f"no such model folder; `taichi-nerf generator {TRAIN}` makes one")
         if not self.generator.exists():
@@ -101,7 +102,12 @@ class ModelFolder:
             raise ModelError(self.generator, f"is no generator ({' '.join(str(error).split())[:120]})") from None
         return generator.eval().requires_grad_(False)
 
+    def _refuse_file(self) -> None:
+        if self.path.is_file():
+            raise ModelError(self.name, "is a file; a model is a folder (`taichi-nerf generator convert` makes one)")
+
     def read_about(self) -> dict[str, Any]:
+        self._refuse_file()
         try:
             found = json.loads(self.about.read_bytes())
         except FileNotFoundError:

@@ -46,14 +46,16 @@ METHODS = {
 }
 
 
-def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device) -> tuple[Config, list[str]]:
+def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: torch.device | str) -> tuple[Config, list[str]]:
     """The configuration of a run's method and preset for this scene, and what was decided."""
-    return checked(run).choose(scene, settings, run, device)
+    return checked(run).choose(scene, settings, run, torch.device(device))
 
 
 def checked(run: RunSettings) -> Method:
     """The run's method, if it has the run's preset."""
-    method = METHODS[run.method]
+    method = METHODS.get(run.method)
+    if method is None:
+        raise SettingsError(f"--method {run.method}: there is no such method. There are {', '.join(METHODS)}")
     if run.preset not in method.presets:
         valid = "; ".join(f"{name}: {', '.join(other.presets)}" for name, other in METHODS.items())
         raise SettingsError(f"--preset {run.preset}: method {run.method} has no such preset. There are {valid}")

@@ -26,16 +26,19 @@ from taichi_nerf.training.pictures import over, picture_by
 from taichi_nerf.training.run import Run
 
 PATHS = ("orbit", "spiral", "interpolate", "test")
+KINDS = ("color", "depth", "opacity", "normals")
 FPS, N_FRAMES = 30.0, 120
 N_PROBES, PROBE_HEIGHT = 8, 48  # frames, and their pixels, that tell the range of depths
 LEVELS = {"white": 1.0, "black": 0.0, "random": 0.5}
 
 
 def cameras_of_path(
-    scene: SceneData, path: str, n_frames: int | None = None, width: int | None = None, height: int | None = None
+    scene: SceneData, path: str | Path, n_frames: int | None = None, width: int | None = None, height: int | None = None
 ) -> tuple[Cameras, float]:
     """The frames of a path by name, or of a camera path file, and how many a second the file has (30 otherwise)."""
-    fps = FPS
+    fps, path = FPS, str(path)
+    if n_frames is not None and n_frames < 1:
+        raise ValueError(f"a camera path has at least one frame, not {n_frames}")
     views = scene.cameras[scene.splits["train"]]
     if path == "test":
         found = scene.cameras[scene.splits["test"]] if len(scene.splits.get("test", ())) else None
@@ -91,8 +94,10 @@ def frames(
     antialias: int = 1,
     report: Callable[[float], None] = lambda done: None,
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for. `report` is told the share of the frame
-    that is being rendered."""
+    """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for, with all kinds of `what` side by side.
+    `report` is told the share of the frame that is being rendered."""
+    if not what or set(what) - set(KINDS):
+        raise ValueError(f"what: expected some of {', '.join(KINDS)}, got {', '.join(map(repr, what)) or 'nothing'}")
     limits = depth_range(run, cameras) if "depth" in what and len(numbers) else (1.0, 2.0)
     for number in numbers:
         picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias, report=report)

@@ -3,10 +3,12 @@
 with RunFolder.create(path) as folder:
     train(config, scene, folder, device)
 run = load_run(path, device)                  # what evaluation, rendering and export begin with
+
+A model of one's own is trained by `train(…, model=mine)`, and opened again by `load_run(path, device, make=MyModel)`.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +37,7 @@ from taichi_nerf.training.room import expect_room
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import SCENE, open_kind
 from taichi_nerf.training.scene_files import open_scene, scene_hash
+from taichi_nerf.training.terms import Term
 from taichi_nerf.training.terms_of import terms_of
 from taichi_nerf.training.trainer import Trainer
 
@@ -70,13 +73,15 @@ def train(
     config: Config,
     scene: SceneData,
     folder: RunFolder,
-    device: torch.device,
+    device: torch.device | str,
     *,
     resume: bool = False,
     report: Report = lambda done, text: None,
     stop: Callable[[], bool] = lambda: False,
     world: World = World(),
     onlooker: Onlooker | None = None,
+    model: Model | None = None,  # None: the configured method's
+    terms: Sequence[Term] = (),  # of the loss, besides those that are configured
 ) -> Outcome:
     """Train until the budget is spent or `stop()`, which is asked between pictures as they are read, and between steps. The main
     process alone writes.
@@ -94,7 +99,7 @@ def train(
     if not resume:
         expect_something_in_sight(scene)
     keep_freed_memory()
-    trainer = Trainer(taken_up(config) if resume else config, scene, device, world, report=reading)
+    trainer = Trainer(taken_up(config) if resume else config, scene, device, world, model=model, terms=terms, report=reading)
     report(0.0, "compiling")
     world.broadcast(trainer.model)
     trainer.warm_up()
@@ -214,8 +219,14 @@ def scene_of_run(folder: RunFolder, config: Config) -> tuple[SceneData, list[str
     return scene, changed
 
 
-def load_run(path: Path | str, device: torch.device | str, scene: Path | str | None = None) -> Run:
-    """A trained run, ready to render. `scene`: where its scene is now, if it was moved."""
+def load_run(
+    path: Path | str,
+    device: torch.device | str,
+    scene: Path | str | None = None,
+    make: Callable[[Any, SceneData, torch.device], Model] = make_model,
+) -> Run:
+    """A trained run, ready to render. `scene`: where its scene is now, if it was moved; `make`: makes the untrained model from
+    configuration, scene and device, if it is not the configured method's."""
     path, device = Path(path), torch.device(device)
     folder = open_kind(path, SCENE)
     config = read_settings(folder)
@@ -227,7 +238,7 @@ def load_run(path: Path | str, device: torch.device | str, scene: Path | str | N
     if not folder.checkpoint.exists():
         raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {quote(path)}` goes on with it")
     state, _ = load_checkpoint(folder.checkpoint)
-    model = make_model(taken_up(config), found, device)
+    model = make(taken_up(config), found, device)
     try:
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError) as error:

@@ -54,8 +54,8 @@ class LostConfig(UserWarning):
 class RunFolder:
     """The files of one run. Made by `create` or `open`."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path | str):
+        self.path = path = Path(path)
         self.config = path / CONFIG
         self.checkpoint = path / CHECKPOINT
         self.metrics = path / METRICS
@@ -65,25 +65,28 @@ class RunFolder:
         self._starts_anew = False  # what is there goes when config.json is written
 
     @classmethod
-    def create(cls, path: Path, overwrite: bool = False) -> "RunFolder":
+    def create(cls, path: Path | str, overwrite: bool = False) -> "RunFolder":
         """A new run in a new or empty folder, locked. A run that is there is replaced if `overwrite`, other folders never.
 
         Until `write_config` the former run is as it was, so who fails before that loses nothing, and a folder that was made
         for the new one goes again.
         """
-        expect_place(path, overwrite)
         run = cls(path)
+        expect_place(run.path, overwrite)
         run._starts_anew = True
         return run.locked()
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
+    def open(cls, path: Path | str) -> "RunFolder":
         """A run that exists. It is not locked: `open(path).locked()` is for who goes on training."""
-        run = cls(path)
+        run, path = cls(path), Path(path)
         if not run.config.is_file() and _config_in(run.checkpoint) is None:
             for inside in sorted(path.glob(f"*/{CONFIG}")):
                 if _config_of(inside) is not None:
                     raise RunError(path, f"holds no run itself (no config.json); {inside.parent} is one")
+            if path.is_file():
+                mine = f": {path.parent}" if _config_of(path.parent / CONFIG) is not None else ""
+                raise RunError(path, f"is a file; a run is a folder{mine}")
             why = "holds no run (no config.json)" if path.is_dir() else "no such run"
             raise RunError(path, f"{why}; `taichi-nerf train SCENE --out {quote(path)}` makes one")
         run.read_config()

@@ -25,3 +25,12 @@ class Term(ABC):
     @abstractmethod
     def __call__(self, moment: Moment) -> Tensor:
         """A scalar to add to the loss."""
+
+
+def scalar_of(term: Term, moment: Moment) -> Tensor:  # → []
+    """What a term adds to the loss. What is no scalar would fail in autograd's words, which name no term."""
+    added = term(moment)
+    if isinstance(added, Tensor) and added.numel() == 1:
+        return added.reshape(())
+    got = f"a tensor of shape {list(added.shape)}" if isinstance(added, Tensor) else type(added).__name__
+    raise TypeError(f"{getattr(term, '__name__', type(term).__name__)}: a term of the loss has to be a scalar tensor, got {got}")

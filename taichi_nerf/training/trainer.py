@@ -34,7 +34,7 @@ from taichi_nerf.training.room import expect_room
 from taichi_nerf.training.schedules import log_linear
 from taichi_nerf.training.step import Step, Told
 from taichi_nerf.training.targets import Batch, Targets
-from taichi_nerf.training.terms import Moment, Term
+from taichi_nerf.training.terms import Moment, Term, scalar_of
 from taichi_nerf.training.terms_of import terms_of
 
 
@@ -66,13 +66,14 @@ class Trainer(Course):
         self,
         config: Config,
         scene: SceneData,
-        device: torch.device,
+        device: torch.device | str,
         world: World = World(),
         *,
         model: Model | None = None,  # None: the configured method's
         terms: Sequence[Term] = (),  # of the loss, besides those that are configured
         report: Callable[[float, str], None] = lambda done, text: None,  # while pictures are read
     ):
+        device = torch.device(device)
         self.config, self.scene, self.device, self.world = config, scene, device, world
         torch.manual_seed(config.run.seed)
         self.model = make_model(config, scene, device) if model is None else model.to(device)
@@ -143,7 +144,8 @@ class Trainer(Course):
         shown = Shown(rays, batch.views, truth, background, batch.weight, depth, batch.alpha)
         loss, squared, n_samples, seen, is_whole = self.model.compare(shown, self.generator)
         for term in self.terms:
-            loss = loss + term(Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator))
+            moment = Moment(self.model, shown, seen, self.n_steps, self.progress, self.generator)
+            loss = loss + scalar_of(term, moment)
         if self.errors is not None:
             known = squared if is_whole is None else torch.where(is_whole, squared, math.nan)  # what is no number teaches nothing
             self.errors.learn(batch.rows, known if batch.counts is None else known * batch.counts)

@@ -520,3 +520,11 @@ def test_a_training_that_ends_before_it_grows_says_so(place, tmp_path):
     status, _, err = invoke("train", place / "set.npz", "--out", tmp_path / "m", "--kimg", 0.008, "--grow-at", 0.04, *TINY)
     assert status == 0
     assert "it stands at 8 pixels; 16 come after --grow-at 0.04" in err
+
+
+def test_a_file_in_the_place_of_a_model_is_told(tmp_path):
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    for command in (("render", "--seed", 1, "--out", tmp_path / "turn.png"), ("evaluate",), ("directions",)):
+        status, _, err = invoke(command[0], "--model", file, *command[1:])
+        assert (status, err.startswith(f"error: {file}: is a file; a model is a folder")) == (1, True), err

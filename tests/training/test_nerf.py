@@ -245,6 +245,8 @@ def test_a_setting_of_another_method_and_an_unknown_preset_are_errors():
         configured(scene, "occupancy.resolution=32")
     with pytest.raises(SettingsError, match=r"method nerf has no such preset.*nerf: default, blender, llff"):
         methods.choose(scene, SceneSettings(""), RunSettings("nerf", "quality"), CPU)
+    with pytest.raises(SettingsError, match=r"--method nrf: there is no such method. There are ngp, nerf, mipnerf, mipnerf360"):
+        methods.choose(scene, SceneSettings(""), RunSettings(method="nrf"), "cpu")
     with pytest.raises(SettingsError, match="not with disparity or within_box"):
         configured(scene, "nerf.ndc=true")
     with pytest.raises(ValueError, match="views that face one way"):

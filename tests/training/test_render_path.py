@@ -15,7 +15,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.settings import apply_settings
 from taichi_nerf.training import pictures
 from taichi_nerf.training.pictures import picture_by, picture_of_view
-from taichi_nerf.training.render_path import cameras_of_path
+from taichi_nerf.training.render_path import cameras_of_path, frames
 from taichi_nerf.training.run import load_run
 
 from opengl_views import write_picture
@@ -123,3 +123,14 @@ def test_of_a_large_picture_only_some_rays_are_in_memory(cpu, monkeypatch):
         for part, of_whole in zip(picture_by(model, camera, 0, antialias=n)[:3], at_once[:3], strict=True):
             assert torch.allclose(part, of_whole, atol=1e-6)
     assert max(asked) <= 20
+
+
+def test_what_no_frame_shows_and_a_path_without_frames_are_told(small_scene):
+    scene = load_scene(small_scene)
+    for n_frames in (0, -3):
+        with pytest.raises(ValueError, match=f"at least one frame, not {n_frames}"):
+            cameras_of_path(scene, "orbit", n_frames)
+    orbit, _ = cameras_of_path(scene, "orbit", 2)
+    for what, named in ((["colour"], "'colour'"), ([], "nothing")):
+        with pytest.raises(ValueError, match=f"expected some of color, depth, opacity, normals, got {named}"):
+            next(frames(None, orbit, [0], what))

@@ -6,14 +6,17 @@ import shutil
 import pytest
 import small_run
 import torch
+from torch import nn
 
 from taichi_nerf.settings import OlderSettings, apply_settings
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.meter import Meter
+from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.preview import limits
-from taichi_nerf.training.run import load_run
+from taichi_nerf.training.run import load_run, train
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.step import Step, Told
+from taichi_nerf.training.terms import Term
 
 
 def tensors(value, path=""):
@@ -37,6 +40,42 @@ def test_resuming_gives_the_same_bits_as_never_stopping(cpu, small_scene, tmp_pa
         assert torch.equal(tensor, parts[name]), name
     stretch = load_checkpoint(tmp_path / "parts/checkpoint.safetensors")[0]["model"]["sampler._extra_state"]["stretch"]
     assert load_run(tmp_path / "parts", torch.device("cpu")).model.sampler.stretch == stretch
+
+
+class WithGain(NgpModel):
+    """The method's own model and one number more, which no picture depends on."""
+
+    def __init__(self, config, scene, device):
+        super().__init__(config, scene, device)
+        self.gain = nn.Parameter(torch.tensor(1.0, device=device))
+
+    def optimiser(self):
+        optimiser = super().optimiser()
+        optimiser.add_param_group({"name": "gain", "params": [self.gain], "first_lr": 0.01})
+        return optimiser
+
+
+class Pull(Term):
+    """The gain to three."""
+
+    def __call__(self, moment):
+        return (moment.model.gain - 3).square()
+
+
+def test_a_model_and_a_loss_of_ones_own_are_trained_into_a_folder_and_opened_again(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=8)
+    model = WithGain(config, scene, torch.device("cpu"))
+    with RunFolder.create(tmp_path / "run") as folder:
+        train(config, scene, folder, "cpu", model=model, terms=[Pull()])
+    rates = [0.01 * model.rate(step / 8) for step in range(8)]
+    assert model.gain.item() == pytest.approx(1 + sum(rates), abs=1e-3)  # Adam's steps are as long as the rate
+    found = load_run(tmp_path / "run", "cpu", make=WithGain)
+    assert (type(found.model), found.n_steps) == (WithGain, 8)
+    opened, trained = dict(tensors(found.model.state_dict())), dict(tensors(model.state_dict()))
+    assert opened.keys() == trained.keys()
+    assert all(torch.equal(opened[name], trained[name]) for name in trained)
+    with pytest.raises(RunError, match="does not fit"):
+        load_run(tmp_path / "run", "cpu")
 
 
 def test_previews_of_photographs_of_more_than_sixteen_megapixels_know_near_and_far():

@@ -161,6 +161,20 @@ def test_an_empty_folder_or_one_that_a_killed_start_left_is_fine(tmp_path):
         assert files(tmp_path / name) == [".lock", "config.json"]
 
 
+def test_a_file_in_the_place_of_a_run_is_told_and_where_the_run_is(tmp_path):
+    made(tmp_path / "run")
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    assert complaint(RunFolder.open, tmp_path / "weights.pt") == f"{tmp_path / 'weights.pt'}: is a file; a run is a folder"
+    inside = tmp_path / "run" / "config.json"
+    assert complaint(RunFolder.open, inside) == f"{inside}: is a file; a run is a folder: {tmp_path / 'run'}"
+
+
+def test_a_run_folder_may_be_named_by_a_text(tmp_path):
+    with RunFolder.create(str(tmp_path / "run")) as run:
+        run.write_config(CONFIG)
+    assert RunFolder.open(str(tmp_path / "run")).config == tmp_path / "run" / "config.json"
+
+
 def test_a_run_that_is_missing_is_told(tmp_path):
     gone = tmp_path / "gone"
     assert complaint(RunFolder.open, gone) == f"{gone}: no such run; `taichi-nerf train SCENE --out {gone}` makes one"

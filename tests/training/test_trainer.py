@@ -310,6 +310,21 @@ def test_a_term_of_the_loss_that_grows_or_is_negative_is_no_reason_to_return(cpu
     assert same(made.model.state_dict(), without.model.state_dict())
 
 
+@pytest.mark.parametrize(("added", "got"), [
+    (lambda moment: moment.seen.rendered.opacity, r"a tensor of shape \[\d+\]"),
+    (lambda moment: None, "NoneType"),
+    (lambda moment: moment.seen.rendered.opacity.mean().item(), "float"),
+])  # fmt: skip
+def test_a_term_that_is_no_scalar_tensor_is_told_by_its_name(cpu, added, got):
+    class Mine(Term):
+        def __call__(self, moment):
+            return added(moment)
+
+    made = Trainer(CONFIG, views_of_ball()[0], "cpu", terms=[Mine()])
+    with pytest.raises(TypeError, match=f"^Mine: a term of the loss has to be a scalar tensor, got {got}$"):
+        made.step()
+
+
 def test_pictures_of_several_sizes_train(cpu):
     scene, _ = views_of_ball()
     sizes = scene.cameras.sizes.copy()
