@@ -8,6 +8,7 @@ import os
 
 import hypothesis
 import pytest
+import sharing
 import small_run
 import torch
 
@@ -21,6 +22,16 @@ hypothesis.settings.load_profile("ours")
 
 ASKED = [arch.strip() for arch in os.environ.get("TAICHI_NERF_ARCHS", "").split(",") if arch.strip()]
 ARCHS = ASKED or ["cpu", "vulkan", "cuda", "metal"]
+
+
+@pytest.hookimpl(trylast=True)  # after pytest's own order
+def pytest_collection_modifyitems(items):
+    items[:] = sharing.in_order(items, ARCHS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return sharing.ByFileAndBackend(config, log) if config.option.dist == "load" else None
 
 
 @pytest.fixture(scope="session", params=ARCHS)

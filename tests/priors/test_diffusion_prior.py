@@ -74,7 +74,7 @@ def denoiser_of(patches, n_steps=1500):
     torch.manual_seed(0)
     schedule, generator = NoiseSchedule.of(), torch.Generator().manual_seed(0)
     denoiser = Denoiser(SETTINGS.denoiser)
-    optimiser = torch.optim.Adam(denoiser.parameters(), 1e-2)
+    optimiser = torch.optim.Adam(denoiser.parameters(), 1e-2, fused=True)  # 160 small tensors: else a tenth of a step
     for step in range(n_steps):
         for group in optimiser.param_groups:
             group["lr"] = 1e-2 * min(1, (step + 1) / 20) * (1 - step / n_steps)
