@@ -1,6 +1,7 @@
 """train, evaluate, render and export, as a user meets them, on a scene that takes seconds."""
 
 import json
+import os
 import shlex
 import shutil
 import signal

@@ -154,6 +154,7 @@ class OptimiserSettings:
     network_rate: float = 2e-2  # learning rate of the networks
     decay_from: float = 0.5  # of the training, when the learning rate begins to fall
     final_share: float = 0.02  # of it that is left at the end
+    beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-15
     mlp_decay: float = 0.0  # L2 on the networks
@@ -162,7 +163,8 @@ class OptimiserSettings:
     def __post_init__(self) -> None:
         check_ranges(
             self, learning_rate=AT_LEAST_ZERO, network_rate=AT_LEAST_ZERO, decay_from=SHARE_BELOW_ONE, final_share=SOME_SHARE,
-            beta2=SHARE_BELOW_ONE, epsilon=AT_LEAST_ZERO, mlp_decay=AT_LEAST_ZERO, table_decay=AT_LEAST_ZERO,
+            beta1=SHARE_BELOW_ONE, beta2=SHARE_BELOW_ONE, epsilon=AT_LEAST_ZERO, mlp_decay=AT_LEAST_ZERO,
+            table_decay=AT_LEAST_ZERO,
         )  # fmt: skip
 
     @property

@@ -182,7 +182,7 @@ def groups_of(config: NgpConfig, field: HashGridField) -> tuple[list[dict[str, A
     ]
     if field.appearance.numel():
         groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
-    return groups, {"lr": rate, "betas": (0.9, settings.beta2), "eps": settings.epsilon, "fused": True}
+    return groups, {"lr": rate, "betas": (settings.beta1, settings.beta2), "eps": settings.epsilon, "fused": True}
 
 
 def rate_at(config: NgpConfig, progress: float) -> float:

@@ -10,7 +10,9 @@ from ball_scene import views_of_ball
 
 from taichi_nerf import runtime
 from taichi_nerf.settings import SettingsError, apply_settings, from_json_dict, to_json_dict
-from taichi_nerf.training.config import NgpConfig, RunSettings, SceneSettings
+from taichi_nerf.training.config import NgpConfig, OptimiserSettings, RunSettings, SceneSettings
+from taichi_nerf.training.few_views import with_few_views
+from taichi_nerf.training.methods import changed
 from taichi_nerf.training.mipnerf360_config import MipNerf360Config
 from taichi_nerf.training.mipnerf_config import MipNerfConfig
 from taichi_nerf.training.nerf_config import NerfConfig
@@ -163,3 +165,15 @@ def test_a_setting_is_changed_by_its_name_and_others_stay():
     changed = apply_settings(config, ["field.n_levels=5", "poses.refine=true"])
     assert (changed.field.n_levels, changed.poses.refine) == (5, True)
     assert replace(changed, field=config.field, poses=config.poses) == config
+
+
+def test_objects_learn_quickest_and_what_was_weighed_against_calm_rates_keeps_them():
+    """Around a scene that goes on slow networks learn fog; proposals and geometric terms were fitted with Adam as usual."""
+    scene, _ = views_of_ball(4, 16)
+    usual, objects, surroundings = OptimiserSettings(), chosen(scene)[0], chosen(around(scene))[0]
+    assert objects.optimiser.learning_rate > surroundings.optimiser.learning_rate > usual.learning_rate
+    assert objects.optimiser.network_rate < surroundings.optimiser.network_rate == usual.network_rate
+    assert changed(objects, ["sampler.kind=proposal"]).optimiser == usual
+    assert with_few_views(objects, scene, True, None)[0].optimiser == usual
+    named = changed(objects, ["sampler.kind=proposal", "optimiser.beta1=0.5"]).optimiser
+    assert named == replace(usual, beta1=0.5)
