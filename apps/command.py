@@ -5,11 +5,13 @@ import contextlib
 import io
 import math
 import os
+import re
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -44,9 +46,12 @@ class Command(click.Command):
         self.params.append(click.Option(["--debug"], is_flag=True, help="Show the full traceback of an error."))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for arg in args:
-            if not arg or (arg.startswith("--") and arg.endswith("=")):  # a path would be taken for the current folder
-                told = f"{arg.rstrip('=') or 'an argument'} is empty: a variable of the shell that is not set?"
+        options = [option for option in self.params if isinstance(option, click.Option) and option.default == ""]
+        may_be_empty = {name for option in options for name in option.opts}
+        for before, arg in pairwise(["", *args]):
+            named = arg[:-1] if re.fullmatch("--[^=]+=", arg) else before
+            if (not arg or named == arg[:-1]) and named not in may_be_empty:  # a path would be taken for the current folder
+                told = f"{arg[:-1] or 'an argument'} is empty: a variable of the shell that is not set?"
                 raise click.UsageError(told, ctx)
         return super().parse_args(ctx, args)
 
@@ -146,10 +151,10 @@ def one_line_errors(debug: bool) -> Iterator[None]:
             sys.exit(error.exit_status)
         if debug:
             traceback.print_exc()
-        elif interruptions:  # an import that Ctrl-C cut short calls itself failed, and the program damaged
+        if interruptions:  # an import that Ctrl-C cut short calls itself failed, and the program damaged
             click.echo("interrupted", err=True)
             sys.exit(128 + signal.SIGINT)
-        else:
+        if not debug:
             click.echo(f"error: {describe(error)}", err=True)
         sys.exit(1)
     finally:

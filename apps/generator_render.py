@@ -9,6 +9,8 @@ from taichi_nerf.apps.generator_options import model_option, start_backend
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.quoting import quote
 
+DEFAULT_FPS = 10.0
+
 
 @click.command(cls=Command)
 @model_option
@@ -17,7 +19,7 @@ from taichi_nerf.quoting import quote
 @click.option("--to-scene", type=click.Path(path_type=Path, file_okay=False), help="A new folder: the views and their poses.")
 @click.option("--n-frames", type=click.IntRange(min=3), default=15, show_default=True, help="Over the whole turn; odd.")
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Of the turn.")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Of a video.  [default: 10]")
 @click.option(
     "--what",
     type=Kinds(("refined", "gan", "depth")),
@@ -28,7 +30,7 @@ from taichi_nerf.quoting import quote
 @click.option("--diffusion-steps", type=click.IntRange(min=1), default=1, show_default=True, help="More than one: DDIM.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @arch_option
-def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_frames: int, share: float, fps: float,
+def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_frames: int, share: float, fps: float | None,
            what: list[str], diffusion_steps: int, overwrite: bool, arch: str) -> None:  # fmt: skip
     """Turn an object of MODEL.
 
@@ -40,7 +42,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     """
     from taichi_nerf.export.colors import side_by_side
     from taichi_nerf.export.files import expect_writable
-    from taichi_nerf.export.video import expect_frames, frames_in, open_frames, remove_frames
+    from taichi_nerf.export.video import expect_frames, frames_in, is_video, open_frames, remove_frames
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.render import turn_plainly, turn_seed
@@ -50,12 +52,15 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
 
     if out is None and to_scene is None:
         raise click.UsageError("where to? give --out, --to-scene, or both")
+    if fps is not None and (out is None or not is_video(out)):
+        raise click.UsageError("--fps is of a video: leave it out, or write an .mp4 or .gif")
+    rate = DEFAULT_FPS if fps is None else fps
     if out is not None and (out.is_file() or frames_in(out)) and not overwrite:
         raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")
     if out is not None and out.suffix.lower() == ".png":
         expect_writable(out)
     elif out is not None:
-        expect_frames(out, fps)
+        expect_frames(out, rate)
     if to_scene is not None:
         require_free(to_scene)
         expect_writable(to_scene)
@@ -74,7 +79,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         click.echo(out)
     elif out is not None:
         remove_frames(out)  # of a former turn, which may have had more
-        with open_frames(out, fps) as frames:
+        with open_frames(out, rate) as frames:
             for i in range(len(pictures[what[0]])):
                 frames.add(side_by_side([pictures[kind][i] for kind in what]), i)
         click.echo(f"{len(pictures[what[0]])} frames: {out}")

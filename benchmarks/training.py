@@ -31,10 +31,10 @@ from taichi_nerf.ops import compositing
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.runtime import Backend, Traffic, start, traffic
 from taichi_nerf.scenes import load_scene
-from taichi_nerf.settings import apply_settings
 from taichi_nerf.training.config import Config, RunSettings, SceneSettings
 from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
+from taichi_nerf.training.methods import changed
 from taichi_nerf.training.presets import choose
 from taichi_nerf.training.resident_model import ResidentNgpModel
 from taichi_nerf.training.trainer import Trainer
@@ -201,7 +201,7 @@ def run(scene_folder: Path | None, seconds: float, settings: list[str], backend:
         config, _ = choose(
             scene, SceneSettings(str(folder)), RunSettings(preset=preset, time_budget=seconds), backend.torch_device
         )
-        return measure(apply_settings(config, settings), scene, backend.torch_device)
+        return measure(changed(config, settings, scene), scene, backend.torch_device)
 
 
 def as_json(result: Result, backend: Backend) -> str:

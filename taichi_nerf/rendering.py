@@ -268,7 +268,7 @@ def _pieces(rays: Rays, marched: Samples, most: int) -> Iterator[tuple[Rays, Sam
     if n_pieces <= 1:
         yield rays, marched
         return
-    ends = marched.spans.sum(-1).cpu()
+    ends = marched.spans.sum(-1).cummax(0).values.cpu()  # a ray without samples may say that they begin anywhere
     shares = n_samples * torch.arange(1, n_pieces) // n_pieces
     cuts = sorted({0, n_rays, *torch.searchsorted(ends, shares).tolist()})
     for at, end in pairwise(cuts):

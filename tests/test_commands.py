@@ -217,6 +217,18 @@ def test_an_empty_path_is_not_the_current_folder(out, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words", [
+    ("pixelnerf", "train", "no_objects", "--out", "a", "--steps", "1", "--prefix", ""),  # empty unless something is given
+    ("pixelnerf", "train", "no_objects", "--out", "a", "--steps", "1", "--prefix="),
+    ("pixelnerf", "train", "no_objects", "--out", "a", "--steps", "1", "--set=objects.prefix="),
+    ("train", "no_scene", "--out=a="),
+])  # fmt: skip
+def test_what_may_be_empty_and_what_only_ends_in_an_equals_sign_is_taken(words):
+    _, _, err = invoke(*words)
+    assert "is empty" not in err
+    assert "no_" in err
+
+
 def swallowing(then):
     """What a command prints, and its status, in which Ctrl-C is swallowed as `import taichi` does it, and that goes on so."""
 

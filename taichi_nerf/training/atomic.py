@@ -68,7 +68,8 @@ def partials(file: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def in_turn(lock: Path) -> Iterator[None]:
-    """For who reads a file, changes it and writes it again, in a moment: one process after the other. The lock's file stays."""
+    """For who reads a file, changes it and writes it again, in a moment: one process after the other. The lock's file stays.
+    Who holds it longer than ten seconds, as on a network disk that hangs, is no longer waited for."""
     until = time.monotonic() + LONGEST_TURN
     with open(lock, "ab") as stream:
         while not try_lock(stream) and time.monotonic() < until:

@@ -181,7 +181,7 @@ def groups_of(config: NgpConfig, field: HashGridField) -> tuple[list[dict[str, A
         {"name": "networks", "params": networks, "first_lr": network_rate, "weight_decay": settings.mlp_decay},
     ]
     if field.appearance.numel():
-        groups.append({"name": "appearance", "params": [field.appearance], "first_lr": rate})
+        groups.append({"name": "appearance", "params": [field.appearance], "first_lr": network_rate})
     return groups, {"lr": rate, "betas": (settings.beta1, settings.beta2), "eps": settings.epsilon, "fused": True}
 
 

@@ -467,6 +467,13 @@ def test_a_turn_that_cannot_be_written_is_refused_before_it_is_made(place, model
     assert told in err
 
 
+@pytest.mark.parametrize("out", [("--out", "turn"), ("--out", "turn.png"), ("--to-scene", "head")])
+def test_a_rate_without_a_video_is_refused(place, model, monkeypatch, out):
+    monkeypatch.chdir(place)
+    status, _, err = invoke("render", "--model", model, *out, "--fps", 12, "--arch", "cpu")
+    assert (status, "--fps is of a video" in err) == (2, True), err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
