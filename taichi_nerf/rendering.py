@@ -274,7 +274,8 @@ def _pieces(rays: Rays, marched: Samples, most: int) -> Iterator[tuple[Rays, Sam
     for at, end in pairwise(cuts):
         first, last = int(ends[at - 1]) if at else 0, int(ends[end - 1])
         t_starts, t_ends, ray_indices = (x[first:last] for x in marched[:3])
-        spans = marched.spans[at:end] - marched.spans.new_tensor([first, 0])
+        begins, counts = marched.spans[at:end].unbind(-1)
+        spans = torch.stack([(begins - first).clamp(0, last - first), counts], -1)
         yield Rays(*(x[at:end] for x in rays)), Samples(t_starts, t_ends, ray_indices - at, spans)
 
 

@@ -261,16 +261,24 @@ def test_a_picture_does_not_depend_on_how_it_was_cut(backend, monkeypatch):
 def test_a_picture_of_many_samples_is_looked_at_in_pieces(backend, monkeypatch):
     """Of a fog, a ball of it and rays that miss it; none but a ray's own samples is over the bound."""
     rays, field = parallel_rays(20, 15), Ball(0.5, 0.6, soft=0.1)
+    rays.origins[100:140] += 10.0  # past the box: no samples
     march = sampler(0.02)
     whole = render_picture(field, march, rays, (20, 15), 0.3, EVERYTHING, with_normals=True)
     longest, n_samples = int(march(rays, None).spans[:, 1].max()), len(march(rays, None).t_starts)
+
+    def untidy(*arguments):
+        """Where a ray has no samples, these may begin anywhere."""
+        samples = march(*arguments)
+        return samples._replace(spans=samples.spans.where(samples.spans[:, 1:] > 0, 0))
+
+    assert (march(rays, None).spans[:, 1] == 0).sum() > 20
     glanced = []
     glance = Ball.glance
     monkeypatch.setattr(Ball, "glance", lambda field, at: glanced.append(len(at)) or glance(field, at))
-    for most in (2000, 1):
+    for most, marching in ((2000, march), (1, march), (2000, untidy)):
         monkeypatch.setattr(rendering, "MARCHED_AT_ONCE", most)
         glanced.clear()
-        found = render_picture(field, march, rays, (20, 15), 0.3, EVERYTHING, with_normals=True)
+        found = render_picture(field, marching, rays, (20, 15), 0.3, EVERYTHING, with_normals=True)
         assert sum(glanced) == n_samples > 3 * most
         assert max(glanced) <= most + longest
         for ours, expected in zip(found, whole, strict=True):
