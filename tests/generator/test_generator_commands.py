@@ -443,7 +443,7 @@ def test_options_of_labels_are_refused_where_they_would_do_nothing(place, model,
     ("3-", "expected seeds such as"),
     ("-3", "expected seeds such as"),
     ("1,x", "expected seeds such as"),
-    ("", "expected seeds such as"),
+    ("", "is empty"),
 ])  # fmt: skip
 def test_seeds_that_are_none_are_told_before_anything_is_rendered(seeds, told):
     status, _, err = invoke("evaluate", "--model", "builtin", "--seeds", seeds)
