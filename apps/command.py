@@ -46,12 +46,12 @@ class Command(click.Command):
         self.params.append(click.Option(["--debug"], is_flag=True, help="Show the full traceback of an error."))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        options = [option for option in self.params if isinstance(option, click.Option) and option.default == ""]
-        may_be_empty = {name for option in options for name in option.opts}
+        may_be_empty = {name for known in self.params if known.default == "" for name in known.opts}
         for before, arg in pairwise(["", *args]):
-            named = arg[:-1] if re.fullmatch("--[^=]+=", arg) else before
-            if (not arg or named == arg[:-1]) and named not in may_be_empty:  # a path would be taken for the current folder
-                told = f"{arg[:-1] or 'an argument'} is empty: a variable of the shell that is not set?"
+            is_bare = re.fullmatch("--[^=]+=", arg) is not None  # --out=
+            option = arg[:-1] if is_bare else before
+            if (is_bare or not arg) and option not in may_be_empty:  # a path would be taken for the current folder
+                told = f"{option if is_bare else 'an argument'} is empty: a variable of the shell that is not set?"
                 raise click.UsageError(told, ctx)
         return super().parse_args(ctx, args)
 

@@ -229,6 +229,12 @@ def test_what_may_be_empty_and_what_only_ends_in_an_equals_sign_is_taken(words):
     assert "no_" in err
 
 
+def test_a_scene_may_have_a_name_of_one_letter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = invoke("scene", "info", "s")
+    assert (status, err.startswith("error: s: ")) == (1, True), err
+
+
 def swallowing(then):
     """What a command prints, and its status, in which Ctrl-C is swallowed as `import taichi` does it, and that goes on so."""
 
