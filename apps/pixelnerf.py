@@ -10,7 +10,7 @@ from taichi_nerf.apps.command import Group, arch_option, seed_option
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.resuming import SPENT
-from taichi_nerf.apps.run_options import refuse_rate_of_folder
+from taichi_nerf.apps.run_options import refuse_rate_of_folder, refuse_run_folder
 from taichi_nerf.apps.scene_options import Views
 from taichi_nerf.quoting import quote
 
@@ -189,6 +189,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     refuse_idle(context)
     expect_frames(out, fps or FPS)
     refuse_rate_of_folder(out, fps)
+    refuse_run_folder(out)
     if options["distil"] is not None:
         require_places(options["distil"])
         expect_writable(options["distil"])

@@ -6,7 +6,7 @@ import click
 
 from taichi_nerf.apps.command import Command
 from taichi_nerf.apps.kinds import Kinds
-from taichi_nerf.apps.run_options import open_run, refuse_rate_of_folder, run_options
+from taichi_nerf.apps.run_options import open_run, refuse_rate_of_folder, refuse_run_folder, run_options
 
 WHAT = ("color", "depth", "opacity", "normals")
 
@@ -45,6 +45,7 @@ def render(
 
     expect_frames(out, fps or 30.0)
     refuse_rate_of_folder(out, fps)
+    refuse_run_folder(out)
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         if ranks.size > 1 and out.suffix and not out.is_dir():

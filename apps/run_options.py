@@ -40,3 +40,11 @@ def refuse_rate_of_folder(out: Path, fps: float | None) -> None:
 
     if fps is not None and not is_video(out):
         raise click.UsageError(f"--fps is of a video, and {out} becomes a folder of PNGs: leave it out, or write an .mp4 or .gif")
+
+
+def refuse_run_folder(out: Path) -> None:
+    """Frames would stand among the run's own files, which overwriting the run does not clear of them."""
+    from taichi_nerf.training.run_kinds import kind_of
+
+    if kind_of(out) is not None:
+        raise ValueError(f"{out}: is the folder of a run; give the frames one of their own, as {out / 'frames'}")

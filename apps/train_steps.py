@@ -60,11 +60,13 @@ def configuration_to_resume(
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a run that exists, with another budget if one is given."""
     from taichi_nerf.apps.resuming import place_now, refuse_changes
+    from taichi_nerf.training.own_parts import expect_own_parts
     from taichi_nerf.training.run import read_settings, scene_of_run
     from taichi_nerf.training.run_kinds import SCENE, open_kind
 
     refuse_changes(context, MAY_CHANGE)
     folder = open_kind(out, SCENE)
+    expect_own_parts(folder)
     config = read_settings(folder)
     config = replace(config, scene=replace(config.scene, path=place_now(out, config.scene.path, scene, "SCENE")))
     steps, seconds = options["steps"], options["time_budget"]

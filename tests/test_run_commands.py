@@ -440,6 +440,13 @@ def test_a_folder_is_not_continued_with_frames_of_another_render(run, tmp_path):
     assert "2 of them were there already" in invoke(*command)[1]
 
 
+def test_frames_are_not_put_among_the_files_of_a_run(run):
+    before = contents(run)
+    status, _, err = invoke("render", run, "--arch", "cpu", "--n-frames", 1, "--width", 8, "--out", run)
+    assert (status, err) == (1, f"error: {run}: is the folder of a run; give the frames one of their own, as {run / 'frames'}\n")
+    assert contents(run) == before
+
+
 def test_a_folder_of_pngs_has_no_frames_a_second(run, tmp_path):
     command = ("render", run, "--arch", "cpu", "--n-frames", 1, "--width", 8, "--out", tmp_path / "frames")
     status, _, err = invoke(*command, "--fps", 12)

@@ -48,6 +48,9 @@ class SceneSettings:
     protocol: Protocol = "spread"  # by which n_views are chosen
     allow_outside: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))  # whoever gives a Path; config.json holds text
+
 
 @dataclass(frozen=True)
 class RunSettings:

@@ -31,6 +31,7 @@ from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.methods import config_class, make_model
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.onlooker import Onlooker
+from taichi_nerf.training.own_parts import expect_own_model, expect_own_parts, own_parts
 from taichi_nerf.training.preview import save_previews
 from taichi_nerf.training.resident_model import taken_up
 from taichi_nerf.training.room import expect_room
@@ -98,6 +99,8 @@ def train(
 
     if not resume:
         expect_something_in_sight(scene)
+    elif folder.checkpoint.exists():
+        expect_own_parts(folder, model, terms)
     keep_freed_memory()
     trainer = Trainer(taken_up(config) if resume else config, scene, device, world, model=model, terms=terms, report=reading)
     report(0.0, "compiling")
@@ -106,7 +109,7 @@ def train(
     if resume and folder.checkpoint.exists():
         go_on(trainer, folder)
     n_before = trainer.n_steps
-    about = describe_run(config, scene)
+    about = describe_run(config, scene) | own_parts(model, terms)
     if _agree(trainer, stop()):
         raise Stopped
     if world.is_main:
@@ -238,6 +241,8 @@ def load_run(
     if not folder.checkpoint.exists():
         raise RunError(path, f"has no checkpoint yet; `taichi-nerf train --resume --out {quote(path)}` goes on with it")
     state, _ = load_checkpoint(folder.checkpoint)
+    if make is make_model:
+        expect_own_model(folder)
     model = make(taken_up(config), found, device)
     try:
         model.load_state_dict(state["model"])

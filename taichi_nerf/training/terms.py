@@ -33,4 +33,9 @@ def scalar_of(term: Term, moment: Moment) -> Tensor:  # → []
     if isinstance(added, Tensor) and added.numel() == 1:
         return added.reshape(())
     got = f"a tensor of shape {list(added.shape)}" if isinstance(added, Tensor) else type(added).__name__
-    raise TypeError(f"{getattr(term, '__name__', type(term).__name__)}: a term of the loss has to be a scalar tensor, got {got}")
+    raise TypeError(f"{name_of(term)}: a term of the loss has to be a scalar tensor, got {got}")
+
+
+def name_of(term: Term) -> str:
+    """Of its class, or of a function that stands for one."""
+    return str(getattr(term, "__name__", type(term).__name__))

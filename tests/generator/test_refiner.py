@@ -250,6 +250,16 @@ def test_a_refiner_comes_back_from_its_file(tmp_path):
     assert torch.equal(refine(again, codes, codes, pose, (0, 10)), refine(refiner.eval(), codes, codes, pose, (0, 10)))
 
 
+def test_a_refiner_of_a_generator_that_has_grown_since_is_told():
+    refiner, pose = Refiner(replace(SMALL, scope="all")), torch.zeros(2, 6)
+    codes = torch.randn(2, 12, 4)
+    with pytest.raises(ValueError, match=r"of 10 codes of 4 numbers, this one has 12 of 4; `taichi-nerf generator refine`"):
+        refine(refiner, codes, codes, pose, (0, 12))
+    with pytest.raises(ValueError, match="this one has 10 of 5"):
+        refine(Refiner(SMALL), torch.zeros(2, 10, 5), torch.zeros(2, 10, 5), pose, (0, 10))
+    assert refine(Refiner(SMALL), codes, codes, pose, (0, 12)).shape == codes.shape  # one code for all of them
+
+
 def test_a_refiner_of_an_older_version_is_told_and_a_newer_ones_is_an_error(tmp_path):
     file = tmp_path / "r.safetensors"
     save_refiner(file, Refiner(SMALL), 2.5, 13)

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import small_run
 import torch
+from click.testing import CliRunner
 from torch import nn
 
+from taichi_nerf.apps.main import main
 from taichi_nerf.settings import OlderSettings, apply_settings
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
+from taichi_nerf.training.config import SceneSettings
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.preview import limits
@@ -74,8 +78,50 @@ def test_a_model_and_a_loss_of_ones_own_are_trained_into_a_folder_and_opened_aga
     opened, trained = dict(tensors(found.model.state_dict())), dict(tensors(model.state_dict()))
     assert opened.keys() == trained.keys()
     assert all(torch.equal(opened[name], trained[name]) for name in trained)
-    with pytest.raises(RunError, match="does not fit"):
+    with pytest.raises(RunError, match="of a model of one's own, WithGain"):
         load_run(tmp_path / "run", "cpu")
+
+
+class Dimmed(NgpModel):
+    """Has the method's parameters, and makes something else of them."""
+
+
+def test_a_run_of_ones_own_is_not_taken_for_the_methods(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=2)
+
+    def none(moment):
+        return torch.zeros(())
+
+    def goes_on(path, **parts):
+        with RunFolder.open(path).locked() as folder:
+            return train(config, scene, folder, "cpu", resume=True, **parts).n_steps
+
+    for path, parts in (
+        (tmp_path / "model", {"model": Dimmed(config, scene, torch.device("cpu"))}),
+        (tmp_path / "terms", {"terms": [none]}),
+    ):
+        with RunFolder.create(path) as folder:
+            train(config, scene, folder, "cpu", **parts)
+        with pytest.raises(RunError, match=r"one's own, (Dimmed|none); the commands do not know it"):
+            goes_on(path)
+        result = CliRunner().invoke(main, ["train", "--resume", "--dry-run", "--arch", "cpu", "--out", str(path)])
+        assert result.exit_code == 1
+        assert "of one's own" in result.output
+        assert goes_on(path, **parts) == 2
+    with pytest.raises(RunError, match="load_run"):
+        load_run(tmp_path / "model", "cpu")
+    assert type(load_run(tmp_path / "terms", "cpu").model) is NgpModel  # terms are of training alone
+    given = NgpModel(config, scene, torch.device("cpu"))
+    with RunFolder.create(tmp_path / "given") as folder:
+        train(config, scene, folder, "cpu", model=given)
+    assert type(load_run(tmp_path / "given", "cpu").model) is NgpModel
+
+
+def test_a_scene_may_be_given_as_a_path(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=2)
+    assert config.scene == replace(config.scene, path=small_scene)
+    small_run.trained(tmp_path / "run", replace(config, scene=SceneSettings(small_scene)), scene)
+    assert load_run(tmp_path / "run", "cpu").config.scene.path == str(small_scene)
 
 
 def test_previews_of_photographs_of_more_than_sixteen_megapixels_know_near_and_far():

@@ -146,6 +146,7 @@ def refine(
     One step: from t = 0. More: DDIM (Song et al. 2021, η = 0) from ŵ noised to time `start` (a quarter of all by default). x₀ is
     not clipped: codes have no bounds.
     """
+    expect_codes(refiner.settings, turned)
     w, edited = refiner.flat(source, layers), refiner.flat(turned, layers)
     if n_steps == 1:
         time = torch.zeros(len(w), dtype=torch.long, device=w.device)
@@ -164,3 +165,12 @@ def refine(
         epsilon = (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
         x = alpha_after.sqrt() * clean + (1 - alpha_after).sqrt() * epsilon
     return refiner.unflat(clean, turned, layers)
+
+
+def expect_codes(settings: RefinerSettings, codes: Tensor) -> None:
+    """Refuse codes of another generator, or of this one after it has grown. One code for all layers fits any number of them."""
+    n_layers = settings.n_layers if settings.scope == "all" else codes.shape[1]
+    if codes.shape[1:] != (n_layers, settings.w_dim):
+        learned, given = f"{n_layers} codes of {settings.w_dim} numbers", f"{codes.shape[1]} of {codes.shape[2]}"
+        hint = "`taichi-nerf generator refine` learns another"
+        raise ValueError(f"the refiner was learned for a generator of {learned}, this one has {given}; {hint}")
