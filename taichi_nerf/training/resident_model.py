@@ -67,6 +67,10 @@ class ResidentNgpModel(NgpModel):
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
         return _batch(self._see(rays, len(rays.origins), self._chance(generator)), background)
 
+    def density_weights(self) -> list[Tensor]:
+        """Those on the device: torch's are of the last time that somebody asked for them, and nothing heeds their gradients."""
+        return [self.on_device.density.as_they_are()]
+
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
         if with_normals:
             self.pull()

@@ -215,6 +215,22 @@ def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(sma
         torch.testing.assert_close(again["state"][key]["exp_avg_sq"], moments["exp_avg_sq"], rtol=0, atol=0)
 
 
+def test_the_density_network_decays_by_its_weights_on_the_device(small_scene, gpu):
+    """The gradient of geometry.density_decay: of the weights as they are, after a step that torch's did not see."""
+    config, scene = configured(small_scene, steps=20)
+    config = apply_settings(config, ["backend.resident=true", "geometry.density_decay=0.5"])
+    trainer = Trainer(config, scene, gpu.torch_device)
+    trainer.step()
+    (term,), found = trainer.terms, []
+    trainer.terms = [lambda moment: found.append(moment) or torch.zeros(())]
+    trainer.compare(trainer.draw(64))
+    network = trainer.model.on_device.density
+    network.weights.grad.fill(1)
+    term(found[0]).backward()
+    torch.testing.assert_close(network.weights.grad_to_torch(), 1 + network.weights.to_torch(), rtol=1e-6, atol=0)
+    assert not torch.equal(network.weights.to_torch(), network._flat(network.matrices))
+
+
 def test_the_grid_learns_what_the_sampler_would(small_scene, gpu):
     """All cells at once, of a field that is the same everywhere: where in a cell one looks does not matter."""
     plain, resident = pair(small_scene, gpu)
