@@ -55,7 +55,7 @@ class ResidentNgpModel(NgpModel):
 
     def rays(self, pixels: Tensor, views: Tensor) -> Any:
         """Made on the device, if nothing in torch needs them."""
-        if self.needs_depth or self.config.geometry.is_on:
+        if self.needs_depth or self.tells_samples:
             return super().rays(pixels, views)
         return self.pipeline.rays(pixels, views)
 
@@ -105,10 +105,8 @@ class ResidentNgpModel(NgpModel):
 
     def _see(self, rays: Any, n: int, chance: Chance, with_spread: bool = False) -> Seen:
         taken = rays if isinstance(rays, RayArrays) else self.pipeline.take(rays)
-        return self.pipeline.render(taken, n, chance, with_spread=with_spread, with_samples=self._tells_samples())
-
-    def _tells_samples(self) -> bool:
-        return self.config.geometry.is_on and torch.is_grad_enabled()
+        with_samples = self.tells_samples and torch.is_grad_enabled()
+        return self.pipeline.render(taken, n, chance, with_spread=with_spread, with_samples=with_samples)
 
     def _chance(self, generator: torch.Generator) -> Chance:
         return Chance(draw_seed(generator), shift=True, look=self.config.culling.chance)

@@ -215,6 +215,28 @@ def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(sma
         torch.testing.assert_close(again["state"][key]["exp_avg_sq"], moments["exp_avg_sq"], rtol=0, atol=0)
 
 
+def test_terms_of_ones_own_are_shown_what_they_are_through_torch(small_scene, gpu):
+    """The rays of the step, and the weights of its samples, whose gradients teach the field."""
+    config, scene = configured(small_scene, steps=20)
+    found = []
+
+    def term(moment):
+        found.append(moment)
+        return moment.seen.rendered.weights.square().sum()
+
+    trainer = Trainer(apply_settings(config, ["backend.resident=true"]), scene, gpu.torch_device, terms=[term])
+    assert isinstance(trainer.model, ResidentNgpModel)
+    trainer.compare(trainer.draw(64))
+    (moment,) = found
+    samples, weights = moment.seen.samples, moment.seen.rendered.weights
+    assert len(moment.shown.rays.origins) == 64
+    per_ray = torch.zeros(64).index_add(0, samples.ray_indices.cpu(), weights.detach().cpu())
+    torch.testing.assert_close(per_ray, moment.seen.rendered.opacity.detach().cpu(), atol=1e-5, rtol=0)
+    trainer.optimiser.zero_grad()
+    term(moment).backward()
+    assert trainer.model.on_device.table.grad_to_torch().abs().max() > 0
+
+
 def test_the_density_network_decays_by_its_weights_on_the_device(small_scene, gpu):
     """The gradient of geometry.density_decay: of the weights as they are, after a step that torch's did not see."""
     config, scene = configured(small_scene, steps=20)
