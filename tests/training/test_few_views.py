@@ -117,6 +117,38 @@ def test_opacity_wanted_is_that_of_the_pictures(cpu, method):
     assert_close(term(moment), expected)
 
 
+@pytest.mark.parametrize("method", ["ngp", "proposal", "nerf", "mipnerf", "mipnerf360"])
+def test_weights_that_decay_are_those_that_density_depends_on(cpu, method):
+    """Whatever the networks' others are, opacities stay; none of these may change without changing them."""
+    config, scene = small("ngp") if method == "mipnerf360" else small(method)
+    if method == "mipnerf360":
+        run = RunSettings(method, "small", steps=20)
+        config, _ = methods.choose(scene, SceneSettings("ball"), run, CPU)
+        config = methods.changed(config, ("field.n_layers=2", "field.n_hidden=16", "field.precision=float32",
+                                          "density.precision=float32"))  # fmt: skip
+    trainer = Trainer(config, scene, CPU)
+    trainer.step()
+    model = trainer.model.eval()
+    rays = model.rig.rays(24 * torch.rand(64, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(64, dtype=torch.int32))
+
+    def seen():
+        return model.picture(rays, (64, 1))
+
+    decaying = {id(weight) for weight in model.density_weights()}
+    before = seen()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if id(weight) not in decaying and not name.startswith(("field.table", "proposals.")):  # grids are no networks
+                weight.normal_(generator=torch.Generator().manual_seed(1))
+        assert torch.equal(seen().opacity, before.opacity)
+        assert not torch.equal(seen().color, before.color)
+        for weight in model.density_weights():
+            kept = weight.clone()
+            weight += 0.1
+            assert not torch.equal(seen().opacity, before.opacity)
+            weight.copy_(kept)
+
+
 def test_frusta_take_away_what_one_camera_alone_sees(cpu):
     """Trained on three views with and without the term: less weight in places that fewer than two cameras see."""
 
