@@ -89,9 +89,9 @@ def hand_over_samples(
 
 
 @ti.kernel
-def take_sample_gradients(
-    grad: ti.types.ndarray(ndim=1),  # [n_samples]
-    out: ti.types.ndarray(ndim=1),  # [room]
+def take_gradients(
+    grad: ti.types.ndarray(ndim=1),  # [n] of samples, or of a network's weights
+    out: ti.types.ndarray(ndim=1),  # [n or more]
 ):
     """Added to those that are there."""
     for i in range(grad.shape[0]):

@@ -17,6 +17,7 @@ from taichi_nerf.fields.mlp import Precision
 from taichi_nerf.ops.once import once_differentiable
 
 CHUNK = 8192  # rows
+OF_COLOR = frozenset({"feature", "view", "color"})  # the layers of a `ViewMlp` that density does not depend on
 
 
 class ViewMlp(nn.Module):

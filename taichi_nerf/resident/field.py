@@ -11,10 +11,11 @@ from torch import Tensor
 
 from taichi_nerf.fields.hash_grid_field import HashGridField, HashGridSettings
 from taichi_nerf.fields.mlp import Mlp
-from taichi_nerf.kernels import resident_field
+from taichi_nerf.kernels import resident_exchange, resident_field
 from taichi_nerf.launch import launch
 from taichi_nerf.ops.fused_mlp import Workspace
 from taichi_nerf.ops.hash_grid import level_layout
+from taichi_nerf.ops.once import once_differentiable
 from taichi_nerf.resident.arrays import Widths
 from taichi_nerf.runtime import DeviceArray, current
 
@@ -41,6 +42,11 @@ class Network:
     def options(self) -> dict[str, Any]:
         return {"widths": self.widths, "output": self.output}
 
+    def as_they_are(self) -> Tensor:
+        """The weights [n] of now, in torch; a loss of them adds its gradient to that on the device."""
+        found: Tensor = _AsTheyAre.apply(self.weights.anchor, self.weights)
+        return found
+
     @staticmethod
     def _flat(matrices: list[Tensor]) -> Tensor:
         return torch.cat([matrix.detach().reshape(-1) for matrix in matrices])
@@ -53,6 +59,19 @@ class Network:
             parts = self.weights.to_torch().split([matrix.numel() for matrix in self.matrices])
             for matrix, part in zip(self.matrices, parts, strict=True):
                 matrix.copy_(part.view_as(matrix))
+
+
+class _AsTheyAre(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchor, weights):  # type: ignore[no-untyped-def]
+        ctx.weights = weights
+        return weights.to_torch()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
+        launch(resident_exchange.take_gradients, grad.contiguous(), ctx.weights.grad)
+        return None, None
 
 
 class ResidentField:

@@ -237,7 +237,7 @@ class Pipeline:
         else:
             room.grad_weights.data.fill(0)
         if of_weights is not None:
-            launch(resident_exchange.take_sample_gradients, of_weights, room.grad_weights.data)
+            launch(resident_exchange.take_gradients, of_weights, room.grad_weights.data)
         samples = [x.data for x in (room.density, room.color, room.t_starts, room.t_ends, room.spans, room.black, room.weights)]
         given = [x.data for x in (of_color, of_opacity, of_depth, room.grad_weights)]
         out = [room.of_density.data, room.color.grad, *(x.data for x in room.unused), room.of_background.data]

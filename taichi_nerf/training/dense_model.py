@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf import random_numbers
+from taichi_nerf.fields.view_mlp import OF_COLOR
 from taichi_nerf.optimiser import Adam
 from taichi_nerf.rays import Rays, RenderedRays, Samples
 from taichi_nerf.rendering import SAMPLES_AT_ONCE, Picture, RenderedBatch, picture_in_parts, with_normals_at
@@ -63,7 +64,8 @@ class DenseModel(Model):
         return self._density(positions)
 
     def density_weights(self) -> list[Tensor]:
-        return [weight for name, weight in self.named_parameters() if not name.startswith("rig.")]
+        named = ((name.split("."), weight) for name, weight in self.named_parameters())
+        return [weight for parts, weight in named if parts[0] != "rig" and OF_COLOR.isdisjoint(parts)]
 
     @property
     @abstractmethod

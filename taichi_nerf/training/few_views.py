@@ -18,6 +18,9 @@ def with_few_views(config: AnyConfig, scene: SceneData, geometry: bool | None, p
     notes: list[str] = []
     if geometry or (geometry is None and prior):
         settings = published_geometry(scene.is_object)
+        if settings.frustum and scene.cameras[scene.splits["train"]].covering_pinholes() is None:
+            settings = replace(settings, frustum=0.0)
+            notes.append("no frusta: the cameras look all around, or in parallel")
         config = replace(config, geometry=settings)
         if isinstance(config, NgpConfig):  # the other form of the same distortion
             config = replace(config, loss=replace(config.loss, spread=0.0))

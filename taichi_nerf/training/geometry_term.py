@@ -12,6 +12,7 @@ from taichi_nerf.ops import ray_marching
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import RenderedBatch
 from taichi_nerf.scenes import SceneData
+from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training.few_view_config import PUBLISHED_RAYS, GeometrySettings
 from taichi_nerf.training.schedules import grown
 from taichi_nerf.training.terms import Moment, Term
@@ -22,7 +23,14 @@ class GeometryTerm(Term):
         self.settings = settings
         self.near = scene.bounds.near
         self.views = torch.tensor(views, device=device)
-        self.sizes = torch.as_tensor(scene.cameras.sizes[views])
+        pinholes = scene.cameras[views].covering_pinholes() if settings.frustum else None
+        if settings.frustum and pinholes is None:
+            raise SettingsError(
+                f"{scene.folder}: its cameras look all around, or in parallel, and have no frusta; --set geometry.frustum=0 does "
+                "without"
+            )
+        # Those of lenses that distort hold all that is seen through them.
+        self.frusta = None if pinholes is None else tuple(torch.as_tensor(each).float().to(device) for each in pinholes)
 
     def __call__(self, moment: Moment) -> Tensor:
         settings, seen, shown = self.settings, moment.seen, moment.shown
@@ -57,5 +65,8 @@ class GeometryTerm(Term):
         """How many training cameras see each sample."""
         rig = moment.model.rig
         positions = ray_marching.sample_positions(rays.origins.detach(), rays.directions.detach(), *seen.samples)
-        poses, lenses = rig.poses().detach()[self.views], rig.lenses().detach()[self.views]
-        return few_view_losses.frustum_count(positions, poses, lenses, self.sizes, self.near)
+        assert self.frusta is not None, "the term was made without frusta"
+        lenses, sizes = self.frusta
+        longer = (rig.lenses() / rig.intrinsics).detach()[self.views, :2]  # as training has corrected them
+        lenses = torch.cat([lenses[:, :2] * longer, lenses[:, 2:]], -1)
+        return few_view_losses.frustum_count(positions, rig.poses().detach()[self.views], lenses, sizes, self.near)

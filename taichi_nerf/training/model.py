@@ -41,6 +41,7 @@ class Model(nn.Module, ABC):
     box: Tensor  # [2, 3] what a bounded scene fills, in scene units
     first_n_rays: int  # of the first step, of all ranks together
     needs_depth = False  # whether the loss looks at depth
+    tells_samples = False  # whether terms of the loss may look at single rays, and at single samples of them
 
     def __init__(self, config: Config, scene: SceneData):
         super().__init__()

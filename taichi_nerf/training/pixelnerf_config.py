@@ -114,8 +114,8 @@ def changed(config: PixelNerfConfig, settings: Sequence[str], idle: Mapping[str,
 
 
 def published(objects: ObjectSettings, run: PixelNerfRun) -> PixelNerfConfig:
-    """28 million parameters, four objects of 128 rays, Adam with 1e-4."""
-    return PixelNerfConfig(objects, run)
+    """28 million parameters, four objects of 128 rays, Adam with 1e-4; the coarse network learns by the fine colors, too."""
+    return PixelNerfConfig(objects, run, sampling=SamplingSettings(depth_gradient=True))
 
 
 def small(objects: ObjectSettings, run: PixelNerfRun) -> PixelNerfConfig:

@@ -55,7 +55,7 @@ class ResidentNgpModel(NgpModel):
 
     def rays(self, pixels: Tensor, views: Tensor) -> Any:
         """Made on the device, if nothing in torch needs them."""
-        if self.needs_depth or self.config.geometry.is_on:
+        if self.needs_depth or self.tells_samples:
             return super().rays(pixels, views)
         return self.pipeline.rays(pixels, views)
 
@@ -66,6 +66,10 @@ class ResidentNgpModel(NgpModel):
 
     def look(self, rays: Rays, background: Tensor, generator: torch.Generator) -> RenderedBatch:
         return _batch(self._see(rays, len(rays.origins), self._chance(generator)), background)
+
+    def density_weights(self) -> list[Tensor]:
+        """Those on the device: torch's are of the last time that somebody asked for them, and nothing heeds their gradients."""
+        return [self.on_device.density.as_they_are()]
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool = False) -> Picture:
         if with_normals:
@@ -101,10 +105,8 @@ class ResidentNgpModel(NgpModel):
 
     def _see(self, rays: Any, n: int, chance: Chance, with_spread: bool = False) -> Seen:
         taken = rays if isinstance(rays, RayArrays) else self.pipeline.take(rays)
-        return self.pipeline.render(taken, n, chance, with_spread=with_spread, with_samples=self._tells_samples())
-
-    def _tells_samples(self) -> bool:
-        return self.config.geometry.is_on and torch.is_grad_enabled()
+        with_samples = self.tells_samples and torch.is_grad_enabled()
+        return self.pipeline.render(taken, n, chance, with_spread=with_spread, with_samples=with_samples)
 
     def _chance(self, generator: torch.Generator) -> Chance:
         return Chance(draw_seed(generator), shift=True, look=self.config.culling.chance)

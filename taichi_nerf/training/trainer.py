@@ -82,6 +82,7 @@ class Trainer(Course):
         expect_room(scene, self.views, self.model.needs_depth, config.scene.downscale)
         self.targets = Targets.of(scene, self.views, config.batch.masks == "alpha", self.model.needs_depth, device, report)
         self.terms = [*terms_of(config, scene, self.views, device), *terms]
+        self.model.tells_samples = config.geometry.is_on or bool(terms)
         self.errors = ErrorMap(self.targets.colors) if config.batch.importance else None
         self.optimiser = self._optimiser()
         self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)

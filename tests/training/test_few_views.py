@@ -8,9 +8,11 @@ import torch
 from ball_scene import views_of_ball
 from torch.testing import assert_close
 
+from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
 from taichi_nerf.procedural import make_scene
+from taichi_nerf.rays import Samples
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.images import Images
 from taichi_nerf.setting_values import SettingsError
@@ -117,6 +119,38 @@ def test_opacity_wanted_is_that_of_the_pictures(cpu, method):
     assert_close(term(moment), expected)
 
 
+@pytest.mark.parametrize("method", ["ngp", "proposal", "nerf", "mipnerf", "mipnerf360"])
+def test_weights_that_decay_are_those_that_density_depends_on(cpu, method):
+    """Whatever the networks' others are, opacities stay; none of these may change without changing them."""
+    config, scene = small("ngp") if method == "mipnerf360" else small(method)
+    if method == "mipnerf360":
+        run = RunSettings(method, "small", steps=20)
+        config, _ = methods.choose(scene, SceneSettings("ball"), run, CPU)
+        config = methods.changed(config, ("field.n_layers=2", "field.n_hidden=16", "field.precision=float32",
+                                          "density.precision=float32"))  # fmt: skip
+    trainer = Trainer(config, scene, CPU)
+    trainer.step()
+    model = trainer.model.eval()
+    rays = model.rig.rays(24 * torch.rand(64, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(64, dtype=torch.int32))
+
+    def seen():
+        return model.picture(rays, (64, 1))
+
+    decaying = {id(weight) for weight in model.density_weights()}
+    before = seen()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if id(weight) not in decaying and not name.startswith(("field.table", "proposals.")):  # grids are no networks
+                weight.normal_(generator=torch.Generator().manual_seed(1))
+        assert torch.equal(seen().opacity, before.opacity)
+        assert not torch.equal(seen().color, before.color)
+        for weight in model.density_weights():
+            kept = weight.clone()
+            weight += 0.1
+            assert not torch.equal(seen().opacity, before.opacity)
+            weight.copy_(kept)
+
+
 def test_frusta_take_away_what_one_camera_alone_sees(cpu):
     """Trained on three views with and without the term: less weight in places that fewer than two cameras see."""
 
@@ -135,6 +169,38 @@ def test_frusta_take_away_what_one_camera_alone_sees(cpu):
     without, with_it = lonely(0.0), lonely(3e-3)
     assert without > 0.02
     assert with_it < 0.5 * without
+
+
+@pytest.mark.parametrize("model", [PINHOLE, OPENCV, FISHEYE])
+def test_what_a_lens_shows_is_within_its_frustum(cpu, model):
+    """A camera sees every place on a ray of its picture, and none beside it."""
+    config, scene = small(geometry=GeometrySettings(frustum=1.0))
+    lens = {PINHOLE: [0.0] * 8, OPENCV: [-0.12, 0.01, 0, 0, 0, 0, 0.002, -0.001], FISHEYE: [0.02, -0.01, 0, 0, 0, 0, 0, 0]}[model]
+    wide = scene.cameras.intrinsics * [0.5, 0.5, 1, 1]
+    cameras = replace(scene.cameras, intrinsics=wide, models=np.full(3, model, np.int32), distortion=np.tile(lens, (3, 1)))
+    scene = replace(scene, cameras=cameras)
+    moment = moment_of(Trainer(config, scene, CPU))
+    term = GeometryTerm(config.geometry, scene, [0], CPU)
+    n, rig = 500, moment.model.rig
+    rays = rig.rays(24 * torch.rand(n, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(n, dtype=torch.int32))
+    t = torch.linspace(2, 5, n)  # beyond the nearest depth, in corners too
+    spans = torch.stack([torch.arange(n), torch.ones(n)], -1).int()
+    seen = moment.seen._replace(samples=Samples(t, t, torch.arange(n, dtype=torch.int32), spans))
+    assert bool((term.counts(moment, rays, seen) == 1).all())
+    pose = rig.poses()[0]
+    beside = rays._replace(directions=(0.5 * pose[:, 2] + pose[:, 0]).expand(n, 3).contiguous())
+    assert bool((term.counts(moment, beside, seen) == 0).all())
+
+
+def test_cameras_without_a_frustum_get_no_term_and_refuse_one_that_is_asked_for(cpu):
+    config, scene = small()
+    around = replace(scene.cameras, models=np.full(3, EQUIRECTANGULAR, np.int32))
+    scene = replace(scene, cameras=around, bounds=replace(scene.bounds, unbounded=True))
+    found, notes = with_few_views(config, scene, True, None)
+    assert (found.geometry.frustum, found.geometry.opacity) == (0.0, 1e-3)
+    assert "no frusta" in notes[0]
+    with pytest.raises(SettingsError, match=r"look all around.*--set geometry\.frustum=0"):
+        GeometryTerm(GeometrySettings(frustum=1.0), scene, [0, 1, 2], CPU)
 
 
 def test_distortion_gathers_weights(cpu):

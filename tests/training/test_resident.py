@@ -215,6 +215,44 @@ def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(sma
         torch.testing.assert_close(again["state"][key]["exp_avg_sq"], moments["exp_avg_sq"], rtol=0, atol=0)
 
 
+def test_terms_of_ones_own_are_shown_what_they_are_through_torch(small_scene, gpu):
+    """The rays of the step, and the weights of its samples, whose gradients teach the field."""
+    config, scene = configured(small_scene, steps=20)
+    found = []
+
+    def term(moment):
+        found.append(moment)
+        return moment.seen.rendered.weights.square().sum()
+
+    trainer = Trainer(apply_settings(config, ["backend.resident=true"]), scene, gpu.torch_device, terms=[term])
+    assert isinstance(trainer.model, ResidentNgpModel)
+    trainer.compare(trainer.draw(64))
+    (moment,) = found
+    samples, weights = moment.seen.samples, moment.seen.rendered.weights
+    assert len(moment.shown.rays.origins) == 64
+    per_ray = torch.zeros(64).index_add(0, samples.ray_indices.cpu(), weights.detach().cpu())
+    torch.testing.assert_close(per_ray, moment.seen.rendered.opacity.detach().cpu(), atol=1e-5, rtol=0)
+    trainer.optimiser.zero_grad()
+    term(moment).backward()
+    assert trainer.model.on_device.table.grad_to_torch().abs().max() > 0
+
+
+def test_the_density_network_decays_by_its_weights_on_the_device(small_scene, gpu):
+    """The gradient of geometry.density_decay: of the weights as they are, after a step that torch's did not see."""
+    config, scene = configured(small_scene, steps=20)
+    config = apply_settings(config, ["backend.resident=true", "geometry.density_decay=0.5"])
+    trainer = Trainer(config, scene, gpu.torch_device)
+    trainer.step()
+    (term,), found = trainer.terms, []
+    trainer.terms = [lambda moment: found.append(moment) or torch.zeros(())]
+    trainer.compare(trainer.draw(64))
+    network = trainer.model.on_device.density
+    network.weights.grad.fill(1)
+    term(found[0]).backward()
+    torch.testing.assert_close(network.weights.grad_to_torch(), 1 + network.weights.to_torch(), rtol=1e-6, atol=0)
+    assert not torch.equal(network.weights.to_torch(), network._flat(network.matrices))
+
+
 def test_the_grid_learns_what_the_sampler_would(small_scene, gpu):
     """All cells at once, of a field that is the same everywhere: where in a cell one looks does not matter."""
     plain, resident = pair(small_scene, gpu)
