@@ -349,6 +349,25 @@ def test_what_cannot_be_written_is_refused_before_anything_is_asked(square, tmp_
         assert (status, told in err) == (1, True)
 
 
+def test_no_object_of_a_set_is_both_trained_on_and_validated_with(cpu, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("taichi_nerf.procedural.object_set.make_object_set", lambda *arguments, **_: made.append(arguments))
+    command = ("objects", tmp_path / "set", "--families", "cars, chairs,cars", "--arch", "cpu", "--count")
+    assert invoke(*command, 9000)[0] == 0
+    named, _, seeds = made[0]
+    assert (list(named), len(seeds["train"])) == (["cars", "chairs"], 9000)
+    assert not set(seeds["train"]) & set(seeds["val"])
+    assert invoke(*command, 9001)[0] == 2
+
+
+def test_figures_that_cannot_be_written_are_refused_before_they_are_measured(cpu, balls, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    (tmp_path / "run/eval").write_bytes(b"")  # permissions would not keep root from writing
+    monkeypatch.setattr("taichi_nerf.training.pixelnerf_evaluate.evaluate", None)
+    status, _, err = invoke("evaluate", tmp_path / "run", balls, "--arch", "cpu")
+    assert (status, err.startswith(f"error: {tmp_path / 'run/eval/test'}: cannot be written: ")) == (1, True)
+
+
 def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):
     assert "how long" in invoke("train", balls, "--out", tmp_path / "run")[2]
     assert "--resume goes on" in invoke("train", balls, "--out", trained, "--steps", 1)[2]
