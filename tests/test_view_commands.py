@@ -35,6 +35,21 @@ def test_a_folder_that_is_neither_run_nor_scene_is_one_line(tmp_path):
     assert err.count("\n") == 1
 
 
+def test_what_is_not_there_is_neither_told_to_be_no_run_nor_no_scene(tmp_path):
+    for options in ((), ("--arch", "cpu"), ("--watch-kernels",), ("--n-views", 3), ("--scene", tmp_path)):
+        status, _, err = invoke("view", tmp_path / "rnu", *options)
+        assert (status, err) == (1, f"error: {tmp_path / 'rnu'}: no such run or scene\n")
+
+
+def test_a_run_is_one_without_its_config_as_well(tmp_path, monkeypatch):
+    """What the checkpoint says is asked, as by `evaluate`."""
+    opened = []
+    monkeypatch.setattr("taichi_nerf.apps.run_options.open_run", lambda *arguments: opened.append(arguments) or 1 / 0)
+    (tmp_path / "checkpoint.safetensors").touch()
+    invoke("view", tmp_path)
+    assert [folder for folder, *_ in opened] == [tmp_path]
+
+
 def test_a_host_where_nobody_can_listen_is_one_line_before_anything_is_made(small_scene, tmp_path):
     host = ("--host", "no.such.host.invalid")
     for command in (
