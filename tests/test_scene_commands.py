@@ -416,3 +416,8 @@ def test_photos_that_are_missing_are_missed_before_a_place_is_found_taken(sample
         1,
         f"error: {sample}: is there already: choose another folder, or remove it first\n",
     )
+
+
+def test_all_photos_of_a_folder_are_taken_so_a_number_of_frames_is_refused(sample, tmp_path):
+    result = CliRunner().invoke(photos, [str(sample / "images"), "--out", str(tmp_path / "scene"), "--n-frames", "50"])
+    assert (result.exit_code, "--n-frames is of a video" in result.stderr) == (2, True)

@@ -82,6 +82,12 @@ def test_options_are_refused_where_they_would_do_nothing(small_scene, tmp_path):
         assert f"{option[0]} is for a scene" in err
 
 
+@pytest.mark.parametrize("option", [("--port", 9000), ("--host", "0.0.0.0"), ("--token", "auto"), ("--resolution", 256)])
+def test_options_of_the_viewer_are_refused_where_there_is_none(small_scene, tmp_path, option):
+    status, _, err = invoke("train", small_scene, "--out", tmp_path / "run", "--steps", 5, "--arch", "cpu", *option)
+    assert (status, f"{option[0]} is of the viewer: it goes with --view" in err) == (2, True)
+
+
 def test_a_scene_is_shown_as_its_options_say(monkeypatch, tmp_path):
     """Its pictures may lie outside, as the errors of `view` recommend."""
     shown = []

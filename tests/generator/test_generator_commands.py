@@ -467,6 +467,12 @@ def test_a_turn_that_cannot_be_written_is_refused_before_it_is_made(place, model
     assert told in err
 
 
+def test_steps_of_a_refiner_that_is_left_out_are_refused(model, tmp_path):
+    arguments = ("--out", tmp_path / "turn.png", "--what", "gan", "--diffusion-steps", 5)
+    status, _, err = invoke("render", "--model", model, *arguments)
+    assert (status, "--diffusion-steps are of the refiner, which --what gan leaves out" in err) == (2, True)
+
+
 @pytest.mark.parametrize("out", [("--out", "turn"), ("--out", "turn.png"), ("--to-scene", "head")])
 def test_a_rate_without_a_video_is_refused(place, model, monkeypatch, out):
     monkeypatch.chdir(place)
