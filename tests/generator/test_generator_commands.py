@@ -188,6 +188,25 @@ def test_a_generator_without_its_training_is_not_overwritten(place, model):
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
+def test_a_folder_of_somebodys_own_files_becomes_no_model(place, model):
+    mine = place / "mine"
+    mine.mkdir()
+    (mine / "about.json").write_text("mine")
+    for command in (("train", place / "set.npz", "--out", mine, "--kimg", 0.016, *TINY), ("convert", model, mine)):
+        status, _, err = invoke(*command)
+        assert status == 1
+        assert err.startswith(f"error: {mine}: is ")
+        assert err.count("\n") == 1
+    assert {file.name: file.read_text() for file in mine.iterdir()} == {"about.json": "mine"}
+
+
+def test_a_copy_of_a_model_that_breaks_off_leaves_nothing(place, model, monkeypatch):
+    before = sorted(place.iterdir())
+    monkeypatch.setattr("taichi_nerf.generator.copying.copy_whole", lambda source, target: 1 / 0)  # after its first file
+    assert invoke("convert", model, place / "broken_off")[0] == 1
+    assert sorted(place.iterdir()) == before
+
+
 def test_resuming_takes_the_command_again_and_refuses_other_settings(place, model):
     again = ("train", place / "set.npz", "--out", model, "--kimg", 0.08, "--grow-at", 0.04, *TINY, "--resume")
     for option in (("--size", 32), ("--channels", 128), ("--most-channels", 8), ("--batch", 8), ("--r1", 1), ("--grow-at", 0),
