@@ -19,6 +19,7 @@ from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, 
 from taichi_nerf.scenes import SceneError, load_scene, procedural, read_source
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.scenes.source import DepthFiles, Points, Source
+from taichi_nerf.scenes.unfinished import hidden_place, put_in_place
 from taichi_nerf.scenes.write import write_transforms
 
 from opengl_views import ring, write_picture
@@ -306,6 +307,32 @@ def test_a_folder_with_files_is_not_touched(sample, tmp_path):
     assert status == 1
     assert "is there already" in err
     assert [file.name for file in out.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("out", [".", "OUT"])
+def test_an_empty_folder_that_is_there_is_filled_and_stays_the_one_that_it_is(out, sample, tmp_path, monkeypatch):
+    """It may be the current one, or a disk of its own, neither of which can be replaced."""
+    there = tmp_path / "out"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    was = there.stat().st_ino
+    status, _, err = invoke("convert", sample, out.replace("OUT", str(there)))
+    assert status == 0, err
+    assert there.stat().st_ino == was
+    assert not [path for path in there.iterdir() if path.name.startswith(".")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "sample"]
+    assert invoke("info", ".")[0] == 0
+
+
+def test_what_somebody_else_writes_into_an_empty_folder_meanwhile_is_kept(tmp_path):
+    ours = hidden_place(tmp_path)
+    for folder, text in ((ours, "ours"), (tmp_path, "theirs")):
+        folder.mkdir(exist_ok=True)
+        (folder / "a.txt").write_text(text)
+    with pytest.raises(SceneError, match="is there already"):
+        put_in_place(ours, tmp_path)
+    shutil.rmtree(ours)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "theirs"}
 
 
 def test_a_picture_that_vanished_leaves_nothing_half_written(sample, tmp_path):
