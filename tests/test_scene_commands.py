@@ -124,12 +124,15 @@ def test_a_wrong_option_is_misuse(sample, options):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("options", [("--views", "99"), ("--n-views", "50"), ("--views", "1", "--n-views", "1")])
+@pytest.mark.parametrize(
+    "options", [("--views", "99"), ("--views", "0-999999"), ("--n-views", "50"), ("--views", "1", "--n-views", "1")]
+)
 def test_views_that_are_not_there_are_one_line(sample, options):
     status, out, err = invoke("info", sample, *options)
     assert (status, out) == (1, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+    assert len(err) < 200 + len(str(sample))
 
 
 def test_what_is_no_scene_is_one_line(tmp_path):
