@@ -91,6 +91,16 @@ def test_a_png_of_16_bits_that_is_cut_off_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("content", "told"), [(b"hello", "of no form that is known"), (b"\xff\xd8\xff\xdb\x00C", "runcated")])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_what_is_wrong_with_a_file_is_told_and_not_what_failed_in_a_library(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    for read in (read_image, stored_size):
+        with pytest.raises(SceneError, match=f"{name}: is no readable image: .*{told}") as caught:
+            read(tmp_path / name)
+        assert "pillow" not in str(caught.value).lower()
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_an_empty_file_is_told_as_such(tmp_path, name):
     (tmp_path / name).touch()
