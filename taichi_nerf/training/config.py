@@ -48,6 +48,9 @@ class SceneSettings:
     protocol: Protocol = "spread"  # by which n_views are chosen
     allow_outside: bool = False
 
+    def __post_init__(self) -> None:
+        check_ranges(self, metric_scale=POSITIVE)
+
 
 @dataclass(frozen=True)
 class RunSettings:
