@@ -132,6 +132,7 @@ def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
         ("appearance.n_numbers=0", "appearance: n_numbers: expected at least 1, got 0"),
         ("geometry.opacity=-1", "geometry: opacity: expected at least 0, got -1"),
         ("prior.every=0", "prior: every: expected at least 1, got 0"),
+        ("run.seed=1000000000000000000000", "run: seed: expected -9.22337e+18 to 9.22337e+18, got 1e+21"),
         ("scene.metric_scale=-1", "scene: metric_scale: expected more than 0, got -1"),
         ("run.save_every=-1", "run: save_every: expected at least 0, got -1"),
     ],
