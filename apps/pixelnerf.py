@@ -181,6 +181,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     """
     from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, idle_in_render, refined, viewed
     from taichi_nerf.apps.progress import progress
+    from taichi_nerf.camera_path import read_camera_path
     from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, open_frames
     from taichi_nerf.runtime import start
@@ -190,6 +191,8 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
 
     refuse_idle(context)
     expect_frames(out, fps or FPS)
+    if options["path"] is not None:
+        read_camera_path(options["path"])  # what is wrong with it is told before the work
     refuse_rate_of_folder(out, fps)
     if options["distil"] is not None:
         require_places(options["distil"])
@@ -197,7 +200,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     device = start(arch).torch_device
     prior = load_prior(options["model"], device, options["settings"], idle_in_render(options))
     with progress() as report:
-        item, sources = viewed(pictures, prior, options, device)
+        item, sources = viewed(pictures, prior, options, device, report)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])
         told = about(prior, item, sources, cameras, what, options)
         with open_frames(out, fps or usual_fps, told, report) as target:

@@ -24,7 +24,15 @@ from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, 
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, object_of
-from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
+from taichi_nerf.training.pixelnerf_pictures import (
+    Turntable,
+    in_the_middle,
+    matted,
+    on_turntable,
+    orbit_of,
+    turned,
+    with_best_azimuth,
+)
 from taichi_nerf.training.pixelnerf_render import cameras_like
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
 from taichi_nerf.training.tensor_file import read_tensors
@@ -343,10 +351,18 @@ def test_what_cannot_be_written_is_refused_before_anything_is_asked(square, tmp_
     for arguments, told in (
         ((*render, "x.mp5"), "x.mp5: expected a name that ends in .mp4 or .gif"),
         ((*render, tmp_path / "x.gif", "--distil", tmp_path / "grid"), "run: is there already"),
+        ((*render, "x.gif", "--path", tmp_path / "absent.json"), "absent.json: no such file"),
         (("evaluate", "builtin", tmp_path, "--out", square), "figures go into a folder"),
     ):
         status, _, err = invoke(*arguments)
         assert (status, told in err) == (1, True)
+
+
+def test_whoever_waits_for_the_direction_of_a_picture_is_told_how_far_it_is(cpu, square):
+    told = []
+    item = on_turntable([square], Turntable(size=8))
+    with_best_azimuth(load_prior("builtin", CPU), item, CPU, lambda done, text: told.append(done))
+    assert told == pytest.approx(np.arange(1, 15) / 14)
 
 
 def test_no_object_of_a_set_is_both_trained_on_and_validated_with(cpu, tmp_path, monkeypatch):

@@ -276,7 +276,7 @@ class _complaints_about:
         if not isinstance(error, Exception) or isinstance(error, SceneError | MemoryError):  # nor Ctrl-C, nor SIGTERM's exit
             return
         if not self.file.is_file():
-            raise SceneError(self.file, "no such file") from None
+            raise SceneError(self.file, "is a folder, not a file" if self.file.is_dir() else "no such file") from None
         if not self.file.stat().st_size:
             raise SceneError(self.file, "is empty: a copy that was broken off?") from None
         if self.file.suffix.lower() in (".exr", ".hdr"):

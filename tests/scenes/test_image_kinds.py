@@ -101,6 +101,11 @@ def test_what_is_wrong_with_a_file_is_told_and_not_what_failed_in_a_library(tmp_
         assert "pillow" not in str(caught.value).lower()
 
 
+def test_a_folder_in_the_place_of_a_picture_is_told_as_such(tmp_path):
+    with pytest.raises(SceneError, match="is a folder, not a file"):
+        read_image(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_an_empty_file_is_told_as_such(tmp_path, name):
     (tmp_path / name).touch()
