@@ -277,6 +277,8 @@ class _complaints_about:
             return
         if not self.file.is_file():
             raise SceneError(self.file, "is a folder, not a file" if self.file.is_dir() else "no such file") from None
+        if isinstance(error, PermissionError):
+            raise SceneError(self.file, f"cannot be read: {error.strerror}") from None
         if not self.file.stat().st_size:
             raise SceneError(self.file, "is empty: a copy that was broken off?") from None
         if self.file.suffix.lower() in (".exr", ".hdr"):

@@ -1,6 +1,8 @@
 """Pictures of every kind of pixel come as grey, RGB or RGBA."""
 
 import copy
+import errno
+import os
 import pickle
 
 import imageio.v3 as imageio
@@ -104,6 +106,16 @@ def test_what_is_wrong_with_a_file_is_told_and_not_what_failed_in_a_library(tmp_
 def test_a_folder_in_the_place_of_a_picture_is_told_as_such(tmp_path):
     with pytest.raises(SceneError, match="is a folder, not a file"):
         read_image(tmp_path)
+
+
+def test_a_picture_that_may_not_be_read_is_not_told_to_be_damaged(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a.png")
+
+    (tmp_path / "a.png").write_bytes(b"anything")
+    monkeypatch.setattr(imageio, "imopen", refused)  # permissions would not keep root from reading
+    with pytest.raises(SceneError, match=r"a\.png: cannot be read: Permission denied$"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
