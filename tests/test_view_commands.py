@@ -1,5 +1,7 @@
 """`view` and the viewer's options of `train`, as a user meets them on the command line."""
 
+import signal
+
 import pytest
 import sample_transforms
 from click.testing import CliRunner
@@ -80,6 +82,31 @@ def test_options_are_refused_where_they_would_do_nothing(small_scene, tmp_path):
         status, _, err = invoke("view", tmp_path / "run", *option)
         assert status == 2
         assert f"{option[0]} is for a scene" in err
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_viewer_is_ended_by_a_signal_and_that_is_its_success(sent, monkeypatch, small_scene):
+    class Served:
+        url = "http://here"
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def warm_up(self):
+            pass
+
+        def serve(self, stop, kernels):
+            signal.raise_signal(sent)
+            assert stop()
+
+    monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Served)
+    assert invoke("view", small_scene) == (0, "http://here\n", "")
 
 
 @pytest.mark.parametrize("option", [("--port", 9000), ("--host", "0.0.0.0"), ("--token", "auto"), ("--resolution", 256)])
