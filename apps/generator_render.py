@@ -40,6 +40,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
       taichi-nerf generator render --model models/heads --seed 3 --to-scene head
       taichi-nerf train head --out runs/head --time-budget 60
     """
+    from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.colors import side_by_side
     from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, frames_in, is_video, open_frames, remove_frames
@@ -75,7 +76,8 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     if plainly:
         turn, pictures = None, {"gan": turn_plainly(turns, seed, n_frames, share)}
     else:
-        turn = turn_seed(turns, open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share)
+        with progress() as report:
+            turn = turn_seed(turns, open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share, report)
         pictures = turn.pictures
     if out is not None and out.suffix.lower() == ".png":
         save_rows(out, [pictures[kind] for kind in what])

@@ -367,7 +367,11 @@ def test_a_plain_turn_needs_directions_alone_and_is_the_one_beside_the_refined(p
     status, _, err = invoke("render", "--model", bare, "--out", place / "plain.mp4", "--what", "gan", *shown, "--overwrite")
     assert status == 0, err
     assert b"ftyp" in (place / "plain.mp4").read_bytes()[:16]
-    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 4, share=0.5)
+    told = []
+    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 4, share=0.5,
+                     report=lambda done, text: told.append(done))  # fmt: skip
+    assert len(told) > 2
+    assert told == sorted(told)
     assert np.array_equal(turn_plainly(open_turns(ModelFolder(bare)), 3, 4, 0.5), turn.pictures["gan"])
     status, _, err = invoke("render", "--model", bare, "--out", place / "plain.png", "--what", "gan,depth", *shown)
     assert status == 1
