@@ -279,11 +279,13 @@ def test_evaluation_writes_its_figures_and_trains_features_of_the_set(place, mod
     file, older = place / "figures.json", place / "older.json"
     older.write_text("{}")
     os.link(older, file)
-    status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505", "--places", 5, "--images", place / "set.npz",
-                              "--train-features", 3, "--json", file, "--arch", "cpu")  # fmt: skip
+    status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505,505", "--places", 4, "--json", file,
+                              "--images", place / "set.npz", "--train-features", 3, "--arch", "cpu")  # fmt: skip
     assert status == 0, err
     assert older.read_text() == "{}", "written over in place"
     found = json.loads(file.read_text())
+    assert (found["seeds"], found["n_subjects"], found["places"]) == ([500, 505], 6, 5)
+    assert found["refined"]["n_images"] == 6 * 4
     for method in ("gan_space", "refined"):
         assert {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"} <= set(found[method])
         assert found[method]["fid"] is not None

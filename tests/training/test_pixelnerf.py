@@ -251,6 +251,7 @@ def test_view_lists_are_read_and_wrong_ones_are_told(tmp_path):
         read_view_list(file)
     with pytest.raises(RunError, match="6 views"):
         targets_of(ball(0), [0], [7], ())
+    assert targets_of(ball(0), [0], [2, 1, 2, 0], [1]) == [2]
 
 
 def test_sets_have_their_splits_and_sets_without_hold_out_every_eighth(tmp_path, balls):
