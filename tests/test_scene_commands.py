@@ -17,6 +17,8 @@ from taichi_nerf.apps.photos import photos
 from taichi_nerf.apps.scene import FAMILIES, scene
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE, make_cameras, opengl_to_opencv
 from taichi_nerf.scenes import SceneError, load_scene, procedural, read_source
+from taichi_nerf.scenes.check import Figure
+from taichi_nerf.scenes.describe import as_text, describe
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.scenes.source import DepthFiles, Points, Source
 from taichi_nerf.scenes.unfinished import hidden_place, put_in_place
@@ -92,6 +94,12 @@ def test_info_as_json_holds_the_same_numbers_as_the_scene(sample):
     assert told["lenses"][0]["distortion"] == {"k1": 0.05, "k2": -0.02, "p1": 0.001, "p2": -0.002}
     assert told["depths"]["n_views"] == 9
     assert told["checks"][0]["name"] == "depth disagreement"
+
+
+def test_a_figure_that_cannot_be_measured_is_null_in_json_and_unknown_in_words(sample):
+    told = describe(load_scene(sample), [Figure("depth disagreement", float("nan"), "%", "no two views see the same")])
+    assert json.loads(json.dumps(told, allow_nan=False))["checks"][0]["value"] is None
+    assert "depth disagreement unknown (no two views see the same)" in as_text(told)
 
 
 def test_options_decide_views_size_place_and_bounds(sample):
