@@ -102,5 +102,6 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         if outcome.stopped:
             say(f"stopped and saved; go on with: taichi-nerf train --out {quote(out)} --resume", err=True)
             sys.exit(stop.exit_status)
-        say(f"how good it is:  taichi-nerf evaluate {quote(out)}")
+        held_out = len(found.splits.get("test", ()))
+        say(f"how good it is:  {f'taichi-nerf evaluate {quote(out)}' if held_out else 'no view was held out to tell by'}")
         say(f"a video:         taichi-nerf render {quote(out)} --out {quote(out / 'orbit.mp4')}")
