@@ -185,6 +185,9 @@ def describe(error: Exception) -> str:
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError) or "t allocate memory" in message or "out of memory" in message:
+        asked = re.search(r"allocate ([\d.]+ ?\w+)", message.replace("allocate memory", ""))
+        return f"not enough memory{f' for {asked[1]} more' if asked else ''} (--debug shows where)"
     if isinstance(error, ValueError | OSError) or type(error).__name__ == "BackendError":
         return message
     return f"{type(error).__name__}: {message} (--debug shows where)"

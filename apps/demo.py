@@ -1,7 +1,6 @@
 """`taichi-nerf demo`: the main job on a built-in scene."""
 
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import click
 
@@ -31,17 +30,16 @@ def demo(out: Path | None, arch: str, seconds: float | None, steps: int | None, 
     from taichi_nerf import demo as library
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.runtime import start
+    from taichi_nerf.training.folder_lock import LOCK, expect_free
 
     if seconds is not None and steps is not None:
         raise click.UsageError("give --seconds or --steps")
     seconds = 60.0 if seconds is None and steps is None else seconds
     folder = out or next_free(Path("demo"))
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
+    if folder.exists() and any(file.name != LOCK for file in folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} already has files in it: choose another --out, or add --overwrite")
+    expect_free(folder)  # before the training, not after
     backend = start(arch)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder):
-        pass  # that it can be written to is found out before the training, not after
     budget = f"{steps} steps" if seconds is None else f"{seconds:.0f} s"
     click.echo(f"training for {budget} on {backend.arch} ({backend.device_name})")
     with progress() as report:

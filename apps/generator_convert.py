@@ -26,10 +26,10 @@ def convert(source: Path, target: Path, half: bool) -> None:
     from taichi_nerf.generator.copying import copy_model
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.stylegan2.published import read_generator, write_rosinality
+    from taichi_nerf.scenes.unfinished import require_free, unfinished_folder
 
-    into = ModelFolder(target)
-    if target.is_file() or into.generator.exists():
-        raise ValueError(f"{target}: is there already; choose another name")
+    place = ModelFolder(target).path
+    require_free(place)
     if target.suffix not in ("", ".pt"):
         raise click.BadParameter("expected a folder or a name that ends in .pt", param_hint="TARGET")
     known = source.is_dir() or str(source) == "builtin"
@@ -38,11 +38,14 @@ def convert(source: Path, target: Path, half: bool) -> None:
     generator = ModelFolder(source).load_generator() if known else read_generator(source)
     if target.suffix == ".pt":
         write_rosinality(target, generator)
-    elif known:
-        copy_model(ModelFolder(source), into, half)
     else:
-        into.save_generator(generator)
-        into.tell_about("train", {"converted_from": source.name})
+        with unfinished_folder(place) as unfinished:
+            into = ModelFolder(unfinished)
+            if known:
+                copy_model(ModelFolder(source), into, half)
+            else:
+                into.save_generator(generator)
+                into.tell_about("train", {"converted_from": source.name})
     sizes = generator.settings
     n = sum(parameter.numel() for parameter in generator.parameters())
     click.echo(f"{sizes.resolution} pixels, codes of {sizes.w_dim}, {n / 1e6:.2f} M parameters: {target}")

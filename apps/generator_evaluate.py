@@ -13,7 +13,7 @@ from taichi_nerf.apps.json_file import json_option
 @click.command(cls=Command)
 @model_option
 @click.option("--seeds", type=Seeds(), default="500-599", show_default=True, help="Subjects, which no stage was trained on.")
-@click.option("--places", type=click.IntRange(min=3), default=9, show_default=True, help="Images of each subject.")
+@click.option("--places", type=click.IntRange(min=3), default=9, show_default=True, help="Images of each subject; odd.")
 @click.option(
     "--images", help="Real images for FID and KID: a folder, an .npz file, or heads:PERSONS.  [default: heads for builtin]"
 )
@@ -52,8 +52,10 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
         hold_stages(folder.may_change())
     with progress() as report:
         tools = instruments(folder, images, inception, embedder, train_features, device, report)
+        seeds = list(dict.fromkeys(seeds))  # a subject that is named twice counts once
         both = turn_subjects(turns, depth_pose, refiner, seeds, places, report=report)
-        found = {"model": model, "seeds": [seeds[0], seeds[-1]], "places": places, **figures(both, tools)}
+        made = {"n_subjects": len(seeds), "places": len(both.gan_space.steps)}  # an odd number, whatever was asked for
+        found = {"model": model, "seeds": [min(seeds), max(seeds)], **made, **figures(both, tools)}
         if ablation:
             found["ablation"] = ablate(folder, turns, depth_pose, seeds, places, tools, report)
     click.echo(table(found))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option, seed_option
+from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
 from taichi_nerf.apps.generator_options import model_option, start_backend
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.quoting import quote
@@ -40,6 +40,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
       taichi-nerf generator render --model models/heads --seed 3 --to-scene head
       taichi-nerf train head --out runs/head --time-budget 60
     """
+    from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.colors import side_by_side
     from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, frames_in, is_video, open_frames, remove_frames
@@ -54,6 +55,9 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         raise click.UsageError("where to? give --out, --to-scene, or both")
     if fps is not None and (out is None or not is_video(out)):
         raise click.UsageError("--fps is of a video: leave it out, or write an .mp4 or .gif")
+    plainly = to_scene is None and set(what) == {"gan"}
+    if plainly and "diffusion_steps" in {option.name for option in given_options(click.get_current_context())}:
+        raise click.UsageError("--diffusion-steps are of the refiner, which --what gan leaves out")
     rate = DEFAULT_FPS if fps is None else fps
     if out is not None and (out.is_file() or frames_in(out)) and not overwrite:
         raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")
@@ -69,10 +73,11 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     if folder.refiner.exists() or "refined" in what:
         refiner, reach, _ = open_refiner(folder, device)
     turns = open_turns(folder, device, reach)
-    if to_scene is None and set(what) == {"gan"}:
+    if plainly:
         turn, pictures = None, {"gan": turn_plainly(turns, seed, n_frames, share)}
     else:
-        turn = turn_seed(turns, open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share)
+        with progress() as report:
+            turn = turn_seed(turns, open_depth_pose(folder, device), refiner, seed, n_frames, diffusion_steps, share, report)
         pictures = turn.pictures
     if out is not None and out.suffix.lower() == ".png":
         save_rows(out, [pictures[kind] for kind in what])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from taichi_nerf.apps.command import Command, seed_option
+from taichi_nerf.apps.command import Command, given_options, seed_option
 
 
 @click.command(cls=Command)
@@ -32,6 +32,9 @@ def photos(
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.scenes.photos import photos_to_scene
 
+    given = {option.name for option in given_options(click.get_current_context())}
+    if source.is_dir() and "n_frames" in given:
+        raise click.UsageError(f"--n-frames is of a video, and of the pictures in {source} all are taken: leave it out")
     with progress() as report:
         found = photos_to_scene(
             source,

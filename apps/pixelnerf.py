@@ -15,6 +15,7 @@ from taichi_nerf.apps.scene_options import Views
 from taichi_nerf.quoting import quote
 
 WHAT = ("color", "depth", "opacity")
+HELD_OUT = range(9000, 9006)  # seeds of `objects` that are validated with, and so the end of those that are trained on
 SETTINGS = click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE",
                         help="What the authors' files do not say, or another value; may be repeated.")  # fmt: skip
 
@@ -125,7 +126,7 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
     """
     from taichi_nerf.apps.pixelnerf_steps import evaluation
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.export.files import write_whole
+    from taichi_nerf.export.files import expect_writable, write_whole
     from taichi_nerf.runtime import start
     from taichi_nerf.training.pixelnerf_evaluate import as_json, as_text, trained_on
     from taichi_nerf.training.pixelnerf_evaluate import evaluate as evaluate_prior
@@ -134,6 +135,7 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
         raise ValueError(f"{out}: is a file; figures go into a folder")
     device = start(arch).torch_device
     prior, found, arguments, folder = evaluation(model, objects, out, options, device)
+    expect_writable(folder)  # before the work, not after
     known = trained_on(prior, found)
     if known and options["split"] != "train":
         click.echo(
@@ -179,6 +181,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     """
     from taichi_nerf.apps.pixelnerf_steps import FPS, about, cameras_for, idle_in_render, refined, viewed
     from taichi_nerf.apps.progress import progress
+    from taichi_nerf.camera_path import read_camera_path
     from taichi_nerf.export.files import expect_writable
     from taichi_nerf.export.video import expect_frames, open_frames
     from taichi_nerf.runtime import start
@@ -188,6 +191,8 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
 
     refuse_idle(context)
     expect_frames(out, fps or FPS)
+    if options["path"] is not None:
+        read_camera_path(options["path"])  # what is wrong with it is told before the work
     refuse_rate_of_folder(out, fps)
     refuse_run_folder(out)
     if options["distil"] is not None:
@@ -196,7 +201,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     device = start(arch).torch_device
     prior = load_prior(options["model"], device, options["settings"], idle_in_render(options))
     with progress() as report:
-        item, sources = viewed(pictures, prior, options, device)
+        item, sources = viewed(pictures, prior, options, device, report)
         cameras, usual_fps = cameras_for(item, sources, n_frames, width, options["path"])
         told = about(prior, item, sources, cameras, what, options)
         with open_frames(out, fps or usual_fps, told, report) as target:
@@ -217,7 +222,8 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
 @pixelnerf.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--families", default="chairs,cars", show_default=True)
-@click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="Objects of each family, from seed 0.")
+@click.option("--count", type=click.IntRange(1, HELD_OUT.start), default=300, show_default=True,
+              help="Objects of each family, from seed 0.")  # fmt: skip
 @click.option("--n-views", type=click.IntRange(min=2), default=12, show_default=True)
 @click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Pixels a side.")
 @arch_option
@@ -236,11 +242,12 @@ def objects(out: Path, families: str, count: int, n_views: int, size: int, arch:
     from taichi_nerf.runtime import start
 
     start(arch)
-    seeds = {"train": range(count), "val": range(9000, 9006)}
+    seeds = {"train": range(count), "val": HELD_OUT}
+    named = dict.fromkeys(family.strip() for family in families.split(","))
     with progress() as report:
 
         def tell(done: int, of: int) -> None:
             report(done / of, f"object {done} of {of}")
 
-        make_object_set(families.split(","), out, seeds, n_views=n_views, size=size, report=tell)
+        make_object_set(named, out, seeds, n_views=n_views, size=size, report=tell)
     click.echo(out)

@@ -108,7 +108,9 @@ def lpips_of(place: Path, device: Any) -> Any:
         return Lpips(place, device=device)  # AlexNet's alone, or a complaint of what is missing
 
 
-def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], device: Any) -> Any:
+def viewed(
+    pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], device: Any, report: Any = lambda done, text: None
+) -> Any:
     """The object that the pictures show, and which of its views are sources."""
     from taichi_nerf.apps.pixelnerf_options import PLACE
     from taichi_nerf.scenes.object_lists import ObjectEntry
@@ -123,7 +125,7 @@ def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], devi
         place = Turntable(**{name: options[name] for name in PLACE})
         item = on_turntable(list(pictures), place, list(options["masks"]), prior.background, options["azimuth"] or 0.0)
         if options["azimuth"] is None:
-            item, azimuth = with_best_azimuth(prior, item, device)
+            item, azimuth = with_best_azimuth(prior, item, device, report)
             click.echo(f"seen from {azimuth:.0f} degrees, says the model; --azimuth says otherwise")
         return item, list(range(item.n_views))
     if len(pictures) > 1 or not pictures[0].is_dir():

@@ -44,7 +44,7 @@ def info(scene: Path, check: bool, as_json: bool, **options: Any) -> None:
         with progress() as report:
             figures = [*check_scene(found), *check_files(found, report)]
     told = describe(found, figures)
-    click.echo(json.dumps(told, indent=1) if as_json else as_text(told))
+    click.echo(json.dumps(told, indent=1, allow_nan=False) if as_json else as_text(told))
 
 
 @scene.command()

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from taichi_nerf.apps.command import Command, arch_option, seed_option
+from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
 from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
-from taichi_nerf.apps.view_options import view_options
+from taichi_nerf.apps.view_options import OF_THE_VIEWER, view_options
 from taichi_nerf.quoting import quote
 
 METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
@@ -61,6 +61,9 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     if scene is None and not options["resume"]:
         raise click.UsageError("Missing argument 'SCENE'.")
+    idle = [option.opts[0] for option in given_options(context) if option.name in OF_THE_VIEWER and not options["watches"]]
+    if idle:
+        raise click.UsageError(f"{idle[0]} is of the viewer: it goes with --view")
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         say = click.echo if ranks.is_main else lambda text, err=False: None
@@ -99,5 +102,6 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         if outcome.stopped:
             say(f"stopped and saved; go on with: taichi-nerf train --out {quote(out)} --resume", err=True)
             sys.exit(stop.exit_status)
-        say(f"how good it is:  taichi-nerf evaluate {quote(out)}")
+        held_out = len(found.splits.get("test", ()))
+        say(f"how good it is:  {f'taichi-nerf evaluate {quote(out)}' if held_out else 'no view was held out to tell by'}")
         say(f"a video:         taichi-nerf render {quote(out)} --out {quote(out / 'orbit.mp4')}")

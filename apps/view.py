@@ -1,5 +1,6 @@
 """`taichi-nerf view`: a run or a scene in the browser."""
 
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def view(context: click.Context, run: Path, scene: Path | None, out: Path | None
     from taichi_nerf.training.run_folder import RunFolder
     from taichi_nerf.viewer.viewer import Viewer
 
-    is_run = RunFolder(run).config.is_file()
+    if not run.exists():
+        raise FileNotFoundError(ENOENT, "no such run or scene", str(run))
+    folder = RunFolder(run)
+    is_run = folder.config.is_file() or folder.checkpoint.is_file()  # of a copy without its config.json that tells enough
     place = place_of(options, out or (run / "viewer" if is_run else Path("viewer")))
     given = {option.name: option.opts[0] for option in given_options(context)}
     if is_run:

@@ -46,6 +46,7 @@ KERNELS = (
     click.option("--watch-kernels", is_flag=True, help="Read kernels again whenever their files are edited."),
 )  # fmt: skip
 view_options = options_of(SERVER, RESOLUTION, KERNELS)
+OF_THE_VIEWER = ("host", "port", "token", "resolution")
 
 
 def place_of(options: dict[str, Any], out: Path) -> "Place":

@@ -15,7 +15,7 @@ HEAD = """# Every command
 
 As each one's `--help` tells it. This page is written by `python docs/write_commands.py`, and a test holds it to that.
 All commands end with status 0; with 1 and one line on stderr where input is wrong, with 2 where the command line is; with 130
-after Ctrl-C, 143 after SIGTERM, and 129 where the terminal was closed.
+after Ctrl-C, 143 after SIGTERM, and 129 where the terminal was closed; `view`, which only these end, with 0.
 
 """
 

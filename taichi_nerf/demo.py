@@ -15,6 +15,7 @@ from taichi_nerf.training import presets
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.evaluate import evaluate
 from taichi_nerf.training.export_run import mesh_of_run
+from taichi_nerf.training.folder_lock import FolderLock
 from taichi_nerf.training.render_path import cameras_of_path, frames
 from taichi_nerf.training.run import load_run, train
 from taichi_nerf.training.run_folder import RunFolder
@@ -42,7 +43,15 @@ def run(
     seed: int = 0,
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> Outcome:
-    """Everything goes to `out`; what an earlier demo left there is replaced, each part when the new one is there."""
+    """Everything goes to `out`, which is made and held; what an earlier demo left there is replaced, each part when the new one
+    is there. Whatever else there is stays."""
+    with FolderLock(out):
+        return _run(out, device, seconds, steps, seed, report)
+
+
+def _run(
+    out: Path, device: torch.device, seconds: float | None, steps: int | None, seed: int, report: Callable[[float, str], None]
+) -> Outcome:
     folder = out / "scene"
     former = (folder / FILE).is_file()
     made = out / ".scene" if former else folder
@@ -54,6 +63,11 @@ def run(
         shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
     make_scene("objects", made, seed=seed, n_views=N_TRAINING_VIEWS, n_val=0, n_test=N_TEST_VIEWS, size=SIZE, report=pictures)
     if former:
+        for file in [file for file in folder.rglob("*") if not (file.is_dir() and not file.is_symlink())]:
+            kept = made / file.relative_to(folder)
+            if not kept.exists():  # somebody's own, as a run that was trained into it
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(kept)
         shutil.rmtree(folder)
         made.rename(folder)
     settings = SceneSettings(str(folder.resolve()))

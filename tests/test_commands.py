@@ -122,6 +122,9 @@ def test_a_json_file_that_cannot_be_written_fails_before_measuring(tmp_path, com
     place = tmp_path / "no"
     status, out, err = invoke(*command, "--json", str(place / "x.json"))
     assert (status, out, err) == (1, "", f"error: {place}: No such file or directory\n")
+    place.touch()
+    status, out, err = invoke(*command, "--json", str(place / "x.json"))
+    assert (status, out, err) == (1, "", f"error: {place / 'x.json'}: cannot be written: {place} is a file, not a folder\n")
 
 
 def test_figures_replace_a_file_in_one_step_and_no_device(tmp_path, capfd):
@@ -160,6 +163,16 @@ def test_figures_that_are_interrupted_leave_those_of_before(tmp_path, monkeypatc
 def test_an_unexpected_error_names_its_type():
     assert describe(KeyError("x")) == "KeyError: 'x' (--debug shows where)"
     assert describe(ValueError("two\nlines")) == "two lines"
+    for error, told in (
+        (MemoryError(), ""),
+        (MemoryError("Unable to allocate 37.3 GiB for an array with shape (100000, 100000)"), " for 37.3 GiB more"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: tried to allocate 400 bytes."),
+            " for 400 bytes more",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"), " for 2.00 GiB more"),
+    ):
+        assert describe(error) == f"not enough memory{told} (--debug shows where)"
     assert describe(FileNotFoundError(2, "No such file or directory", "a.json")) == "a.json: No such file or directory"
 
 

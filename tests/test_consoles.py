@@ -1,10 +1,12 @@
 """Where commands are run: consoles of other encodings, pipes that end, streams that are closed, shells of other systems."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sample_blender
 
@@ -43,6 +45,16 @@ def test_a_command_whose_streams_are_closed_does_its_work(tmp_path):
     convert = ["scene", "convert", str(tmp_path / "scene"), str(tmp_path / "out")]
     assert subprocess.run([*NEITHER_OPEN, *COMMAND, *convert]).returncode == 0
     assert (tmp_path / "out" / "transforms.json").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode whatever the locale is")
+def test_a_name_that_the_locale_cannot_spell_is_told_so(tmp_path):
+    frame = {"file_path": "bild_ü.png", "transform_matrix": np.eye(4).tolist()}
+    (tmp_path / "transforms.json").write_text(json.dumps({"camera_angle_x": 1.0, "frames": [frame]}))
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([*COMMAND, "scene", "info", str(tmp_path)], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"is no file name in the encoding of this locale (ascii); LC_ALL=C.UTF-8 has all of them" in done.stderr
 
 
 def test_suggested_commands_are_quoted_as_the_systems_shell_takes_them(monkeypatch):

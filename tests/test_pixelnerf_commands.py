@@ -24,7 +24,15 @@ from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfRun, 
 from taichi_nerf.training.pixelnerf_distil import write_scene
 from taichi_nerf.training.pixelnerf_model import BUILTIN, Prior, load_prior
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, object_of
-from taichi_nerf.training.pixelnerf_pictures import Turntable, in_the_middle, matted, on_turntable, orbit_of, turned
+from taichi_nerf.training.pixelnerf_pictures import (
+    Turntable,
+    in_the_middle,
+    matted,
+    on_turntable,
+    orbit_of,
+    turned,
+    with_best_azimuth,
+)
 from taichi_nerf.training.pixelnerf_render import cameras_like
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, make_field
 from taichi_nerf.training.tensor_file import read_tensors
@@ -343,10 +351,37 @@ def test_what_cannot_be_written_is_refused_before_anything_is_asked(square, tmp_
     for arguments, told in (
         ((*render, "x.mp5"), "x.mp5: expected a name that ends in .mp4 or .gif"),
         ((*render, tmp_path / "x.gif", "--distil", tmp_path / "grid"), "run: is there already"),
+        ((*render, "x.gif", "--path", tmp_path / "absent.json"), "absent.json: no such file"),
         (("evaluate", "builtin", tmp_path, "--out", square), "figures go into a folder"),
     ):
         status, _, err = invoke(*arguments)
         assert (status, told in err) == (1, True)
+
+
+def test_whoever_waits_for_the_direction_of_a_picture_is_told_how_far_it_is(cpu, square):
+    told = []
+    item = on_turntable([square], Turntable(size=8))
+    with_best_azimuth(load_prior("builtin", CPU), item, CPU, lambda done, text: told.append(done))
+    assert told == pytest.approx(np.arange(1, 15) / 14)
+
+
+def test_no_object_of_a_set_is_both_trained_on_and_validated_with(cpu, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("taichi_nerf.procedural.object_set.make_object_set", lambda *arguments, **_: made.append(arguments))
+    command = ("objects", tmp_path / "set", "--families", "cars, chairs,cars", "--arch", "cpu", "--count")
+    assert invoke(*command, 9000)[0] == 0
+    named, _, seeds = made[0]
+    assert (list(named), len(seeds["train"])) == (["cars", "chairs"], 9000)
+    assert not set(seeds["train"]) & set(seeds["val"])
+    assert invoke(*command, 9001)[0] == 2
+
+
+def test_figures_that_cannot_be_written_are_refused_before_they_are_measured(cpu, balls, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    (tmp_path / "run/eval").write_bytes(b"")  # permissions would not keep root from writing
+    monkeypatch.setattr("taichi_nerf.training.pixelnerf_evaluate.evaluate", None)
+    status, _, err = invoke("evaluate", tmp_path / "run", balls, "--arch", "cpu")
+    assert (status, err.startswith(f"error: {tmp_path / 'run/eval/test'}: cannot be written: ")) == (1, True)
 
 
 def test_mistakes_are_one_line(cpu, balls, trained, square, tmp_path):

@@ -219,6 +219,15 @@ def test_commands_that_are_printed_can_be_pasted_whatever_the_folder_is_called(r
     assert str(tmp_path / "no run") in shlex.split(invoke("evaluate", tmp_path / "no run")[2].split("`")[1])
 
 
+def test_where_no_view_is_held_out_no_command_is_suggested_that_would_look_for_one(scene, tmp_path):
+    every = f"0-{len(load_scene(scene).names) - 1}"
+    arguments = ("train", scene, "--out", tmp_path / "run", "--views", every, "--steps", 1, "--arch", "cpu", *small_run.SETTINGS)
+    status, said, err = invoke(*arguments)
+    assert status == 0, err
+    assert "no view was held out to tell by" in said
+    assert "taichi-nerf evaluate" not in said
+
+
 def test_a_budget_that_is_spent_is_told(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     for option in ((), ("--steps", 119), ("--time-budget", 0.001)):

@@ -17,8 +17,11 @@ from taichi_nerf.apps.photos import photos
 from taichi_nerf.apps.scene import FAMILIES, scene
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE, make_cameras, opengl_to_opencv
 from taichi_nerf.scenes import SceneError, load_scene, procedural, read_source
+from taichi_nerf.scenes.check import Figure
+from taichi_nerf.scenes.describe import as_text, describe
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.scenes.source import DepthFiles, Points, Source
+from taichi_nerf.scenes.unfinished import hidden_place, put_in_place
 from taichi_nerf.scenes.write import write_transforms
 
 from opengl_views import ring, write_picture
@@ -93,6 +96,12 @@ def test_info_as_json_holds_the_same_numbers_as_the_scene(sample):
     assert told["checks"][0]["name"] == "depth disagreement"
 
 
+def test_a_figure_that_cannot_be_measured_is_null_in_json_and_unknown_in_words(sample):
+    told = describe(load_scene(sample), [Figure("depth disagreement", float("nan"), "%", "no two views see the same")])
+    assert json.loads(json.dumps(told, allow_nan=False))["checks"][0]["value"] is None
+    assert "depth disagreement unknown (no two views see the same)" in as_text(told)
+
+
 def test_options_decide_views_size_place_and_bounds(sample):
     options = (
         "--views",
@@ -123,12 +132,15 @@ def test_a_wrong_option_is_misuse(sample, options):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("options", [("--views", "99"), ("--n-views", "50"), ("--views", "1", "--n-views", "1")])
+@pytest.mark.parametrize(
+    "options", [("--views", "99"), ("--views", "0-999999"), ("--n-views", "50"), ("--views", "1", "--n-views", "1")]
+)
 def test_views_that_are_not_there_are_one_line(sample, options):
     status, out, err = invoke("info", sample, *options)
     assert (status, out) == (1, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+    assert len(err) < 200 + len(str(sample))
 
 
 def test_what_is_no_scene_is_one_line(tmp_path):
@@ -308,6 +320,32 @@ def test_a_folder_with_files_is_not_touched(sample, tmp_path):
     assert [file.name for file in out.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("out", [".", "OUT"])
+def test_an_empty_folder_that_is_there_is_filled_and_stays_the_one_that_it_is(out, sample, tmp_path, monkeypatch):
+    """It may be the current one, or a disk of its own, neither of which can be replaced."""
+    there = tmp_path / "out"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    was = there.stat().st_ino
+    status, _, err = invoke("convert", sample, out.replace("OUT", str(there)))
+    assert status == 0, err
+    assert there.stat().st_ino == was
+    assert not [path for path in there.iterdir() if path.name.startswith(".")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "sample"]
+    assert invoke("info", ".")[0] == 0
+
+
+def test_what_somebody_else_writes_into_an_empty_folder_meanwhile_is_kept(tmp_path):
+    ours = hidden_place(tmp_path)
+    for folder, text in ((ours, "ours"), (tmp_path, "theirs")):
+        folder.mkdir(exist_ok=True)
+        (folder / "a.txt").write_text(text)
+    with pytest.raises(SceneError, match="is there already"):
+        put_in_place(ours, tmp_path)
+    shutil.rmtree(ours)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "theirs"}
+
+
 def test_a_picture_that_vanished_leaves_nothing_half_written(sample, tmp_path):
     source = read_source(sample)
     source.image_files[-1].unlink()
@@ -416,3 +454,8 @@ def test_photos_that_are_missing_are_missed_before_a_place_is_found_taken(sample
         1,
         f"error: {sample}: is there already: choose another folder, or remove it first\n",
     )
+
+
+def test_all_photos_of_a_folder_are_taken_so_a_number_of_frames_is_refused(sample, tmp_path):
+    result = CliRunner().invoke(photos, [str(sample / "images"), "--out", str(tmp_path / "scene"), "--n-frames", "50"])
+    assert (result.exit_code, "--n-frames is of a video" in result.stderr) == (2, True)

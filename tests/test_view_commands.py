@@ -1,5 +1,7 @@
 """`view` and the viewer's options of `train`, as a user meets them on the command line."""
 
+import signal
+
 import pytest
 import sample_transforms
 from click.testing import CliRunner
@@ -35,6 +37,21 @@ def test_a_folder_that_is_neither_run_nor_scene_is_one_line(tmp_path):
     assert err.count("\n") == 1
 
 
+def test_what_is_not_there_is_neither_told_to_be_no_run_nor_no_scene(tmp_path):
+    for options in ((), ("--arch", "cpu"), ("--watch-kernels",), ("--n-views", 3), ("--scene", tmp_path)):
+        status, _, err = invoke("view", tmp_path / "rnu", *options)
+        assert (status, err) == (1, f"error: {tmp_path / 'rnu'}: no such run or scene\n")
+
+
+def test_a_run_is_one_without_its_config_as_well(tmp_path, monkeypatch):
+    """What the checkpoint says is asked, as by `evaluate`."""
+    opened = []
+    monkeypatch.setattr("taichi_nerf.apps.run_options.open_run", lambda *arguments: opened.append(arguments) or 1 / 0)
+    (tmp_path / "checkpoint.safetensors").touch()
+    invoke("view", tmp_path)
+    assert [folder for folder, *_ in opened] == [tmp_path]
+
+
 def test_a_host_where_nobody_can_listen_is_one_line_before_anything_is_made(small_scene, tmp_path):
     host = ("--host", "no.such.host.invalid")
     for command in (
@@ -65,6 +82,37 @@ def test_options_are_refused_where_they_would_do_nothing(small_scene, tmp_path):
         status, _, err = invoke("view", tmp_path / "run", *option)
         assert status == 2
         assert f"{option[0]} is for a scene" in err
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_viewer_is_ended_by_a_signal_and_that_is_its_success(sent, monkeypatch, small_scene):
+    class Served:
+        url = "http://here"
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def warm_up(self):
+            pass
+
+        def serve(self, stop, kernels):
+            signal.raise_signal(sent)
+            assert stop()
+
+    monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Served)
+    assert invoke("view", small_scene) == (0, "http://here\n", "")
+
+
+@pytest.mark.parametrize("option", [("--port", 9000), ("--host", "0.0.0.0"), ("--token", "auto"), ("--resolution", 256)])
+def test_options_of_the_viewer_are_refused_where_there_is_none(small_scene, tmp_path, option):
+    status, _, err = invoke("train", small_scene, "--out", tmp_path / "run", "--steps", 5, "--arch", "cpu", *option)
+    assert (status, f"{option[0]} is of the viewer: it goes with --view" in err) == (2, True)
 
 
 def test_a_scene_is_shown_as_its_options_say(monkeypatch, tmp_path):

@@ -69,7 +69,7 @@ def is_video(path: Path) -> bool:
 def expect_frames(path: Path, fps: float = 30.0) -> None:
     """Refuse, before any work, a name or a rate that `open_frames` does not take, and a place where nothing can be written."""
     if not 0 < fps <= 1000:
-        raise ValueError(f"fps: expected a positive number of frames a second, got {fps}")
+        raise ValueError(f"fps: expected more than 0 and at most 1000 frames a second, got {fps:g}")
     suffix = path.suffix.lower()
     if suffix not in (".mp4", ".gif", "") and not path.is_dir():
         raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")

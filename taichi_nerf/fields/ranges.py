@@ -10,6 +10,7 @@ from typing import Any
 Range = tuple[float, float]  # least and most
 ABOVE_ZERO, BELOW_ONE = sys.float_info.min, math.nextafter(1.0, 0.0)
 AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE = (1, math.inf), (0, math.inf), (ABOVE_ZERO, math.inf)
+SEEDS = (-(2.0**63), 2.0**63)  # that torch takes; commands take fewer
 SHARE, SOME_SHARE, SHARE_BELOW_ONE = (0, 1), (ABOVE_ZERO, 1), (0, BELOW_ONE)
 
 

@@ -204,7 +204,8 @@ def load_directions(file: Path, w_dim: int | None = None) -> Directions:
             torch.from_numpy(arrays["normals"]).float() if "normals" in arrays else None,
         )
     except Exception as error:  # zipfile, zlib and numpy all have errors of their own for broken files
-        raise DirectionsError(file, f"is no file of directions ({' '.join(str(error).split())[:120]})") from None
+        why = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        raise DirectionsError(file, f"is no file of directions ({why})") from None
     n, width = components.shape
     fits = found.mean.shape == (width,) and found.deviations.shape == (n,) and 0 <= found.yaw_component < n
     fits = fits and len(found.yaw_layers) == 2

@@ -29,6 +29,7 @@ from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 
 BUILTIN = Path(__file__).parent / "builtin"
 STAGES_LOCK = ".stages.lock"
+BEFORE_ITS_FIRST_STATE = ("images.npz", "gan.jsonl", "pictures")  # what a training leaves that was killed by then
 TRAIN = "train IMAGES --out MODEL"  # the command that makes a generator
 
 
@@ -74,6 +75,10 @@ class ModelFolder:
             raise ModelError(self.path, "holds a training already; --resume goes on with it")
         if self.generator.exists():
             raise ModelError(self.path, "holds a generator already, without its training; choose another folder")
+        there = sorted(file.name for file in self.path.iterdir()) if self.path.is_dir() else []
+        others = [name for name in there if name not in BEFORE_ITS_FIRST_STATE and not name.startswith(".")]
+        if others:
+            raise ModelError(self.path, f"is no model and not empty (it holds {others[0]}); choose another --out")
         return self
 
     def needs(self, file: Path, stage: str) -> Path:

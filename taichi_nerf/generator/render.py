@@ -11,7 +11,7 @@ from taichi_nerf.generator.depth_pose.geometry import six_of
 from taichi_nerf.generator.depth_pose.model import DepthPose
 from taichi_nerf.generator.refiner.network import Refiner, refine
 from taichi_nerf.generator.refiner.training import depths_of, make_pairs
-from taichi_nerf.generator.stages import depth_pictures
+from taichi_nerf.generator.stages import Report, depth_pictures, silent
 from taichi_nerf.generator.stylegan2.generator import as_bytes
 from taichi_nerf.generator.turns import Turns
 
@@ -26,17 +26,22 @@ class Turn(NamedTuple):
 
 @torch.no_grad()
 def turn_seed(
-    turns: Turns, model: DepthPose, refiner: Refiner | None, seed: int, n_frames: int, n_steps: int = 1, share: float = 1.0
-) -> Turn:
+    turns: Turns, model: DepthPose, refiner: Refiner | None, seed: int, n_frames: int, n_steps: int = 1, share: float = 1.0,
+    report: Report = silent,
+) -> Turn:  # fmt: skip
     """The object of a seed over a share of the reach; `n_steps` of the refiner (1: from t = 0)."""
     near = Turns(turns.generator, turns.directions, turns.reach * share)
+    report(0.0, "poses")
     pairs = make_pairs(near, model, [seed], n_frames)
+    report(0.4, "turned images")
     codes = pairs.source_codes.expand(len(pairs.steps), -1, -1)
     turned = near.turned(codes, pairs.steps.to(codes))
     plain = near.images(turned)
     images = plain
     if refiner is not None:
+        report(0.6, "refined images")
         images = near.images(refine(refiner, codes, turned, six_of(pairs.motions[0], model.settings.pivot), near.layers, n_steps))
+    report(0.8, "depths")
     pictures = {
         "refined": as_bytes(images).cpu().numpy(),
         "gan": as_bytes(plain).cpu().numpy(),

@@ -1,5 +1,6 @@
 """What a scene is and how it was read: as a dictionary for programs, and as text for people."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -42,8 +43,13 @@ def describe(scene: SceneData, figures: list[Figure] | None = None) -> dict[str,
         "times": None if scene.times is None else [float(scene.times.min()), float(scene.times.max())],
         "notes": scene.notes,
         "warnings": scene.warnings,
-        **({} if figures is None else {"checks": [vars(figure) for figure in figures]}),
+        **({} if figures is None else {"checks": [_check(figure) for figure in figures]}),
     }
+
+
+def _check(figure: Figure) -> dict[str, Any]:
+    """What could not be measured has the value None: JSON has no word for NaN."""
+    return {**vars(figure), "value": figure.value if math.isfinite(figure.value) else None}
 
 
 def lenses(cameras: Cameras) -> list[dict[str, Any]]:
@@ -105,7 +111,8 @@ def as_text(told: dict[str, Any]) -> str:
     lines += _column("note", notes)
     lines += _column("warning", told["warnings"])
     if "checks" in told:
-        checks = [f"{c['name']} {c['value']:.4g} {c['unit']} ({c['detail']})" for c in told["checks"]]
+        values = ["unknown" if c["value"] is None else f"{c['value']:.4g} {c['unit']}" for c in told["checks"]]
+        checks = [f"{c['name']} {value} ({c['detail']})" for c, value in zip(told["checks"], values, strict=True)]
         agree = any(c["name"] != DAMAGED for c in told["checks"])
         none = "nothing to check cameras with: no tracks of points and no depth maps"
         lines += _column("check", checks if agree else [none, *checks])

@@ -24,8 +24,10 @@ def inside(folder: Path, relative: str, allow_outside: bool = False, named_in: P
     try:
         leads_out = not path.resolve().is_relative_to(folder.resolve())
         path.is_file()  # the first to notice a name longer than the system allows
-    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, half a character
-        raise SceneError(named_in or folder, f"{relative[:80]!r} is no file name") from None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, half a character
+        encoding = error.encoding if isinstance(error, UnicodeEncodeError) else "utf-8"
+        where = f" in the encoding of this locale ({encoding}); LC_ALL=C.UTF-8 has all of them" if encoding != "utf-8" else ""
+        raise SceneError(named_in or folder, f"{relative[:80]!r} is no file name{where}") from None
     if leads_out and not allow_outside:
         raise SceneError(named_in or folder, f"{relative!r} leads out of the scene's folder; --allow-outside permits it")
     return path

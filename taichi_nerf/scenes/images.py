@@ -16,7 +16,7 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from taichi_nerf.scenes.deep_png import is_deep_png, read_deep_png
 from taichi_nerf.scenes.errors import SceneError
@@ -276,13 +276,24 @@ class _complaints_about:
         if not isinstance(error, Exception) or isinstance(error, SceneError | MemoryError):  # nor Ctrl-C, nor SIGTERM's exit
             return
         if not self.file.is_file():
-            raise SceneError(self.file, "no such file") from None
+            raise SceneError(self.file, "is a folder, not a file" if self.file.is_dir() else "no such file") from None
+        if isinstance(error, PermissionError):
+            raise SceneError(self.file, f"cannot be read: {error.strerror}") from None
         if not self.file.stat().st_size:
             raise SceneError(self.file, "is empty: a copy that was broken off?") from None
         if self.file.suffix.lower() in (".exr", ".hdr"):
             raise SceneError(self.file, "imageio needs a plugin to read this format: pip install imageio[freeimage]") from None
-        reason = " ".join(str(error).split())[:160]
-        raise SceneError(self.file, f"is no readable image: {reason or type(error).__name__}") from None
+        raise SceneError(self.file, f"is no readable image: {_reason_of(error)}") from None
+
+
+def _reason_of(error: BaseException) -> str:
+    """What the decoder complains of: imageio says no more than that its plugin failed, and keeps why as the error's cause."""
+    cause = error.__cause__
+    if "`pillow`" in str(error) and cause is not None:
+        error = cause
+    if isinstance(error, UnidentifiedImageError) or isinstance(error.__context__, UnidentifiedImageError):
+        return "its content is of no form that is known, whatever its name says"
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from taichi_nerf.scenes.colmap_find import USUAL_NAMES, folders_in
 from taichi_nerf.scenes.errors import SceneError
+from taichi_nerf.scenes.files import array_names
 from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
 from taichi_nerf.scenes.in_sight import out_of_sight
 from taichi_nerf.scenes.lens_reach import out_of_reach
@@ -54,6 +55,11 @@ def find_scene(path: Path) -> tuple[Path, str, str]:
 
 
 def _why_no_scene(path: Path) -> str:
+    if path.suffix.lower() == ".npz" and path.is_file():
+        there = ", ".join(sorted(array_names(path))[:8])
+        return (
+            f"holds {there}; a scene has images, poses and focal" if there else "is no readable .npz: a copy that was broken off?"
+        )
     if not path.is_dir():
         return "is no file of a known form: name a transforms.json, an .npz or a folder (photos or a video: `taichi-nerf photos`)"
     for inner in sorted(folders_in(path), key=lambda inner: inner.name not in USUAL_NAMES):

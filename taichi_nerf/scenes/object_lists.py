@@ -34,7 +34,11 @@ def list_objects(folder: Path, prefix: str = "", missing: list[str] | None = Non
     name and that are not there are left out, and their names are added to `missing`."""
     if not folder.is_dir():
         raise SceneError(folder, "no such folder")
-    entries = _listed(folder, prefix, missing if missing is not None else []) or _found(folder)
+    missing = [] if missing is None else missing
+    listed = _listed(folder, prefix, missing)
+    if prefix and not listed and not missing:
+        raise SceneError(folder, f"has no lists {prefix}_{'|'.join(SPLITS)}.lst", "prefix")
+    entries = listed or _found(folder)
     if not entries:
         raise SceneError(folder, "holds no objects (softras_train.lst, <object>/intrinsics.txt, transforms.json with _obj.png)")
     order = {split: i for i, split in enumerate(SPLITS)}

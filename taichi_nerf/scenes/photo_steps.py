@@ -18,6 +18,7 @@ from typing import Any
 from taichi_nerf.scenes.colmap_find import folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import list_images, read_image, stored_size
+from taichi_nerf.scenes.unfinished import put_in_place
 from taichi_nerf.scenes.video_frames import Frames, extract_frames, is_video
 from taichi_nerf.scenes.write_png import write_png
 
@@ -187,9 +188,7 @@ class Steps:
             (flat / "images").rename(scene / "images")
         else:
             self.images.rename(scene / "images")
-        if out.exists():
-            out.rmdir()
-        scene.rename(out)
+        put_in_place(scene, out)
 
     def _progress(self, step: str, text: str) -> Report:
         start, end = SHARES.get(step, (0.98, 1.0))

@@ -5,7 +5,6 @@ no EXIF entry states are estimated from the pairs; then pictures are added one b
 kept. Pictures of one size, camera and focal length share a lens. OUT/images and OUT/sparse/0 are written when all is done.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.photo_steps import MATCHINGS, Report, Steps
-from taichi_nerf.scenes.unfinished import errors_name, require_free
+from taichi_nerf.scenes.unfinished import errors_name, hidden_place, require_free
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def photos_to_scene(
     if camera_model not in pycolmap.CameraModelId.__members__:
         known = ", ".join(sorted(name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"))
         raise SceneError("photos", f"COLMAP has no {camera_model!r}; it has {known}", "camera model")
-    work = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}")  # beside it, so that the last step is a renaming
+    work = hidden_place(out)  # on the same disk, so that the last step is a renaming
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     try:

@@ -47,7 +47,7 @@ def choose_splits(
     if views is not None:
         wrong = [view for view in views if not 0 <= view < n]
         if wrong or not views:
-            raise SceneError(source.folder, f"views are numbered 0 to {n - 1}, got {wrong or 'none'}", "views")
+            raise SceneError(source.folder, f"views are numbered 0 to {n - 1}, got {wrong[0] if wrong else 'none'}", "views")
         splits["train"] = np.unique(np.asarray(views, np.int64))
         moved = np.intersect1d(splits["train"], splits["test"])
         splits = {name: index if name == "train" else np.setdiff1d(index, splits["train"]) for name, index in splits.items()}

@@ -1,4 +1,8 @@
-"""Writing a folder whole or not at all: beside its place first, then put there by a renaming."""
+"""Writing a folder whole or not at all: under a hidden name first, then put into its place by renaming.
+
+The hidden folder is beside the place. In an empty folder that is there already it is inside: that one may be the current folder,
+which cannot be replaced, a file system of its own, or the only one around that may be written to.
+"""
 
 import errno
 import os
@@ -9,6 +13,7 @@ from pathlib import Path
 
 from taichi_nerf.scenes.errors import SceneError
 
+IN_USE = "is there already: choose another folder, or remove it first"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # never the fault of a file that is read
 
 
@@ -19,23 +24,41 @@ def require_free(out: Path) -> None:
     except OSError as error:
         raise SceneError(out, f"cannot be written: {error.strerror}") from None
     if in_use:
-        raise SceneError(out, "is there already: choose another folder, or remove it first")
+        raise SceneError(out, IN_USE)
 
 
 @contextmanager
 def unfinished_folder(out: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` at the end. What the system refuses is an error of `out`."""
     require_free(out)
-    unfinished = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}")
+    unfinished = hidden_place(out)
     with errors_name(out, unfinished):
         try:
             unfinished.mkdir(parents=True)
             yield unfinished
-            if out.exists():
-                out.rmdir()
-            unfinished.replace(out)
+            put_in_place(unfinished, out)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def hidden_place(out: Path) -> Path:
+    """The name of a folder, which is to be made and removed by who asks, to write into what becomes `out`."""
+    place = out.resolve()
+    return (place if place.is_dir() else place.parent) / f".{place.name}.{os.getpid()}"
+
+
+def put_in_place(finished: Path, out: Path) -> None:
+    """Make `finished`, which is the `hidden_place` of `out` or lies in it, `out`."""
+    place = out.resolve()
+    if place not in finished.parents:
+        if place.exists():
+            place.rmdir()
+        finished.replace(place)
+        return
+    if any(other not in (finished, *finished.parents) for other in place.iterdir()):  # somebody else's, meanwhile
+        raise SceneError(out, IN_USE)
+    for part in sorted(finished.iterdir(), key=lambda part: part.is_file()):  # the files that describe the folders come last
+        part.replace(place / part.name)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from taichi_nerf.fields.ranges import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
     POSITIVE,
+    SEEDS,
     SHARE,
     SHARE_BELOW_ONE,
     SOME_SHARE,
@@ -49,7 +50,9 @@ class SceneSettings:
     allow_outside: bool = False
 
     def __post_init__(self) -> None:
+    def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))  # whoever gives a Path; config.json holds text
+        check_ranges(self, metric_scale=POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class RunSettings:
     save_every: float = 30.0  # seconds between checkpoints
 
     def __post_init__(self) -> None:
-        check_ranges(self, steps=AT_LEAST_ONE, time_budget=POSITIVE, save_every=AT_LEAST_ZERO)
+        check_ranges(self, seed=SEEDS, steps=AT_LEAST_ONE, time_budget=POSITIVE, save_every=AT_LEAST_ZERO)
 
     def or_steps(self, n: int) -> "RunSettings":
         """With so many steps where nothing else ends it."""

@@ -11,7 +11,7 @@ def expect_place(file: Path | None) -> None:
     if file is None or _is_stream(file):
         return
     target = file.resolve()  # a link stays one
-    if not target.parent.is_dir():
+    if not target.parent.exists():
         raise FileNotFoundError(2, "No such file or directory", str(target.parent))
     expect_writable(target)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from taichi_nerf.fields.image_encoder import EncoderSettings
 from taichi_nerf.fields.pixel_aligned_field import PixelAlignedSettings
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SEEDS, SHARE, SHARE_BELOW_ONE, check_ranges
 from taichi_nerf.settings import apply_settings, idle_in_sections, refuse_idle
 
 
@@ -87,7 +87,9 @@ class PixelNerfRun:
     validate_every: float = 300.0  # seconds between pictures of objects that are not trained on
 
     def __post_init__(self) -> None:
-        check_ranges(self, steps=AT_LEAST_ONE, time_budget=POSITIVE, save_every=AT_LEAST_ZERO, validate_every=AT_LEAST_ZERO)
+        check_ranges(
+            self, seed=SEEDS, steps=AT_LEAST_ONE, time_budget=POSITIVE, save_every=AT_LEAST_ZERO, validate_every=AT_LEAST_ZERO
+        )
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ def sources_of(item: ViewedObject, sources: list[int] | SourceTable) -> list[int
 
 def targets_of(item: ViewedObject, sources: list[int], targets: list[int] | None, without: Iterable[int]) -> list[int]:
     left_out = {*sources, *without}
-    found = [view for view in (range(item.n_views) if targets is None else targets) if view not in left_out]
+    asked = dict.fromkeys(range(item.n_views) if targets is None else targets)  # none counts twice
+    found = [view for view in asked if view not in left_out]
     if not found or max(found) >= item.n_views:
         raise RunError(item.name, f"has {item.n_views} views; none of them is left to compare with, or one is not there")
     return found

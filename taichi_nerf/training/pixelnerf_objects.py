@@ -19,7 +19,7 @@ from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Images
 from taichi_nerf.scenes.load import find_reader, read_source
 from taichi_nerf.scenes.normalise import normalise
-from taichi_nerf.scenes.object_lists import ObjectEntry, list_objects
+from taichi_nerf.scenes.object_lists import SPLITS, ObjectEntry, list_objects
 from taichi_nerf.scenes.source import Source
 from taichi_nerf.training.pictures import colors_of, unit_floats
 from taichi_nerf.training.pixelnerf_config import ObjectSettings
@@ -111,6 +111,8 @@ class ObjectSet:
 def entries_of(settings: ObjectSettings, split: str) -> list[ObjectEntry]:
     """The objects of a split. A scene of its own counts as a set of one object, which is in every split."""
     folder = Path(settings.path)
+    if split not in SPLITS:  # which a set without splits, or of one object, would take for any of them
+        raise SceneError(folder, f"expected one of {', '.join(SPLITS)}, got {split!r}", "split")
     try:
         entries = list_objects(folder, settings.prefix)
     except SceneError:

@@ -20,10 +20,12 @@ from taichi_nerf.scenes.images import read_image
 from taichi_nerf.training.pictures import colors_of, unit_floats
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject, object_of
+from taichi_nerf.training.run import Report
 from taichi_nerf.training.train_pixelnerf import render_view
 from taichi_nerf.trajectories import look_at
 
 UP = np.array([0.0, 0, 1])
+N_DIRECTIONS = 14  # that pictures are taken to be seen from: every 30 degrees, and 10 to each side of the best
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def on_turntable(
 
 
 @torch.no_grad()
-def with_best_azimuth(prior: Prior, item: ViewedObject, device: torch.device) -> tuple[ViewedObject, float]:
+def with_best_azimuth(
+    prior: Prior, item: ViewedObject, device: torch.device, report: Report = lambda done, text: None
+) -> tuple[ViewedObject, float]:
     """The object turned so that the prior explains its first picture best, and by how many degrees.
 
     Asked about a view that it was given, a prior errs least if the pose is the true one: only then does what it knows of the
@@ -92,6 +96,7 @@ def with_best_azimuth(prior: Prior, item: ViewedObject, device: torch.device) ->
             there = turned(item, angle)
             encoded = prior.encode(there, list(range(item.n_views)), device)
             errors[angle] = float((render_view(prior, there, encoded, 0, device) - truth).square().mean())
+            report(len(errors) / N_DIRECTIONS, f"direction {len(errors)} of {N_DIRECTIONS}")
     best = min(errors, key=lambda angle: errors[angle])
     return turned(item, best), best % 360
 

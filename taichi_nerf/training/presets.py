@@ -36,6 +36,7 @@ SHORT_STEPS, SHORT_SECONDS = 4_000, 150.0  # up to which a training is short; on
 OF_OBJECTS = OptimiserSettings(learning_rate=0.05, network_rate=0.01, beta1=0.8, beta2=0.95)
 OF_SURROUNDINGS = OptimiserSettings(learning_rate=0.03, beta2=0.95)
 
+STEEPEST = 0.5  # growth of steps with distance, however much a pixel covers
 SPREAD_SHARE = 1 / 15  # of the loss of spread that proposals stand
 SAMPLES_PROPOSED = 2**16  # samples of a step under proposals
 
@@ -127,7 +128,7 @@ def fitted(
     # Shorter steps than a quarter of a cell of the grid cost rays, which were worth more.
     occupancy = OccupancySettings(resolution=64, step_size=max(footprint, 2 / 256), decay=0.7)
     if unbounded:
-        occupancy = replace(occupancy, cone_angle=4 * pixel_angle(scene), least_alpha=0.03)
+        occupancy = replace(occupancy, cone_angle=min(4 * pixel_angle(scene), STEEPEST), least_alpha=0.03)
     return field, occupancy
 
 

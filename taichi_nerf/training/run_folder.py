@@ -189,6 +189,8 @@ class RunFolder:
 
 def expect_place(path: Path, overwrite: bool = False) -> None:
     """Refuse what is no place for a new run, whoever holds it: a file, a folder of others, a run unless it is to be replaced."""
+    if path.is_symlink() and not path.exists():
+        raise RunError(path, "is a link to what is not there")
     if path.exists() and not path.is_dir():
         raise RunError(path, "is a file; a run is a folder")
     _refuse_foreign(path)

@@ -151,6 +151,12 @@ def test_a_damaged_file_is_told_in_one_line_that_names_it(ball, tmp_path, damage
         load_directions(file)
 
 
+def test_what_a_file_of_directions_lacks_is_named(tmp_path):
+    np.savez(tmp_path / "d.npz", images=np.zeros(3))
+    with pytest.raises(DirectionsError, match=r"d\.npz: is no file of directions \(it lacks \w+\)"):
+        load_directions(tmp_path / "d.npz")
+
+
 def test_codes_that_are_turned_are_truncated_as_the_directions_say(ball):
     found = pca(ball, 20_000, 3)
     whole, half = (Turns(ball, replace(found, truncation=share)).codes([3, 4]) for share in (1.0, 0.5))

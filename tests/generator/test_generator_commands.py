@@ -188,6 +188,25 @@ def test_a_generator_without_its_training_is_not_overwritten(place, model):
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
+def test_a_folder_of_somebodys_own_files_becomes_no_model(place, model):
+    mine = place / "mine"
+    mine.mkdir()
+    (mine / "about.json").write_text("mine")
+    for command in (("train", place / "set.npz", "--out", mine, "--kimg", 0.016, *TINY), ("convert", model, mine)):
+        status, _, err = invoke(*command)
+        assert status == 1
+        assert err.startswith(f"error: {mine}: is ")
+        assert err.count("\n") == 1
+    assert {file.name: file.read_text() for file in mine.iterdir()} == {"about.json": "mine"}
+
+
+def test_a_copy_of_a_model_that_breaks_off_leaves_nothing(place, model, monkeypatch):
+    before = sorted(place.iterdir())
+    monkeypatch.setattr("taichi_nerf.generator.copying.copy_whole", lambda source, target: 1 / 0)  # after its first file
+    assert invoke("convert", model, place / "broken_off")[0] == 1
+    assert sorted(place.iterdir()) == before
+
+
 def test_resuming_takes_the_command_again_and_refuses_other_settings(place, model):
     again = ("train", place / "set.npz", "--out", model, "--kimg", 0.08, "--grow-at", 0.04, *TINY, "--resume")
     for option in (("--size", 32), ("--channels", 128), ("--most-channels", 8), ("--batch", 8), ("--r1", 1), ("--grow-at", 0),
@@ -260,11 +279,13 @@ def test_evaluation_writes_its_figures_and_trains_features_of_the_set(place, mod
     file, older = place / "figures.json", place / "older.json"
     older.write_text("{}")
     os.link(older, file)
-    status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505", "--places", 5, "--images", place / "set.npz",
-                              "--train-features", 3, "--json", file, "--arch", "cpu")  # fmt: skip
+    status, out, err = invoke("evaluate", "--model", model, "--seeds", "500-505,505", "--places", 4, "--json", file,
+                              "--images", place / "set.npz", "--train-features", 3, "--arch", "cpu")  # fmt: skip
     assert status == 0, err
     assert older.read_text() == "{}", "written over in place"
     found = json.loads(file.read_text())
+    assert (found["seeds"], found["n_subjects"], found["places"]) == ([500, 505], 6, 5)
+    assert found["refined"]["n_images"] == 6 * 4
     for method in ("gan_space", "refined"):
         assert {"warp_error", "ssim", "identity", "fid", "kid", "yaw_span"} <= set(found[method])
         assert found[method]["fid"] is not None
@@ -348,7 +369,11 @@ def test_a_plain_turn_needs_directions_alone_and_is_the_one_beside_the_refined(p
     status, _, err = invoke("render", "--model", bare, "--out", place / "plain.mp4", "--what", "gan", *shown, "--overwrite")
     assert status == 0, err
     assert b"ftyp" in (place / "plain.mp4").read_bytes()[:16]
-    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 4, share=0.5)
+    told = []
+    turn = turn_seed(open_turns(ModelFolder(model)), open_depth_pose(ModelFolder(model)), None, 3, 4, share=0.5,
+                     report=lambda done, text: told.append(done))  # fmt: skip
+    assert len(told) > 2
+    assert told == sorted(told)
     assert np.array_equal(turn_plainly(open_turns(ModelFolder(bare)), 3, 4, 0.5), turn.pictures["gan"])
     status, _, err = invoke("render", "--model", bare, "--out", place / "plain.png", "--what", "gan,depth", *shown)
     assert status == 1
@@ -465,6 +490,12 @@ def test_a_turn_that_cannot_be_written_is_refused_before_it_is_made(place, model
     status, _, err = invoke("render", "--model", model, *arguments, "--arch", "cpu")
     assert status == 1
     assert told in err
+
+
+def test_steps_of_a_refiner_that_is_left_out_are_refused(model, tmp_path):
+    arguments = ("--out", tmp_path / "turn.png", "--what", "gan", "--diffusion-steps", 5)
+    status, _, err = invoke("render", "--model", model, *arguments)
+    assert (status, "--diffusion-steps are of the refiner, which --what gan leaves out" in err) == (2, True)
 
 
 @pytest.mark.parametrize("out", [("--out", "turn"), ("--out", "turn.png"), ("--to-scene", "head")])

@@ -63,6 +63,18 @@ def test_the_form_is_told_by_the_table_of_contents(tmp_path):
     assert arrays.fits(tmp_path) == ""
 
 
+def test_an_archive_that_is_cut_off_or_holds_something_else_is_told_so(tmp_path):
+    sample_arrays.make(tmp_path)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "tiny.npz").read_bytes()[:1000])
+    np.savez(tmp_path / "other.npz", bds=np.zeros(2), poses=np.zeros((2, 3, 4)))
+    for name, told in (
+        ("cut.npz", "is no readable .npz"),
+        ("other.npz", "holds bds, poses; a scene has images, poses and focal"),
+    ):
+        with pytest.raises(SceneError, match=f"{name}: {told}"):
+            load_scene(tmp_path / name)
+
+
 def test_arrays_that_are_not_used_are_named(tmp_path):
     sample_arrays.make(tmp_path, bounds=np.zeros(2))
     assert arrays.read(tmp_path, False).warnings == ["arrays that are not used: bounds"]

@@ -1,6 +1,8 @@
 """Pictures of every kind of pixel come as grey, RGB or RGBA."""
 
 import copy
+import errno
+import os
 import pickle
 
 import imageio.v3 as imageio
@@ -89,6 +91,31 @@ def test_a_png_of_16_bits_that_is_cut_off_is_one_line(tmp_path):
     with pytest.raises(SceneError, match=r"a.png: is no readable image") as caught:
         read_image(tmp_path / "a.png")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"hello", "of no form that is known"), (b"\xff\xd8\xff\xdb\x00C", "runcated")])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_what_is_wrong_with_a_file_is_told_and_not_what_failed_in_a_library(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    for read in (read_image, stored_size):
+        with pytest.raises(SceneError, match=f"{name}: is no readable image: .*{told}") as caught:
+            read(tmp_path / name)
+        assert "pillow" not in str(caught.value).lower()
+
+
+def test_a_folder_in_the_place_of_a_picture_is_told_as_such(tmp_path):
+    with pytest.raises(SceneError, match="is a folder, not a file"):
+        read_image(tmp_path)
+
+
+def test_a_picture_that_may_not_be_read_is_not_told_to_be_damaged(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a.png")
+
+    (tmp_path / "a.png").write_bytes(b"anything")
+    monkeypatch.setattr(imageio, "imopen", refused)  # permissions would not keep root from reading
+    with pytest.raises(SceneError, match=r"a\.png: cannot be read: Permission denied$"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])

@@ -190,3 +190,8 @@ def test_a_folder_without_objects_or_an_odd_prefix_is_one_line(tmp_path):
         list_objects(tmp_path, prefix="../*")
     with pytest.raises(SceneError, match="no such folder"):
         list_objects(tmp_path / "nothing")
+    (tmp_path / "cars_train/0").mkdir(parents=True)
+    (tmp_path / "cars_train/0/intrinsics.txt").touch()
+    assert [entry.name for entry in list_objects(tmp_path)] == ["0"]
+    with pytest.raises(SceneError, match=r"prefix: has no lists gen_train\|val\|test\.lst"):
+        list_objects(tmp_path, prefix="gen")

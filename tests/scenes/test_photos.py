@@ -1,5 +1,6 @@
 """Photos and videos to scenes: sharp frames are chosen, real photos register, nothing is left behind by a failure."""
 
+import os
 import shutil
 import sys
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import shrink
 from taichi_nerf.scenes.load import read_source
 from taichi_nerf.scenes.photos import photos_to_scene
+from taichi_nerf.scenes.unfinished import hidden_place
 from taichi_nerf.scenes.video_frames import drop_blurred, extract_frames, is_video, sharpness
 
 from real_data import data_folder
@@ -105,6 +107,24 @@ def test_names_are_such_that_a_list_of_colmap_holds_them(tmp_path):
         imageio.imwrite(source / name, texture(seed))
     steps.gather(source, 1)
     assert sorted(steps.names) == sorted(file.name for file in steps.images.iterdir()) == ["_1_a.png", "again__1_a.png", "ü.png"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_finished_model_becomes_the_scene_in_a_new_folder_and_in_an_empty_one(tmp_path, there):
+    out = tmp_path / "scene"
+    if there:
+        out.mkdir()
+    work = hidden_place(out)
+    work.mkdir()
+    steps = photo_steps.Steps(SimpleNamespace(Device=SimpleNamespace(cpu=0)), work, nothing, 1)
+    steps.images.mkdir()
+    (steps.images / "a.png").touch()
+    steps.write(SimpleNamespace(write_binary=lambda folder: (folder / "images.bin").touch()), out, undistort=False)
+    shutil.rmtree(work, ignore_errors=True)
+    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()) == [
+        os.path.join("scene", "images", "a.png"),
+        os.path.join("scene", "sparse", "0", "images.bin"),
+    ]
 
 
 @pytest.mark.parametrize("n_read", [0, 2])

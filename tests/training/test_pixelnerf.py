@@ -252,6 +252,7 @@ def test_view_lists_are_read_and_wrong_ones_are_told(tmp_path):
         read_view_list(file)
     with pytest.raises(RunError, match="6 views"):
         targets_of(ball(0), [0], [7], ())
+    assert targets_of(ball(0), [0], [2, 1, 2, 0], [1]) == [2]
 
 
 def test_sets_have_their_splits_and_sets_without_hold_out_every_eighth(tmp_path, balls):
@@ -264,6 +265,9 @@ def test_sets_have_their_splits_and_sets_without_hold_out_every_eighth(tmp_path,
     plain = ObjectSettings(str(tmp_path / "plain"))
     assert [entry.name for entry in entries_of(plain, "test")] == ["0", "8"]
     assert len(entries_of(plain, "train")) == 7
+    for place in (balls, tmp_path / "plain"):
+        with pytest.raises(ValueError, match="split: expected one of train, val, test, got 'tset'"):
+            entries_of(ObjectSettings(str(place)), "tset")
 
 
 def test_objects_come_with_the_bounds_and_outlines_of_their_set(balls):

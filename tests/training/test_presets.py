@@ -61,12 +61,15 @@ def test_a_training_that_stays_on_a_gpu_gets_batches_and_tables_of_a_gpu(monkeyp
     assert on_cuda.field.log2_table_size > on_cpu.field.log2_table_size
 
 
-@pytest.mark.parametrize("size", [4, 20_000])
+@pytest.mark.parametrize("size", [1, 4, 20_000])
 @pytest.mark.parametrize("unbounded", [False, True])
 def test_choices_stay_within_reason(size, unbounded):
+    """A pixel may cover nearly all, as after --downscale 64."""
     scene, _ = views_of_ball(4, 16)
     scene = replace(scene, cameras=scene.cameras.resized((size, size)))
-    field = chosen(around(scene) if unbounded else scene)[0].field
+    config = chosen(around(scene) if unbounded else scene)[0]
+    field = config.field
+    assert config.occupancy.cone_angle <= 0.5
     assert 128 <= field.max_resolution <= 4096
     assert 15 <= field.log2_table_size <= 19
 
@@ -129,6 +132,8 @@ def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
         ("appearance.n_numbers=0", "appearance: n_numbers: expected at least 1, got 0"),
         ("geometry.opacity=-1", "geometry: opacity: expected at least 0, got -1"),
         ("prior.every=0", "prior: every: expected at least 1, got 0"),
+        ("run.seed=1000000000000000000000", "run: seed: expected -9.22337e+18 to 9.22337e+18, got 1e+21"),
+        ("scene.metric_scale=-1", "scene: metric_scale: expected more than 0, got -1"),
         ("run.save_every=-1", "run: save_every: expected at least 0, got -1"),
     ],
 )

@@ -169,6 +169,11 @@ def test_a_file_in_the_place_of_a_run_is_told_and_where_the_run_is(tmp_path):
     assert complaint(RunFolder.open, inside) == f"{inside}: is a file; a run is a folder: {tmp_path / 'run'}"
 
 
+def test_a_link_to_what_is_gone_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "run").symlink_to("gone")
+    assert complaint(RunFolder.create, tmp_path / "run") == f"{tmp_path / 'run'}: is a link to what is not there"
+
+
 def test_a_run_folder_may_be_named_by_a_text(tmp_path):
     with RunFolder.create(str(tmp_path / "run")) as run:
         run.write_config(CONFIG)
