@@ -105,20 +105,7 @@ RULES = {
     "__init__": (None, set()),
     "__main__": ({"apps"}, set()),
 }
-OTHERS = {
-    "taichi",
-    "torch",
-    "numpy",
-    "click",
-    "rich",
-    "imageio",
-    "matplotlib",
-    "skimage",
-    "trimesh",
-    "viser",
-    "websockets",
-    "safetensors",
-}
+OTHERS = set().union(*(others for _, others in RULES.values()))
 
 
 def modules():
