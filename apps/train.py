@@ -11,9 +11,8 @@ from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
 from taichi_nerf.apps.view_options import view_options
+from taichi_nerf.choices import BACKGROUNDS, METHODS
 from taichi_nerf.quoting import quote
-
-METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 
 
 @click.command(cls=Command)
@@ -27,7 +26,7 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @click.option("--prior", metavar="FOLDER|FILE|builtin",
               help="A diffusion prior over patches, for few views; brings --geometry along.")  # fmt: skip
 @click.option("--geometry/--no-geometry", default=None, help="Geometric terms for few views: opacity, frusta, distortion.")
-@click.option("--background", type=click.Choice(["white", "black", "random"]),
+@click.option("--background", type=click.Choice(BACKGROUNDS),
               help="What pictures with alpha, or masks, are evaluated on.  "
               "[default: black for objects with masks, else white]")  # fmt: skip
 @seed_option()

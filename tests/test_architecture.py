@@ -18,13 +18,14 @@ RULES = {
         {"taichi"},
     ),
     "bands": (set(), set()),
+    "choices": (set(), set()),
     "optimiser": (set(), {"torch"}),
     "quoting": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
     "camera_path": ({"cameras"}, {"numpy"}),
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
-    "scenes": ({"bands", "cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
+    "scenes": ({"bands", "cameras", "choices", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
     "procedural": (
         {"procedural", "ops", "runtime", "bands", "cameras", "rays", "scenes", "trajectories"},
         {"torch", "numpy", "imageio"},
@@ -53,6 +54,7 @@ RULES = {
         | {
             "runtime",
             "bands",
+            "choices",
             "optimiser",
             "quoting",
             "random_numbers",

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from taichi_nerf.cameras import Cameras, focus_point, upward
+from taichi_nerf.choices import AXES
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.similarity import Array
 from taichi_nerf.scenes.source import Source
 
-AXES = ("auto", "file", "upright", "recentred", "spherified")
 LEVEL = 0.26  # sine of 15 degrees: how far from level a camera's horizontal axis may be to count as held level
 LEAST_LEVEL = 0.6  # share of the cameras that have to be held level, and the right way up, for them to tell what is up
 SEED = np.array([0.1, 0.2, 0.3])  # published: decides where the horizontal axes of a spherified scene point

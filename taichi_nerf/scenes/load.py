@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taichi_nerf.choices import Protocol
 from taichi_nerf.scenes.colmap_find import USUAL_NAMES, folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import CACHE_BYTES, Array, Images, list_images
@@ -16,7 +17,7 @@ from taichi_nerf.scenes.lens_reach import out_of_reach
 from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
 from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
 from taichi_nerf.scenes.source import Points, Source
-from taichi_nerf.scenes.splits import Protocol, choose_splits
+from taichi_nerf.scenes.splits import choose_splits
 
 # Readers in the order in which they are asked. Each module has `fits(folder) -> str`, the reason why the folder is of its kind
 # or "", and `read(folder, allow_outside) -> Source`.
