@@ -67,11 +67,6 @@ class Studio:
                 sitter.pictures.again()
         self._woken.set()
 
-    @property
-    def n_sitters(self) -> int:
-        with self._lock:
-            return len(self._sitters)
-
     def is_busy(self) -> bool:
         """Whether there is anything to render now."""
         return self._next() is not None
