@@ -76,7 +76,7 @@ def make_depth_pose(
     turns, started = open_turns(folder.may_change(), device, reach), time.monotonic()
     model, told = train_depth_pose(turns, settings, training, device, seed, report, stop)
     save_depth_pose(folder.depth_pose, model)
-    about = {**told, "seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training)}
+    about = {"seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training)}
     folder.tell_about("depth_pose", {**about, **told})
     steps = turns.positions(SHOWN_PLACES)
     rows = []
@@ -126,11 +126,11 @@ def show_refined(folder: ModelFolder, turns: Turns, model: DepthPose, refiner: R
 
 def make_features(
     folder: ModelFolder, images: ImageSet, steps: int, device: torch.device | str = "cpu", seed: int = 0,
-    report: Report = silent, stop: Callable[[], bool] = never,
+    report: Report = silent,
 ) -> FeatureNetwork:  # fmt: skip
     started = time.monotonic()
     settings = FeatureSettings(size=images.size, knows_yaw=images.yaws is not None)
-    network = train_features(images, settings, steps, device=device, seed=seed, report=report, stop=stop)
+    network = train_features(images, settings, steps, device=device, seed=seed, report=report)
     save_features(folder.may_change().features, network)
     told = {"seconds": round(time.monotonic() - started), "steps": steps, "pictures": len(images), "seed": seed}
     folder.tell_about("features", told)

@@ -167,7 +167,7 @@ def jittered(item: ViewedObject, amount: float, generator: torch.Generator) -> V
 
 @torch.no_grad()
 def settle_statistics(
-    field: PixelAlignedField, objects: ObjectSet, batch: ObjectBatchSettings, n: int, device: torch.device, seed: int = 0
+    field: PixelAlignedField, objects: ObjectSet, batch: ObjectBatchSettings, n: int, device: torch.device
 ) -> None:
     """What batch normalisation subtracts and divides by when it no longer trains: the mean over n batches, all alike.
 
@@ -175,7 +175,7 @@ def settle_statistics(
     """
     norms = [module for module in field.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches

@@ -45,12 +45,10 @@ def save_depth_pose(folder: Path, model: DepthPose) -> None:
     write_whole(folder / SETTINGS, json.dumps(told, indent=1).encode() + b"\n")
 
 
-def load_depth_pose(folder: Path, settings: DepthPoseSettings | None = None) -> DepthPose:
-    """Frozen. A folder of Monodepth2's has no settings.json: give settings, or its are taken (0.1 to 100, pivot 0, shift 1)."""
+def load_depth_pose(folder: Path) -> DepthPose:
+    """Frozen. A folder of Monodepth2's has no settings.json: its own are taken (0.1 to 100, pivot 0, shift 1)."""
     states = {file: load_part(folder / f"{file}.pth") for file in PARTS}
-    focal = None
-    if settings is None:
-        settings, focal = _settings(folder, states["encoder"])
+    settings, focal = _settings(folder, states["encoder"])
     with torch.device("meta"):  # shapes alone: what does not fit costs no memory, whatever sizes the files claim
         shapes = DepthPose(settings)
     fitting = {part: _fitting(getattr(shapes, part), states[file], folder / f"{file}.pth") for file, part in PARTS.items()}

@@ -39,7 +39,7 @@ class Both:
 
 @torch.no_grad()
 def turn_subjects(
-    turns: Turns, model: DepthPose, refiner: Refiner | None, seeds: list[int], n_places: int = 9, n_steps: int = 1,
+    turns: Turns, model: DepthPose, refiner: Refiner | None, seeds: list[int], n_places: int,
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> Both:  # fmt: skip
     """Each seed at an odd number of places over the reach. Masks and poses are those of the unrefined images, for both."""
@@ -56,7 +56,7 @@ def turn_subjects(
         variants = [turned]
         if refiner is not None:
             pose = six_of(pairs.motions[i], model.settings.pivot)
-            variants.append(refine(refiner, codes, turned, pose, turns.layers, n_steps))
+            variants.append(refine(refiner, codes, turned, pose, turns.layers))
         for j, variant in enumerate(variants):
             images = turns.images(variant)
             source = pairs.source_images[i : i + 1]
