@@ -7,6 +7,7 @@ import click
 from taichi_nerf.apps.command import Command, arch_option, seed_option
 from taichi_nerf.apps.generator_options import model_option, start_backend
 from taichi_nerf.apps.kinds import Kinds
+from taichi_nerf.apps.run_options import refuse_idle_rate
 from taichi_nerf.quoting import quote
 
 DEFAULT_FPS = 10.0
@@ -42,7 +43,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     """
     from taichi_nerf.export.colors import side_by_side
     from taichi_nerf.export.files import expect_writable
-    from taichi_nerf.export.video import expect_frames, frames_in, is_video, open_frames, remove_frames
+    from taichi_nerf.export.video import expect_frames, frames_in, open_frames, remove_frames
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.render import turn_plainly, turn_seed
@@ -52,8 +53,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
 
     if out is None and to_scene is None:
         raise click.UsageError("where to? give --out, --to-scene, or both")
-    if fps is not None and (out is None or not is_video(out)):
-        raise click.UsageError("--fps is of a video: leave it out, or write an .mp4 or .gif")
+    refuse_idle_rate(out, fps)
     rate = DEFAULT_FPS if fps is None else fps
     if out is not None and (out.is_file() or frames_in(out)) and not overwrite:
         raise ValueError(f"{out}: is there already; choose another --out, or add --overwrite")

@@ -6,7 +6,7 @@ import click
 
 from taichi_nerf.apps.command import Command
 from taichi_nerf.apps.kinds import Kinds
-from taichi_nerf.apps.run_options import open_run, refuse_rate_of_folder, run_options
+from taichi_nerf.apps.run_options import open_run, refuse_idle_rate, run_options, told_frames
 from taichi_nerf.choices import PATHS, PICTURES
 
 
@@ -44,7 +44,7 @@ def render(
     from taichi_nerf.training.render_path import about_frames, cameras_of_path, frames
 
     expect_frames(out, fps or 30.0)
-    refuse_rate_of_folder(out, fps)
+    refuse_idle_rate(out, fps)
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
         if ranks.size > 1 and out.suffix and not out.is_dir():
@@ -67,5 +67,4 @@ def render(
                 tell(0.0)
         ranks.barrier()
         if ranks.is_main:
-            kept = len(cameras) - len(missing)
-            click.echo(f"{len(cameras)} frames" + (f", {kept} of them were there already" if kept else "") + f": {out}")
+            click.echo(told_frames(out, len(cameras), len(missing)))

@@ -35,8 +35,14 @@ def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> A
     return loaded
 
 
-def refuse_rate_of_folder(out: Path, fps: float | None) -> None:
+def refuse_idle_rate(out: Path | None, fps: float | None) -> None:
+    """Complain of --fps where --out, if there is one, is of pictures."""
     from taichi_nerf.export.video import is_video
 
-    if fps is not None and not is_video(out):
-        raise click.UsageError(f"--fps is of a video, and {out} becomes a folder of PNGs: leave it out, or write an .mp4 or .gif")
+    if fps is not None and (out is None or not is_video(out)):
+        raise click.UsageError("--fps is of a video: leave it out, or let --out be an .mp4 or .gif")
+
+
+def told_frames(out: Path, n: int, n_made: int) -> str:
+    """That all frames are there, and how many of them were before."""
+    return f"{n} frames" + (f", {n - n_made} of them were there already" if n_made < n else "") + f": {out}"
