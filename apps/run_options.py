@@ -1,24 +1,19 @@
 """What the commands that open a run have in common."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from taichi_nerf.apps.command import arch_option
 from taichi_nerf.apps.scene_options import options_of
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 RUN = (
     click.argument("run", type=click.Path(path_type=Path)),
     click.option("--scene", type=click.Path(path_type=Path), help="Where the run's scene is now, if it was moved."),
     arch_option,
 )
-
-
-def run_options(function: Function) -> Function:
-    return options_of(RUN)(function)
+run_options = options_of(RUN)
 
 
 def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> Any:

@@ -81,8 +81,7 @@ def options_of(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Function]
     return add
 
 
-def scene_options(function: Function) -> Function:
-    return options_of(VIEWS, PROTOCOL, SIZE, PLACE, DEPTH, OUTSIDE)(function)
+scene_options = options_of(VIEWS, PROTOCOL, SIZE, PLACE, DEPTH, OUTSIDE)
 
 
 def open_scene(scene: Path, options: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
-from taichi_nerf.apps.resuming import SPENT
+from taichi_nerf.apps.resuming import SPENT, refuse_both
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
 from taichi_nerf.apps.view_options import view_options
@@ -56,8 +56,7 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
     from taichi_nerf.training.interrupt import StopSignals
     from taichi_nerf.training.run import train as train_run
 
-    if options["resume"] and options["overwrite"]:
-        raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    refuse_both(options["resume"], options["overwrite"])
     if scene is None and not options["resume"]:
         raise click.UsageError("Missing argument 'SCENE'.")
     arch = runtime.choose() if arch == "auto" else arch
@@ -66,8 +65,11 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         threads = max(1, runtime.available_threads() // ranks.size)
         backend = runtime.start(arch, threads if ranks.size > 1 else None)
         device = ranks.device
-        resolve = configuration_to_resume if options["resume"] else configuration
-        config, found, notes = resolve(context, scene, out, options, device)
+        if options["resume"]:
+            config, found, notes = configuration_to_resume(context, scene, out, options)
+        else:
+            assert scene is not None
+            config, found, notes = configuration(scene, out, options, device)
         for note in (*notes, *(f"warning: {warning}" for warning in found.warnings)):
             say(note, err=not options["dry_run"])
         if options["dry_run"]:

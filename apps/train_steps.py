@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taichi_nerf.apps.resuming import place_now, refuse_changes
+
 if TYPE_CHECKING:
     from taichi_nerf.scenes import SceneData
     from taichi_nerf.training.config import Config
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
 MAY_CHANGE = {"watches", "host", "port", "token", "resolution", "own_kernels", "watch_kernels"}  # on resuming
 
 
-def configuration(
-    context: click.Context, scene: Path, out: Path, options: dict[str, Any], device: Any
-) -> "tuple[Config, SceneData, list[str]]":
+def configuration(scene: Path, out: Path, options: dict[str, Any], device: Any) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a new run, its scene, and what was decided."""
     from taichi_nerf.apps.scene_options import overrides_of
     from taichi_nerf.settings import apply_settings
@@ -56,10 +56,9 @@ def configuration(
 
 
 def configuration_to_resume(
-    context: click.Context, scene: Path | None, out: Path, options: dict[str, Any], device: Any
+    context: click.Context, scene: Path | None, out: Path, options: dict[str, Any]
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a run that exists, with another budget if one is given."""
-    from taichi_nerf.apps.resuming import place_now, refuse_changes
     from taichi_nerf.training.run import read_settings, scene_of_run
     from taichi_nerf.training.run_kinds import SCENE, open_kind
 
