@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taichi_nerf.apps.resuming import place_now, refuse_changes
+from taichi_nerf.choices import LEVELS
 
 if TYPE_CHECKING:
     from taichi_nerf.scenes import SceneData
@@ -99,7 +100,6 @@ def onlooker_of(
     if ranks.size > 1:
         raise click.UsageError("--view, --kernel and --watch-kernels go with a training in one process")
     kernels = live_kernels_of(options)
-    from taichi_nerf.training.render_path import LEVELS
     from taichi_nerf.viewer.training_view import TrainingView
 
     place = place_of(options, out / "viewer") if options["watches"] else None

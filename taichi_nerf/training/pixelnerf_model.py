@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import torch
 
+from taichi_nerf.choices import LEVELS
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
@@ -24,7 +25,7 @@ from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig, PixelNerfRun, changed, published
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_rays import render_picture
-from taichi_nerf.training.pixelnerf_trainer import LEVELS, make_field
+from taichi_nerf.training.pixelnerf_trainer import make_field
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import OBJECTS, open_kind
 from taichi_nerf.training.tensor_file import read_tensors, write_tensors

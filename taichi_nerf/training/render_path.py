@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from taichi_nerf import trajectories
 from taichi_nerf.camera_path import read_camera_path
 from taichi_nerf.cameras import Cameras
-from taichi_nerf.choices import PATHS, PICTURES
+from taichi_nerf.choices import LEVELS, PATHS, PICTURES
 from taichi_nerf.export.colors import color_depth, color_normals, side_by_side, to_bytes
 from taichi_nerf.export.scale_bar import LEAST_HEIGHT, LEAST_WIDTH
 from taichi_nerf.rendering import Picture
@@ -28,7 +28,6 @@ from taichi_nerf.training.run import Run
 
 FPS, N_FRAMES = 30.0, 120
 N_PROBES, PROBE_HEIGHT = 8, 48  # frames, and their pixels, that tell the range of depths
-LEVELS = {"white": 1.0, "black": 0.0, "random": 0.5}
 
 
 def cameras_of_path(

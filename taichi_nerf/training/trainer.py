@@ -84,7 +84,7 @@ class Trainer(Course):
         self.terms = [*terms_of(config, scene, self.views, device), *terms]
         self.errors = ErrorMap(self.targets.colors) if config.batch.importance else None
         self.optimiser = self._optimiser()
-        self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
+        self.generator = torch.Generator().manual_seed(world.own_seed(config.run.seed))
         self.grid_generator = torch.Generator().manual_seed(config.run.seed)  # the same on all ranks: so are their grids
         self.budget = Budget(config.run.steps, config.run.time_budget)
         self.stopwatch = Stopwatch()
