@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taichi_nerf.file_error import one_line
 from taichi_nerf.scenes.errors import SceneError
 
 NAME = "dataset"  # of the array, as Hypersim has it
@@ -52,4 +53,4 @@ def _opened(file: Path) -> Iterator[Any]:
     except SceneError:
         raise
     except Exception as error:  # h5py passes on whatever the C library says, under half a dozen exceptions
-        raise SceneError(file, f"is no readable HDF5 file: {' '.join(str(error).split())[:160]}") from None
+        raise SceneError(file, f"is no readable HDF5 file: {one_line(error, 160)}") from None

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from taichi_nerf.file_error import one_line
 from taichi_nerf.scenes.deep_png import is_deep_png, read_deep_png
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.hdf5 import hdf5_shape, read_hdf5
@@ -281,7 +282,7 @@ class _complaints_about:
             raise SceneError(self.file, "is empty: a copy that was broken off?") from None
         if self.file.suffix.lower() in (".exr", ".hdr"):
             raise SceneError(self.file, "imageio needs a plugin to read this format: pip install imageio[freeimage]") from None
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise SceneError(self.file, f"is no readable image: {reason or type(error).__name__}") from None
 
 

@@ -17,6 +17,7 @@ import torch
 
 from taichi_nerf.choices import LEVELS
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
+from taichi_nerf.file_error import one_line
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
 from taichi_nerf.settings import from_json_dict, to_json_dict
@@ -111,5 +112,5 @@ def _with(tensors: dict[str, torch.Tensor], config: PixelNerfConfig, file: Path,
     try:
         field.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
-        raise RunError(file, f"does not fit to its settings ({' '.join(str(error).split())[:160]})") from None
+        raise RunError(file, f"does not fit to its settings ({one_line(error, 160)})") from None
     return Prior(field.to(device).eval(), config, file.stem)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from taichi_nerf.export.training_plot import training_plot
+from taichi_nerf.file_error import one_line
 from taichi_nerf.quoting import quote
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
@@ -246,4 +247,4 @@ def load_run(
 
 
 def _first_line(error: Exception) -> str:
-    return f"it lacks {error.args[0]}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
+    return f"it lacks {error.args[0]}" if isinstance(error, KeyError) else one_line(error, 160)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf.export.files import write_whole
+from taichi_nerf.file_error import FileError
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import replacing
@@ -22,11 +23,8 @@ N_CLASSES = 1000  # of ImageNet's classifier
 SETTINGS = "settings.json"
 
 
-class DepthPoseError(ValueError):
+class DepthPoseError(FileError):
     """A folder of networks that cannot be used. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 def save_depth_pose(folder: Path, model: DepthPose) -> None:

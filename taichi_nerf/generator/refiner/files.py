@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from taichi_nerf.file_error import one_line
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
 from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.settings import from_json_dict, to_json_dict
@@ -23,4 +24,4 @@ def load_refiner(file: Path) -> tuple[Refiner, float, int]:
     except SettingsError:
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise CheckpointError(file, f"is no refiner ({' '.join(str(error).split())[:120]})") from None
+        raise CheckpointError(file, f"is no refiner ({one_line(error, 120)})") from None
