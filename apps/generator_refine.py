@@ -40,7 +40,7 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.refiner.network import RefinerSettings
     from taichi_nerf.generator.refiner.training import RefinerTraining
-    from taichi_nerf.generator.stages import make_refiner
+    from taichi_nerf.generator.stages import make_refiner, reach_of
     from taichi_nerf.training.interrupt import StopSignals
 
     folder, device = ModelFolder(model).may_change(), start_backend(arch).torch_device
@@ -49,7 +49,7 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope, keep=keep)  # type: ignore[arg-type]
     training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature,
                                turn=turn, natural=natural)  # fmt: skip
-    reach = reach or folder.read_about().get("depth_pose", {}).get("reach", 3.0)
+    reach = reach or reach_of(folder)
     with progress() as report, StopSignals() as stop:
         told = make_refiner(folder, settings, training, device, seed, reach, report, lambda: stop.requested)
     losses = ", ".join(f"{name} {value:.4f}" for name, value in told.items() if name != "steps")

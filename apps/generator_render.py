@@ -47,7 +47,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.render import turn_plainly, turn_seed
-    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns, reach_of
     from taichi_nerf.generator.to_scene import write_scene
     from taichi_nerf.scenes.unfinished import require_free
 
@@ -65,7 +65,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         require_free(to_scene)
         expect_writable(to_scene)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
-    refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
+    refiner, reach = None, reach_of(folder)
     if folder.refiner.exists() or "refined" in what:
         refiner, reach, _ = open_refiner(folder, device)
     turns = open_turns(folder, device, reach)

@@ -48,6 +48,11 @@ def open_turns(folder: ModelFolder, device: torch.device | str = "cpu", reach: f
     return Turns(generator, directions, reach)
 
 
+def reach_of(folder: ModelFolder) -> float:
+    """How far the turns went that depth and pose were learned from."""
+    return float(folder.read_about().get("depth_pose", {}).get("reach", REACH))
+
+
 def open_depth_pose(folder: ModelFolder, device: torch.device | str = "cpu") -> DepthPose:
     return load_depth_pose(folder.needs(folder.depth_pose, "depth-pose")).to(device)
 

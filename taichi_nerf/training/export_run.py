@@ -1,5 +1,7 @@
 """The surface or the points of a trained run, in the coordinates of the scene's own files."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import trimesh
@@ -39,7 +41,7 @@ def points_of_run(run: Run, resolution: int = 256, report: Report = lambda done,
     cameras, box = run.scene.cameras[views], run.model.box
     spacing = float((box[1] - box[0]).max()) / resolution
 
-    def pictures():  # type: ignore[no-untyped-def]
+    def pictures() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for number in range(len(cameras)):
             picture = picture_by(run.model, cameras, number)
             opacity = picture.opacity
