@@ -239,7 +239,6 @@ def render_picture(
     background: float = 0.0,
     culling: Culling = Culling(),
     *,
-    image_id: int | None = None,
     with_normals: bool = False,
 ) -> Picture:
     """Render all pixels of a picture, as many at once as memory allows."""
@@ -253,10 +252,8 @@ def render_picture(
         def march(rays: Rays, jitter: Tensor | None, begin: Tensor | None, until_dark: bool) -> Samples:
             return marched if begin is None else sampler(rays, jitter, begin, until_dark)
 
-        n = len(some.origins)
-        over = some.origins.new_full((n, 3), background)
-        ids = None if image_id is None else torch.full((n,), image_id, dtype=torch.int32, device=over.device)
-        return render_rays(field, march, some, over, culling, image_ids=ids, with_normals=with_normals).rendered[:3]
+        over = torch.full_like(some.origins, background)
+        return render_rays(field, march, some, over, culling, with_normals=with_normals).rendered[:3]
 
     return picture_in_parts(see, rays, size, RAYS_AT_ONCE)
 
