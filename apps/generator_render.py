@@ -67,7 +67,7 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     folder, device = ModelFolder(model), start_backend(arch).torch_device
     refiner, reach = None, reach_of(folder)
     if folder.refiner.exists() or "refined" in what:
-        refiner, reach, _ = open_refiner(folder, device)
+        refiner, reach = open_refiner(folder, device)
     turns = open_turns(folder, device, reach)
     if to_scene is None and set(what) == {"gan"}:
         turn, pictures = None, {"gan": turn_plainly(turns, seed, n_frames, share)}

@@ -57,9 +57,9 @@ def open_depth_pose(folder: ModelFolder, device: torch.device | str = "cpu") -> 
     return load_depth_pose(folder.needs(folder.depth_pose, "depth-pose")).to(device)
 
 
-def open_refiner(folder: ModelFolder, device: torch.device | str = "cpu") -> tuple[Refiner, float, int]:
-    refiner, reach, n_turned = load_refiner(folder.needs(folder.refiner, "refine"))
-    return refiner.to(device), reach, n_turned
+def open_refiner(folder: ModelFolder, device: torch.device | str = "cpu") -> tuple[Refiner, float]:
+    refiner, reach = load_refiner(folder.needs(folder.refiner, "refine"))
+    return refiner.to(device), reach
 
 
 def keep_directions(folder: ModelFolder, found: Directions, about: dict[str, Any], generator: Generator) -> None:
@@ -109,7 +109,7 @@ def make_refiner(
         report(0.2 + 0.8 * done, text)
 
     refiner, told = train_refiner(turns, model, settings, training, pairs, seed, later, stop)
-    save_refiner(folder.refiner, refiner, reach, training.n_pairs)
+    save_refiner(folder.refiner, refiner, reach)
     about = {"seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training), **asdict(settings)}
     losses = {name: value for name, value in told.items() if name != "steps"}  # of the same names as their weights
     folder.tell_about("refine", {**about, "steps": told["steps"], "losses": losses})

@@ -41,7 +41,6 @@ class Studio:
         self._sitters: dict[int, Sitter] = {}
         self._lock = threading.Lock()
         self._woken = threading.Event()
-        self.n_pictures = 0  # that were sent
 
     def open(self, key: int, send: Send, tell: Tell) -> None:
         with self._lock:
@@ -95,7 +94,6 @@ class Studio:
 
         part = sitter.pictures.step(wish, render)
         if part is not None:
-            self.n_pictures += 1
             sitter.send(part, wish, sitter.pictures.is_done(wish))
         return True
 

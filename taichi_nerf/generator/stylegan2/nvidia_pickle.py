@@ -33,7 +33,6 @@ class _Module:
     def __init__(self, meta: Any):
         if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
             raise pickle.UnpicklingError("holds a module without a state")
-        self.class_name = str(meta.get("class_name"))
         self.state: Contents = meta["state"]
 
 
