@@ -117,7 +117,7 @@ def load_scene(
         bounds=bounds,
         scene_from_source=mapping,
         masks=_masks(source, cameras.sizes, cache_bytes),
-        depths=_depths(source, cameras.sizes, mapping.scale, cache_bytes),
+        depths=_depths(source, mapping.scale, cache_bytes),
         points=None if source.points is None else _moved(source.points, mapping, cameras.sizes / source.cameras.sizes),
         times=source.times,
         weights=source.weights,
@@ -153,7 +153,7 @@ def _mask_notes(source: Source) -> list[str]:
     return [f"{len(missing)} of {len(source.names)} views have no mask and count as a whole (the first is {missing[0]})"]
 
 
-def _depths(source: Source, sizes: Array, scale: float, cache_bytes: int) -> Depths | None:
+def _depths(source: Source, scale: float, cache_bytes: int) -> Depths | None:
     """Depth maps keep their own size: averaging depths across an edge would invent points in the air."""
     if source.depth is None:
         return None
