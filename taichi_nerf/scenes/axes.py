@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from taichi_nerf.cameras import Cameras, focus_point, upward
+from taichi_nerf.cameras import Cameras, focus_point, least_turn, upward
 from taichi_nerf.choices import AXES
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.similarity import Array
@@ -57,11 +57,7 @@ def share_held_level(cameras: Cameras, up: Array) -> float:
 
 def turn_up(up: Array) -> Array:
     """[3, 3] the smallest rotation that takes a unit vector to +z."""
-    x, y, z = up
-    if z < -1 + 1e-12:
-        return np.diag([1.0, -1, -1])
-    across = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0]])
-    return np.eye(3) + across + across @ across / (1 + z)
+    return np.diag([1.0, -1, -1]) if up[2] < -1 + 1e-12 else least_turn(up, np.array([0.0, 0, 1]))
 
 
 def mean_axes(source: Source) -> Array:

@@ -7,7 +7,7 @@ import torch
 import trimesh
 from torch import Tensor
 
-from taichi_nerf.cameras import Array, Cameras, upward
+from taichi_nerf.cameras import Array, Cameras, least_turn, upward
 from taichi_nerf.export.mesh import extract_mesh
 from taichi_nerf.export.points import ColoredPoints, colored_points
 from taichi_nerf.training.pictures import picture_by, pixel_centers
@@ -60,15 +60,8 @@ def gltf_from_source(run: Run) -> Array:
     if np.abs(up).max() > STRAIGHT:
         up = np.where(np.abs(up) > STRAIGHT, np.sign(up), 0.0)
     if up[1] < -STRAIGHT:  # of half turns, that around x
-        return np.diag([1.0, -1, -1]) @ _turn(-up, np.array([0.0, 1, 0]))
-    return _turn(up, np.array([0.0, 1, 0]))
-
-
-def _turn(start: Array, end: Array) -> Array:
-    """[3, 3] the least turn from one unit vector to another that is not opposite."""
-    x, y, z = np.cross(start, end)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + start @ end)
+        return np.diag([1.0, -1, -1]) @ least_turn(-up, np.array([0.0, 1, 0]))
+    return least_turn(up, np.array([0.0, 1, 0]))
 
 
 def within(cameras: Cameras, number: int, depth: Tensor, box: Tensor) -> Tensor:
