@@ -1,5 +1,7 @@
 """`taichi-nerf benchmark`: the project's benchmarks, as a table and as JSON."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,17 +150,8 @@ def measure_nerf(asked: Asked) -> tuple[str, str]:
     return nerf.table(result, backend), json.dumps(asdict(result), indent=1)
 
 
-def measure_scales(asked: Asked) -> tuple[str, str]:
+def compare_methods(kind: str, seconds: float, asked: Asked) -> tuple[str, str]:
     """A table and JSON."""
-    return _compare_methods("scales", 120.0, asked)
-
-
-def measure_samplers(asked: Asked) -> tuple[str, str]:
-    """A table and JSON."""
-    return _compare_methods("samplers", 60.0, asked)
-
-
-def _compare_methods(kind: str, seconds: float, asked: Asked) -> tuple[str, str]:
     from taichi_nerf.benchmarks import methods
     from taichi_nerf.runtime import start
 
@@ -167,12 +160,12 @@ def _compare_methods(kind: str, seconds: float, asked: Asked) -> tuple[str, str]
     return methods.table(rows, backend), methods.as_json(rows, backend)
 
 
-MEASURED = {
+MEASURED: dict[str, Callable[[Asked], tuple[str, str]]] = {
     "kernels": measure_kernels,
     "scenes": measure_scenes,
     "training": measure_training,
     "quality": measure_quality,
     "nerf": measure_nerf,
-    "scales": measure_scales,
-    "samplers": measure_samplers,
+    "scales": partial(compare_methods, "scales", 120.0),
+    "samplers": partial(compare_methods, "samplers", 60.0),
 }

@@ -83,7 +83,7 @@ def directions(model: str, method: str, samples: int, components: int, own_file:
             if tell is None:
                 raise click.UsageError(f"--method {method} needs --labels FILE, or features that know yaws: "
                                        "--images heads:500 --train-features 1500")  # fmt: skip
-            found = from_labels(generator, *told_labels(generator, tell, report=report), seed, along_means=along_means)
+            found = from_labels(generator, *told_labels(generator, tell, report), seed, along_means=along_means)
         elif own_file is not None:
             found = load_directions(own_file, generator.settings.w_dim)
         elif method == "pca":

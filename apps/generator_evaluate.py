@@ -46,7 +46,7 @@ def evaluate(model: str, seeds: list[int], places: int, images: str | None, trai
 
     expect_place(json_file)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
-    refiner, reach, _ = open_refiner(folder, device)
+    refiner, reach = open_refiner(folder, device)
     turns, depth_pose = open_turns(folder, device, reach), open_depth_pose(folder, device)
     if train_features is not None:
         hold_stages(folder.may_change())

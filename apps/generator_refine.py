@@ -1,5 +1,7 @@
 """`taichi-nerf generator refine`: the latent refiner."""
 
+from typing import Literal
+
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, seed_option
@@ -27,9 +29,9 @@ from taichi_nerf.quoting import quote
               help="λ_nat, of looking like the generator's images, all views together.")  # fmt: skip
 @seed_option()
 @arch_option
-def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach: float | None, width: int, scope: str,
-           keep: float, warp: float, latent: float, feature: float, turn: float, natural: float, seed: int,
-           arch: str) -> None:  # fmt: skip
+def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach: float | None, width: int,
+           scope: Literal["edited", "all"], keep: float, warp: float, latent: float, feature: float, turn: float,
+           natural: float, seed: int, arch: str) -> None:  # fmt: skip
     """Train MODEL's refiner: turned codes to codes whose images, warped back, agree with the source.
 
     \b
@@ -40,16 +42,16 @@ def refine(model: str, steps: int, batch: int, subjects: int, pairs: int, reach:
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.refiner.network import RefinerSettings
     from taichi_nerf.generator.refiner.training import RefinerTraining
-    from taichi_nerf.generator.stages import make_refiner
+    from taichi_nerf.generator.stages import make_refiner, reach_of
     from taichi_nerf.training.interrupt import StopSignals
 
     folder, device = ModelFolder(model).may_change(), start_backend(arch).torch_device
     sizes = folder.load_generator().settings
     hold_stages(folder)
-    settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope, keep=keep)  # type: ignore[arg-type]
+    settings = RefinerSettings(sizes.w_dim, sizes.n_layers, width, scope=scope, keep=keep)
     training = RefinerTraining(steps, batch, n_subjects=subjects, n_pairs=pairs, warp=warp, latent=latent, feature=feature,
                                turn=turn, natural=natural)  # fmt: skip
-    reach = reach or folder.read_about().get("depth_pose", {}).get("reach", 3.0)
+    reach = reach or reach_of(folder)
     with progress() as report, StopSignals() as stop:
         told = make_refiner(folder, settings, training, device, seed, reach, report, lambda: stop.requested)
     losses = ", ".join(f"{name} {value:.4f}" for name, value in told.items() if name != "steps")

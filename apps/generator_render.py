@@ -7,6 +7,7 @@ import click
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
 from taichi_nerf.apps.generator_options import model_option, start_backend
 from taichi_nerf.apps.kinds import Kinds
+from taichi_nerf.apps.run_options import refuse_idle_rate
 from taichi_nerf.quoting import quote
 
 DEFAULT_FPS = 10.0
@@ -43,18 +44,17 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
     from taichi_nerf.apps.progress import progress
     from taichi_nerf.export.colors import side_by_side
     from taichi_nerf.export.files import expect_writable
-    from taichi_nerf.export.video import expect_frames, frames_in, is_video, open_frames, remove_frames
+    from taichi_nerf.export.video import expect_frames, frames_in, open_frames, remove_frames
     from taichi_nerf.generator.grids import save_rows
     from taichi_nerf.generator.model_folder import ModelFolder
     from taichi_nerf.generator.render import turn_plainly, turn_seed
-    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+    from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns, reach_of
     from taichi_nerf.generator.to_scene import write_scene
     from taichi_nerf.scenes.unfinished import require_free
 
     if out is None and to_scene is None:
         raise click.UsageError("where to? give --out, --to-scene, or both")
-    if fps is not None and (out is None or not is_video(out)):
-        raise click.UsageError("--fps is of a video: leave it out, or write an .mp4 or .gif")
+    refuse_idle_rate(out, fps)
     plainly = to_scene is None and set(what) == {"gan"}
     if plainly and "diffusion_steps" in {option.name for option in given_options(click.get_current_context())}:
         raise click.UsageError("--diffusion-steps are of the refiner, which --what gan leaves out")
@@ -69,9 +69,9 @@ def render(model: str, seed: int, out: Path | None, to_scene: Path | None, n_fra
         require_free(to_scene)
         expect_writable(to_scene)
     folder, device = ModelFolder(model), start_backend(arch).torch_device
-    refiner, reach = None, folder.read_about().get("depth_pose", {}).get("reach", 3.0)
+    refiner, reach = None, reach_of(folder)
     if folder.refiner.exists() or "refined" in what:
-        refiner, reach, _ = open_refiner(folder, device)
+        refiner, reach = open_refiner(folder, device)
     turns = open_turns(folder, device, reach)
     if plainly:
         turn, pictures = None, {"gan": turn_plainly(turns, seed, n_frames, share)}

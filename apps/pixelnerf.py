@@ -10,7 +10,7 @@ from taichi_nerf.apps.command import Group, arch_option, seed_option
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.resuming import SPENT
-from taichi_nerf.apps.run_options import refuse_rate_of_folder, refuse_run_folder
+from taichi_nerf.apps.run_options import refuse_idle_rate, refuse_run_folder, told_frames
 from taichi_nerf.apps.scene_options import Views
 from taichi_nerf.quoting import quote
 
@@ -193,7 +193,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
     expect_frames(out, fps or FPS)
     if options["path"] is not None:
         read_camera_path(options["path"])  # what is wrong with it is told before the work
-    refuse_rate_of_folder(out, fps)
+    refuse_idle_rate(out, fps)
     refuse_run_folder(out)
     if options["distil"] is not None:
         require_places(options["distil"])
@@ -210,8 +210,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
             for done, (number, frame) in enumerate(frames(prior, item, sources, cameras, missing, device, what), 1):
                 target.add(frame, number)
                 report(done / len(missing), f"frame {done} of {len(missing)}")
-        kept = len(cameras) - len(missing)
-        click.echo(f"{len(cameras)} frames" + (f", {kept} of them were there already" if kept else "") + f": {out}")
+        click.echo(told_frames(out, len(cameras), len(missing)))
         if options["distil"] is not None:
             folder, seconds = options["distil"], options["distil_seconds"]
             distil(prior, item, sources, folder, device, seconds=seconds, width=width, seed=options["seed"], report=report)

@@ -1,15 +1,12 @@
 """The options of pictures that come without poses."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from taichi_nerf.apps.command import given_options
 from taichi_nerf.apps.scene_options import options_of
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 TURNTABLE = (
     click.option("--turntable", is_flag=True, help="PICTURES are files without poses, of a full turn where there are several."),
     click.option("--mask", "masks", type=click.Path(path_type=Path), multiple=True, help="Of each picture; may be repeated."),
@@ -24,10 +21,7 @@ TURNTABLE = (
 )
 PLACE = ("distance", "field_of_view", "elevation", "reach", "fill", "threshold", "size")
 OF_TURNTABLE = (*PLACE, "masks", "azimuth")
-
-
-def turntable_options(function: Function) -> Function:
-    return options_of(TURNTABLE)(function)
+turntable_options = options_of(TURNTABLE)
 
 
 def refuse_idle(context: click.Context) -> None:

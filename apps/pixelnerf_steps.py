@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taichi_nerf.apps.resuming import place_now, refuse_both, refuse_changes
+
 if TYPE_CHECKING:
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
 
@@ -19,8 +21,7 @@ def configuration(
     from taichi_nerf.training.pixelnerf_config import PRESETS, ObjectSettings, PixelNerfRun, changed
     from taichi_nerf.training.run_folder import expect_place
 
-    if options["resume"] and options["overwrite"]:
-        raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    refuse_both(options["resume"], options["overwrite"])
     if options["resume"]:
         return configuration_to_resume(context, objects, out, options), []
     steps, seconds = options["steps"], options["time_budget"]
@@ -48,7 +49,6 @@ def configuration_to_resume(
     context: click.Context, objects: Path | None, out: Path, options: dict[str, Any]
 ) -> "PixelNerfConfig":
     """Settings of a run that exists, with another budget if one is given, and another place of its set if that was moved."""
-    from taichi_nerf.apps.resuming import place_now, refuse_changes
     from taichi_nerf.settings import from_json_dict
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
     from taichi_nerf.training.run_kinds import OBJECTS, open_kind

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taichi_nerf.apps.command import Group, arch_option, seed_option
+from taichi_nerf.apps.resuming import refuse_both, refuse_changes
 from taichi_nerf.quoting import quote
 
 if TYPE_CHECKING:
@@ -64,12 +65,10 @@ def train(context: click.Context, out: Path, resume: bool, overwrite: bool, arch
     """
     from taichi_nerf import runtime
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.apps.resuming import refuse_changes
     from taichi_nerf.training import prior_run
     from taichi_nerf.training.interrupt import StopSignals
 
-    if resume and overwrite:
-        raise click.UsageError("--resume goes on with a training and --overwrite replaces it; give one of them")
+    refuse_both(resume, overwrite)
     if resume:
         refuse_changes(context, {"threads"})
         config = prior_run.read_config(out, options["steps"], options["time_budget"])

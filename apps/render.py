@@ -6,15 +6,14 @@ import click
 
 from taichi_nerf.apps.command import Command
 from taichi_nerf.apps.kinds import Kinds
-from taichi_nerf.apps.run_options import open_run, refuse_rate_of_folder, refuse_run_folder, run_options
-
-WHAT = ("color", "depth", "opacity", "normals")
+from taichi_nerf.apps.run_options import open_run, refuse_idle_rate, refuse_run_folder, run_options, told_frames
+from taichi_nerf.choices import PATHS, PICTURES
 
 
 @click.command(cls=Command)
 @run_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="X.mp4, X.gif, or a folder for PNGs.")
-@click.option("--path", "path", metavar="orbit|spiral|interpolate|test|FILE.json",
+@click.option("--path", "path", metavar="|".join((*PATHS, "FILE.json")),
               help="The way of the camera.  [default: orbit; spiral where all views face one way]")  # fmt: skip
 @click.option("--n-frames", type=click.IntRange(min=1),
               help="[default: 120; all of a file's or of the test views; more repeat some]")  # fmt: skip
@@ -22,7 +21,8 @@ WHAT = ("color", "depth", "opacity", "normals")
               help="Frames a second, of a video.  [default: 30, or the file's]")  # fmt: skip
 @click.option("--width", type=click.IntRange(1, 16384), help="[default: that of the views, or the file's]")
 @click.option("--height", type=click.IntRange(1, 16384))
-@click.option("--what", type=Kinds(WHAT), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
+@click.option("--what", type=Kinds(PICTURES), default="color", show_default=True,
+              help=f"{','.join(PICTURES)}: several side by side.")  # fmt: skip
 @click.option("--antialias", type=click.IntRange(1, 8), default=1, show_default=True,
               help="Smooth edges and fine patterns: N x N rays for each pixel, in N² times the time.")  # fmt: skip
 def render(
@@ -44,7 +44,7 @@ def render(
     from taichi_nerf.training.render_path import about_frames, cameras_of_path, frames
 
     expect_frames(out, fps or 30.0)
-    refuse_rate_of_folder(out, fps)
+    refuse_idle_rate(out, fps)
     refuse_run_folder(out)
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
@@ -68,5 +68,4 @@ def render(
                 tell(0.0)
         ranks.barrier()
         if ranks.is_main:
-            kept = len(cameras) - len(missing)
-            click.echo(f"{len(cameras)} frames" + (f", {kept} of them were there already" if kept else "") + f": {out}")
+            click.echo(told_frames(out, len(cameras), len(missing)))

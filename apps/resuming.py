@@ -11,6 +11,11 @@ ANYWHERE = {"out", "arch", "steps", "time_budget", "resume", "overwrite", "dry_r
 SPENT = "its budget was spent before, so nothing was trained: --steps and --time-budget count from the beginning, give more"
 
 
+def refuse_both(resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise click.UsageError("--resume goes on with what is in --out and --overwrite replaces it; give one of them")
+
+
 def refuse_changes(context: click.Context, may_change: Container[str] = (), as_before: Container[str] = ()) -> None:
     """Complain of every option on the command line that cannot be followed. Those `as_before` repeat what the folder has."""
     fixed = [

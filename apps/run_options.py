@@ -1,24 +1,19 @@
 """What the commands that open a run have in common."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from taichi_nerf.apps.command import arch_option
 from taichi_nerf.apps.scene_options import options_of
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 RUN = (
     click.argument("run", type=click.Path(path_type=Path)),
     click.option("--scene", type=click.Path(path_type=Path), help="Where the run's scene is now, if it was moved."),
     arch_option,
 )
-
-
-def run_options(function: Function) -> Function:
-    return options_of(RUN)(function)
+run_options = options_of(RUN)
 
 
 def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> Any:
@@ -35,11 +30,12 @@ def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> A
     return loaded
 
 
-def refuse_rate_of_folder(out: Path, fps: float | None) -> None:
+def refuse_idle_rate(out: Path | None, fps: float | None) -> None:
+    """Complain of --fps where --out, if there is one, is of pictures."""
     from taichi_nerf.export.video import is_video
 
-    if fps is not None and not is_video(out):
-        raise click.UsageError(f"--fps is of a video, and {out} becomes a folder of PNGs: leave it out, or write an .mp4 or .gif")
+    if fps is not None and (out is None or not is_video(out)):
+        raise click.UsageError("--fps is of a video: leave it out, or let --out be an .mp4 or .gif")
 
 
 def refuse_run_folder(out: Path) -> None:
@@ -48,3 +44,8 @@ def refuse_run_folder(out: Path) -> None:
 
     if kind_of(out) is not None:
         raise ValueError(f"{out}: is the folder of a run; give the frames one of their own, as {out / 'frames'}")
+
+
+def told_frames(out: Path, n: int, n_made: int) -> str:
+    """That all frames are there, and how many of them were before."""
+    return f"{n} frames" + (f", {n - n_made} of them were there already" if n_made < n else "") + f": {out}"

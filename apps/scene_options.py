@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from taichi_nerf.choices import AXES, PROTOCOLS
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -47,12 +49,10 @@ class Place(click.ParamType):
         return numbers
 
 
-AXES = ("auto", "file", "upright", "recentred", "spherified")
 VIEWS = (
     click.option("--views", type=Views(), help="Train on these views only, such as 22,25,28 or 0-9."),
     click.option("--n-views", type=click.IntRange(min=1), help="Train on so many views, spread far apart."),
 )
-PROTOCOLS = ("spread", "even", "dtu")
 PROTOCOL = (
     click.option("--protocol", type=click.Choice(PROTOCOLS), default="spread", show_default=True,
                  help="Which views --n-views takes: far apart, evenly by number, or DTU's usual ones."),
@@ -81,8 +81,7 @@ def options_of(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Function]
     return add
 
 
-def scene_options(function: Function) -> Function:
-    return options_of(VIEWS, PROTOCOL, SIZE, PLACE, DEPTH, OUTSIDE)(function)
+scene_options = options_of(VIEWS, PROTOCOL, SIZE, PLACE, DEPTH, OUTSIDE)
 
 
 def open_scene(scene: Path, options: dict[str, Any]) -> Any:

@@ -7,13 +7,12 @@ from typing import Any
 import click
 
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
-from taichi_nerf.apps.resuming import SPENT
+from taichi_nerf.apps.resuming import SPENT, refuse_both
 from taichi_nerf.apps.scene_options import scene_options
 from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
 from taichi_nerf.apps.view_options import OF_THE_VIEWER, view_options
+from taichi_nerf.choices import BACKGROUNDS, METHODS
 from taichi_nerf.quoting import quote
-
-METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 
 
 @click.command(cls=Command)
@@ -27,7 +26,7 @@ METHODS = ("ngp", "nerf", "mipnerf", "mipnerf360")
 @click.option("--prior", metavar="FOLDER|FILE|builtin",
               help="A diffusion prior over patches, for few views; brings --geometry along.")  # fmt: skip
 @click.option("--geometry/--no-geometry", default=None, help="Geometric terms for few views: opacity, frusta, distortion.")
-@click.option("--background", type=click.Choice(["white", "black", "random"]),
+@click.option("--background", type=click.Choice(BACKGROUNDS),
               help="What pictures with alpha, or masks, are evaluated on.  "
               "[default: black for objects with masks, else white]")  # fmt: skip
 @seed_option()
@@ -57,8 +56,7 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
     from taichi_nerf.training.interrupt import StopSignals
     from taichi_nerf.training.run import train as train_run
 
-    if options["resume"] and options["overwrite"]:
-        raise click.UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    refuse_both(options["resume"], options["overwrite"])
     if scene is None and not options["resume"]:
         raise click.UsageError("Missing argument 'SCENE'.")
     idle = [option.opts[0] for option in given_options(context) if option.name in OF_THE_VIEWER and not options["watches"]]
@@ -70,8 +68,11 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         threads = max(1, runtime.available_threads() // ranks.size)
         backend = runtime.start(arch, threads if ranks.size > 1 else None)
         device = ranks.device
-        resolve = configuration_to_resume if options["resume"] else configuration
-        config, found, notes = resolve(context, scene, out, options, device)
+        if options["resume"]:
+            config, found, notes = configuration_to_resume(context, scene, out, options)
+        else:
+            assert scene is not None
+            config, found, notes = configuration(scene, out, options, device)
         for note in (*notes, *(f"warning: {warning}" for warning in found.warnings)):
             say(note, err=not options["dry_run"])
         if options["dry_run"]:

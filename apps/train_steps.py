@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taichi_nerf.apps.resuming import place_now, refuse_changes
+from taichi_nerf.choices import LEVELS
+
 if TYPE_CHECKING:
     from taichi_nerf.scenes import SceneData
     from taichi_nerf.training.config import Config
@@ -19,9 +22,7 @@ if TYPE_CHECKING:
 MAY_CHANGE = {"watches", "host", "port", "token", "resolution", "own_kernels", "watch_kernels"}  # on resuming
 
 
-def configuration(
-    context: click.Context, scene: Path, out: Path, options: dict[str, Any], device: Any
-) -> "tuple[Config, SceneData, list[str]]":
+def configuration(scene: Path, out: Path, options: dict[str, Any], device: Any) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a new run, its scene, and what was decided."""
     from taichi_nerf.apps.scene_options import overrides_of
     from taichi_nerf.settings import apply_settings
@@ -56,10 +57,9 @@ def configuration(
 
 
 def configuration_to_resume(
-    context: click.Context, scene: Path | None, out: Path, options: dict[str, Any], device: Any
+    context: click.Context, scene: Path | None, out: Path, options: dict[str, Any]
 ) -> "tuple[Config, SceneData, list[str]]":
     """Settings of a run that exists, with another budget if one is given."""
-    from taichi_nerf.apps.resuming import place_now, refuse_changes
     from taichi_nerf.training.own_parts import expect_own_parts
     from taichi_nerf.training.run import read_settings, scene_of_run
     from taichi_nerf.training.run_kinds import SCENE, open_kind
@@ -102,7 +102,6 @@ def onlooker_of(
     if ranks.size > 1:
         raise click.UsageError("--view, --kernel and --watch-kernels go with a training in one process")
     kernels = live_kernels_of(options)
-    from taichi_nerf.training.render_path import LEVELS
     from taichi_nerf.viewer.training_view import TrainingView
 
     place = place_of(options, out / "viewer") if options["watches"] else None

@@ -9,6 +9,7 @@ import click
 from taichi_nerf.apps.command import Command, arch_option, given_options
 from taichi_nerf.apps.scene_options import OUTSIDE, PLACE, PROTOCOL, SIZE, VIEWS, open_scene, options_of
 from taichi_nerf.apps.view_options import live_kernels_of, place_of, view_options
+from taichi_nerf.choices import LEVELS
 
 OF_A_SCENE = {"views", "n_views", "protocol", "downscale", "center", "scale", "axes", "allow_outside"}  # a run has its own
 
@@ -47,7 +48,6 @@ def view(context: click.Context, run: Path, scene: Path | None, out: Path | None
         if idle:
             raise click.UsageError(f"{idle[0]} is for a scene: {run} is a run, which has its settings")
         from taichi_nerf.apps.run_options import open_run
-        from taichi_nerf.training.render_path import LEVELS
 
         loaded = open_run(run, scene, arch)
         kernels = live_kernels_of(options)

@@ -21,13 +21,14 @@ from typing import NamedTuple
 
 import torch
 
+from taichi_nerf.choices import Method
 from taichi_nerf.metrics import psnr
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.runtime import Backend, start
 from taichi_nerf.scenes import SceneData, load_scene, read_source
 from taichi_nerf.scenes.write_multiscale import write_multiscale
 from taichi_nerf.training import methods
-from taichi_nerf.training.config import Method, RunSettings, SceneSettings
+from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
 from taichi_nerf.training.model import Model

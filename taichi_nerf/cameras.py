@@ -175,6 +175,13 @@ def upward(cameras: Cameras, n_iterations: int = 20) -> Array:
     return found if found @ mean >= 0 else -found
 
 
+def least_turn(start: Array, end: Array) -> Array:
+    """[3, 3] the smallest rotation from one unit vector to another that is not opposite."""
+    x, y, z = np.cross(start, end)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + cross + cross @ cross / (1 + start @ end)
+
+
 # --- lenses: image points are ((x - cx) / fx, (y - cy) / fy) --------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ class Curve:
             )
         steps = np.diff(positions, axis=0)
         turns = rotation_vector(multiply(conjugate(orientations[:-1]), orientations[1:]))
-        self.positions, self.orientations = positions, orientations
+        self.n_pieces = len(steps)
         self.turning = turning_length(np.linalg.norm(steps, axis=-1), np.linalg.norm(turns, axis=-1))
         lengths = np.hypot(np.linalg.norm(steps, axis=-1), self.turning * np.linalg.norm(turns, axis=-1))
         times = np.sqrt(np.maximum(lengths, 1e-6 * (lengths.mean() or 1.0)))
@@ -34,10 +34,6 @@ class Curve:
         leave = multiply(orientations[:-1], quaternion(third * turn[:-1]))
         arrive = multiply(orientations[1:], quaternion(-third * turn[1:]))
         self.turns = np.stack([orientations[:-1], leave, arrive, orientations[1:]])
-
-    @property
-    def n_pieces(self) -> int:
-        return len(self.positions) - 1
 
     def __call__(self, at: Array) -> tuple[Array, Array]:
         """Positions [m, 3] and orientations [m, 4] at parameters [m], by de Casteljau's construction."""

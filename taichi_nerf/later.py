@@ -1,4 +1,7 @@
-"""Numbers of a device that the host reads when it needs them: by then they are there, and nothing given since is waited for."""
+"""Numbers that a GPU computes and the host reads later.
+
+They are copied to the host as soon as they are there, so who reads them does not wait for work that the GPU was given since.
+"""
 
 from typing import Any
 

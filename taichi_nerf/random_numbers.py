@@ -1,4 +1,4 @@
-"""Random numbers of a generator on the host, for tensors anywhere: every backend draws the same, and none is waited for."""
+"""Random numbers that the host draws and sends to any device: every backend gets the same, and the host waits for none."""
 
 import torch
 from torch import Tensor

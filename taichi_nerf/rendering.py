@@ -3,8 +3,8 @@
 A field is asked twice. The glance tells the density of every sample, without gradients; then only the samples that light
 reaches and that have weight are looked at in full, color and gradients included: of eight on a ray, two.
 
-How many samples there are is known to the device. Either the host waits for a GPU to tell, five times a rendering, or it guesses
-how much room they need (`rooms`).
+How many samples there are only the device knows. Either the host waits for a GPU to tell, five times a rendering, or it guesses
+how much memory they need (`rooms`).
 """
 
 import math
@@ -25,8 +25,8 @@ from taichi_nerf.ops import compositing, ray_marching
 from taichi_nerf.rays import Rays, RenderedRays, Samples
 from taichi_nerf.rooms import Rooms
 
-# Rays, jitter [n_rays] or None, where they begin [n_rays] or None, whether they end where it is thought to be dark; with `rooms`
-# also how many samples there are at most.
+# Takes rays, jitter [n_rays] or None, where they begin [n_rays] or None, and whether they end where it is thought to be dark;
+# with `rooms` also how many samples there are at most.
 Sampler = Callable[..., Samples]
 RAYS_AT_ONCE, SAMPLES_AT_ONCE = 2**14, 2**18  # of a picture: so many samples are about 100 MB
 MARCHED_AT_ONCE = 2**19  # of a picture, to glance at: more than its rays usually have, but those of a field that is all fog do
@@ -121,12 +121,13 @@ def find_visible(
     draws: torch.Generator | None,
     rooms: Rooms | None = None,
 ) -> Visible:
-    """March and glance: first as far as the sampler thinks that light reaches, then on along the rays that still have some.
+    """March and glance: first as far as the sampler thinks that light reaches, then on along rays that still have light.
 
     That guess leaves out what lies inside of things, four of five samples of a solid object. Where it was wrong, the second
-    march mends it, though it takes its first sample's light for full and so leaves out a little less than it might.
+    march goes on. It begins as if no light had been lost before, and so leaves out a little less than it might.
 
-    With `rooms`, what is left of the room lies behind the samples of all rays: it renders nothing, and gets no gradient.
+    With `rooms`, arrays are as long as the room: what is left of it lies behind the samples of all rays, renders nothing, and
+    gets no gradient.
     """
     march = partial(_march, field, sampler, culling, draws)
     some, n_rays = Rays(*(x.detach() for x in rays)), len(rays.origins)
@@ -239,7 +240,6 @@ def render_picture(
     background: float = 0.0,
     culling: Culling = Culling(),
     *,
-    image_id: int | None = None,
     with_normals: bool = False,
 ) -> Picture:
     """Render all pixels of a picture, as many at once as memory allows."""
@@ -253,10 +253,8 @@ def render_picture(
         def march(rays: Rays, jitter: Tensor | None, begin: Tensor | None, until_dark: bool) -> Samples:
             return marched if begin is None else sampler(rays, jitter, begin, until_dark)
 
-        n = len(some.origins)
-        over = some.origins.new_full((n, 3), background)
-        ids = None if image_id is None else torch.full((n,), image_id, dtype=torch.int32, device=over.device)
-        return render_rays(field, march, some, over, culling, image_ids=ids, with_normals=with_normals).rendered[:3]
+        over = torch.full_like(some.origins, background)
+        return render_rays(field, march, some, over, culling, with_normals=with_normals).rendered[:3]
 
     return picture_in_parts(see, rays, size, RAYS_AT_ONCE)
 

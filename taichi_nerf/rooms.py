@@ -1,8 +1,8 @@
-"""How much room a rendering on a GPU has, guessed from what the last ones took: to ask how many samples there are is to wait.
+"""How much memory a rendering on a GPU sets aside for samples, guessed from what the last ones took.
 
-Without the waiting one renders into room for half as many samples again as there last were, and is told afterwards how many
-there are. Where that was not enough a training through torch leaves out the step (`Rooms`); the pipeline that stays on the
-device, which learns exactly how many there are, renders again.
+How many samples there are only the device knows, and to ask it is to wait for it. So a rendering gets room for half as many
+samples again as the last one had, and is told afterwards how many there were. Where the room was too small, a training through
+torch leaves out the step (`Rooms`); the pipeline that stays on the device (`resident`) learns the exact number and renders again.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,14 @@ from torch import Tensor
 from taichi_nerf.later import Later
 
 MARGIN = 1.5  # over what the last rendering took
-FORGOTTEN = 0.9  # of the last room, what a rendering of fewer samples leaves
-LEAST, MULTIPLE = 1024, 1024  # sizes that come again are memory that comes again
+FORGOTTEN = 0.9  # share of the last room that is kept where fewer samples came
+LEAST, MULTIPLE = 1024, 1024  # sizes are rounded up: of the same size, torch takes the same memory again
 
 
 def guess(n_rays: int, n_before: int, took: Sequence[int], room: Sequence[int] | None) -> list[int]:
     """How much so many rays need, by what the last rendering, of `n_before`, took and the room that was guessed for it.
 
-    It shrinks slowly, since samples come and go, and with the number of rays; but it never grows by having been large when there
-    were fewer rays.
+    A room shrinks slowly, since samples come and go. It shrinks with the number of rays at once, but does not grow with it.
     """
     share = n_rays / n_before
     needed = [MARGIN * share * n for n in took]
@@ -31,7 +30,7 @@ def guess(n_rays: int, n_before: int, took: Sequence[int], room: Sequence[int] |
 
 
 class Room(NamedTuple):
-    """For how much. Of a rendering that was counted: how much it took."""
+    """For how much there is room, or how much a rendering took."""
 
     marched: int  # samples as far as the light is thought to reach
     kept: int  # of those, worth a full look
@@ -60,7 +59,7 @@ class Rooms:
         return rounded._replace(going=min(rounded.going, n_rays))
 
     def tell(self, n_rays: int, room: Room | None, took: Tensor) -> tuple[Tensor, Tensor]:  # [5] in the order of `Room`
-        """What a rendering took. Gives what it wanted [5], where its room is full twice as much; and whether nothing is full."""
+        """Note what a rendering took. Returns what it wanted [5], twice that where its room is full, and whether none is full."""
         if room is None:
             wanted, is_whole = took, torch.ones((), dtype=torch.bool, device=took.device)
         else:

@@ -21,14 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, serialization
 
+from taichi_nerf.file_error import FileError
+
 BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a ZIP archive, or a pickle by old versions
 
 
-class WeightsError(ValueError):
+class WeightsError(FileError):
     """A file of weights that cannot be used. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 def read_weights(file: Path, expected: str, error: Callable[[Path, str], Exception] = WeightsError) -> Any:

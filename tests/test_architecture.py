@@ -18,13 +18,18 @@ RULES = {
         {"taichi"},
     ),
     "bands": (set(), set()),
+    "choices": (set(), set()),
+    "file_error": (set(), set()),
     "optimiser": (set(), {"torch"}),
     "quoting": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
     "camera_path": ({"cameras"}, {"numpy"}),
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
-    "scenes": ({"bands", "cameras", "scenes"}, {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"}),
+    "scenes": (
+        {"bands", "cameras", "choices", "file_error", "scenes"},
+        {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"},
+    ),
     "procedural": (
         {"procedural", "ops", "runtime", "bands", "cameras", "rays", "scenes", "trajectories"},
         {"torch", "numpy", "imageio"},
@@ -32,15 +37,15 @@ RULES = {
     "ndc": ({"scenes.scene_data"}, {"torch"}),
     "fields": ({"fields", "ops", "rays", "runtime"}, {"torch"}),
     "samplers": ({"samplers", "fields", "ops", "rays", "random_numbers"}, {"torch"}),
-    "weight_files": (set(), {"torch"}),
-    "weights": ({"weights", "weight_files", "fields"}, {"torch", "numpy"}),
+    "weight_files": ({"file_error"}, {"torch"}),
+    "weights": ({"weights", "weight_files", "fields", "file_error"}, {"torch", "numpy"}),
     "priors": (
-        {"priors", "settings", "weight_files", "procedural", "scenes", "cameras"},
+        {"priors", "settings", "weight_files", "procedural", "scenes", "cameras", "file_error"},
         {"torch", "numpy", "safetensors"},
     ),
     "generator": (
         {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
-        | {"settings", "setting_values", "fields.image_encoder", "weight_files", "optimiser"},
+        | {"settings", "setting_values", "fields.image_encoder", "weight_files", "optimiser", "file_error"},
         {"torch", "numpy", "imageio"},
     ),
     "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers", "rooms", "later"}, {"torch"}),
@@ -53,6 +58,8 @@ RULES = {
         | {
             "runtime",
             "bands",
+            "choices",
+            "file_error",
             "optimiser",
             "quoting",
             "random_numbers",
@@ -105,20 +112,7 @@ RULES = {
     "__init__": (None, set()),
     "__main__": ({"apps"}, set()),
 }
-OTHERS = {
-    "taichi",
-    "torch",
-    "numpy",
-    "click",
-    "rich",
-    "imageio",
-    "matplotlib",
-    "skimage",
-    "trimesh",
-    "viser",
-    "websockets",
-    "safetensors",
-}
+OTHERS = set().union(*(others for _, others in RULES.values()))
 
 
 def modules():

@@ -4,12 +4,11 @@ log density = Σ over levels of what the grid holds there; or a small network of
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf.fields.hash_grid_field import FINEST, LOG2_TABLE_SIZES, TruncatedExp
+from taichi_nerf.fields.hash_grid_field import FINEST, LOG2_TABLE_SIZES, TruncatedExp, layout_of
 from taichi_nerf.fields.mlp import Mlp, Precision
 from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
 from taichi_nerf.fields.space import Contraction, unit_positions
@@ -44,12 +43,7 @@ class DensityField(nn.Module):
         super().__init__()
         self.contraction = contraction
         self.register_buffer("box", box)
-        self.layout: dict[str, Any] = {
-            "n_levels": settings.n_levels,
-            "base_resolution": settings.base_resolution,
-            "max_resolution": settings.max_resolution,
-            "log2_table_size": settings.log2_table_size,
-        }
+        self.layout = layout_of(settings)
         table = hash_grid.initialise_table(**self.layout, n_features=settings.n_features, generator=generator)
         self.table = nn.Parameter(table)
         widths = (settings.n_levels * settings.n_features, settings.n_hidden, 1)

@@ -61,12 +61,7 @@ class HashGridField(Field):
         super().__init__()
         self.settings, self.contraction = settings, contraction
         self.register_buffer("box", box)
-        self.layout: dict[str, Any] = {
-            "n_levels": settings.n_levels,
-            "base_resolution": settings.base_resolution,
-            "max_resolution": settings.max_resolution,
-            "log2_table_size": settings.log2_table_size,
-        }
+        self.layout = layout_of(settings)
         table = hash_grid.initialise_table(**self.layout, n_features=settings.n_features, generator=generator)
         self.table = nn.Parameter(table)
         n_encoded = settings.n_levels * settings.n_features
@@ -152,6 +147,11 @@ class HashGridField(Field):
         if image_ids is None:
             return mean.expand(n, -1)
         return torch.cat([mean, self.appearance]).index_select(0, image_ids - OF_NO_IMAGE)
+
+
+def layout_of(settings: Any) -> dict[str, Any]:
+    """What `ops.hash_grid` is told of a grid, by the names that it and these settings share."""
+    return {name: getattr(settings, name) for name in ("n_levels", "base_resolution", "max_resolution", "log2_table_size")}
 
 
 class TruncatedExp(torch.autograd.Function):

@@ -22,6 +22,7 @@ from torch import Generator as Random
 from torch import Tensor
 
 from taichi_nerf.export.files import whole_stream
+from taichi_nerf.file_error import FileError, one_line
 from taichi_nerf.generator.stylegan2.generator import Generator
 
 BATCH = 10_000
@@ -29,11 +30,8 @@ TRUNCATION = 0.8  # the paper's
 N_PROJECTED = 5_000  # samples whose spread along each direction is measured, as GANSpace does
 
 
-class DirectionsError(ValueError):
+class DirectionsError(FileError):
     """A file of directions that cannot be used. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ def load_directions(file: Path, w_dim: int | None = None) -> Directions:
             torch.from_numpy(arrays["normals"]).float() if "normals" in arrays else None,
         )
     except Exception as error:  # zipfile, zlib and numpy all have errors of their own for broken files
-        why = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        why = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else one_line(error, 120)
         raise DirectionsError(file, f"is no file of directions ({why})") from None
     n, width = components.shape
     fits = found.mean.shape == (width,) and found.deviations.shape == (n,) and 0 <= found.yaw_component < n

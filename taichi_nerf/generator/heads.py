@@ -23,6 +23,7 @@ DISTANCE = 4.5
 FIELD_OF_VIEW = 0.44  # radians: at that distance one unit to each side
 REACH = 0.8  # of yaws, radians to each side
 MIDDLE = (0.0, 0.0, -0.06)
+N_SAMPLES = 2  # a pixel has its square of rays
 HELD_OUT = 500_000  # first person of those that no training sees
 NAME, PERSONS, VIEWS, SIZE = "heads", 1000, 4, 64
 
@@ -31,35 +32,34 @@ def heads(
     persons: Sequence[int],
     n_views: int,
     size: int = SIZE,
-    n_samples: int = 2,
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> ImageSet:
     """`n_views` pictures of each person at random yaws; they depend on the person's number alone."""
     images, yaws = [], []
     for done, person in enumerate(persons):
         drawn = np.random.default_rng([person, 64]).uniform(-REACH, REACH, n_views)
-        images.append(views_of(person, drawn, size, n_samples))
+        images.append(views_of(person, drawn, size))
         yaws.append(drawn)
         report((done + 1) / len(persons), f"head {done + 1} of {len(persons)}")
     return ImageSet(np.concatenate(images), groups_of(persons, n_views), np.concatenate(yaws).astype(np.float32))
 
 
-def views_of(person: int, yaws: NDArray[np.float64], size: int = SIZE, n_samples: int = 2) -> NDArray[np.uint8]:
+def views_of(person: int, yaws: NDArray[np.float64], size: int = SIZE) -> NDArray[np.uint8]:
     """[n, size, size, 3] one person as seen from these yaws (radians)."""
     scene = describe("heads", person)
     middle, device = np.array(MIDDLE), current().torch_device
     eyes = middle + DISTANCE * np.stack([np.sin(yaws), -np.cos(yaws), np.zeros_like(yaws)], -1)
     poses = torch.from_numpy(np.stack([look_at(eye, middle) for eye in eyes])).float().to(device)
-    at = (torch.arange(size * n_samples) + 0.5) / n_samples
+    at = (torch.arange(size * N_SAMPLES) + 0.5) / N_SAMPLES
     pixels = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).view(-1, 2).to(device)
     # All views at once; a camera's rays differ from another's only by its pose.
     plane = torch.cat([(pixels - size / 2) * (math.tan(FIELD_OF_VIEW / 2) / (size / 2)), torch.ones_like(pixels[:, :1])], -1)
     directions = torch.nn.functional.normalize(plane, dim=-1) @ poses[:, :, :3].mT  # [n, rays, 3]
     origins = poses[:, None, :, 3].expand_as(directions)
-    radii = torch.full((directions[..., 0].numel(),), math.tan(FIELD_OF_VIEW / 2) / size / n_samples, device=device)
+    radii = torch.full((directions[..., 0].numel(),), math.tan(FIELD_OF_VIEW / 2) / size / N_SAMPLES, device=device)
     seen = see(solids_of(scene), origins.reshape(-1, 3).contiguous(), directions.reshape(-1, 3).contiguous(), radii)
     alpha = (seen.shape >= 0).float()[:, None]
-    color = (seen.color * alpha + (1 - alpha)).view(len(yaws), size, n_samples, size, n_samples, 3).mean((2, 4))
+    color = (seen.color * alpha + (1 - alpha)).view(len(yaws), size, N_SAMPLES, size, N_SAMPLES, 3).mean((2, 4))
     return (color.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 

@@ -16,17 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taichi_nerf.export.files import whole_stream
+from taichi_nerf.file_error import FileError, one_line
 from taichi_nerf.scenes.images import image_size, list_images, read_image
 from taichi_nerf.scenes.turntable import find_objects
 
 TURN = 72  # views of a full turn, as COIL-20 numbers them
 
 
-class ImageSetError(ValueError):
+class ImageSetError(FileError):
     """Pictures that cannot be used. The message is one line and names the file or folder."""
-
-    def __init__(self, place: Path | str, message: str):
-        super().__init__(f"{place}: {message}")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def _read(file: Path, size: int | None) -> ImageSet:
         with np.load(file, allow_pickle=False) as data:
             arrays = {name: data[name] for name in ("images", "groups", "yaws") if name in data.files}
     except Exception as error:  # zipfile, zlib and numpy all have errors of their own for broken files
-        raise ImageSetError(file, f"is no set of images ({' '.join(str(error).split())[:100]})") from None
+        raise ImageSetError(file, f"is no set of images ({one_line(error, 100)})") from None
     images = arrays.get("images")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1],) * 2 + (3,):
         raise ImageSetError(file, "images: expected bytes [n, size, size, 3]")

@@ -30,13 +30,14 @@ def read_labels(file: Path) -> tuple[list[int], Tensor]:
 
 
 @torch.no_grad()
-def told_labels(generator: Generator, tell: Callable[[Tensor], Tensor], n: int = N_SEEDS,
-                report: Callable[[float, str], None] = lambda done, text: None) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Codes w [n, w_dim] of seeds, untruncated, and what `tell` says of their images [n]."""
-    z = latents_of_seeds(list(range(FIRST_SEED, FIRST_SEED + n)), generator.settings.z_dim)
+def told_labels(
+    generator: Generator, tell: Callable[[Tensor], Tensor], report: Callable[[float, str], None] = lambda done, text: None
+) -> tuple[Tensor, Tensor]:
+    """Codes w [n, w_dim] of N_SEEDS seeds, untruncated, and what `tell` says of their images [n]."""
+    z = latents_of_seeds(list(range(FIRST_SEED, FIRST_SEED + N_SEEDS)), generator.settings.z_dim)
     codes = generator.mapping.w(z.to(generator.mapping.w_avg.device))
     told: list[Tensor] = []
     for part in codes.split(AT_ONCE):
         told.append(tell(generator.synthesis(part[:, None].expand(-1, generator.settings.n_layers, -1)).clamp(-1, 1)).cpu())
-        report(min(1.0, len(told) * AT_ONCE / n), f"{min(n, len(told) * AT_ONCE)} images")
+        report(len(told) * AT_ONCE / N_SEEDS, f"{len(told) * AT_ONCE} images")
     return codes.cpu(), torch.cat(told)

@@ -22,6 +22,7 @@ from typing import Any
 
 from taichi_nerf import __version__
 from taichi_nerf.export.files import write_whole
+from taichi_nerf.file_error import FileError, one_line
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import in_turn
@@ -33,11 +34,8 @@ BEFORE_ITS_FIRST_STATE = ("images.npz", "gan.jsonl", "pictures")  # what a train
 TRAIN = "train IMAGES --out MODEL"  # the command that makes a generator
 
 
-class ModelError(ValueError):
+class ModelError(FileError):
     """A model folder that lacks something. The message is one line, names the file, and tells how to make it."""
-
-    def __init__(self, place: Path | str, message: str):
-        super().__init__(f"{place}: {message}")
 
 
 class ModelFolder:
@@ -104,7 +102,7 @@ class ModelFolder:
             generator = Generator(from_json_dict(GeneratorSettings, state["settings"], str(self.generator)))
             generator.load_state_dict(state["weights"])
         except (KeyError, TypeError, RuntimeError) as error:
-            raise ModelError(self.generator, f"is no generator ({' '.join(str(error).split())[:120]})") from None
+            raise ModelError(self.generator, f"is no generator ({one_line(error, 120)})") from None
         return generator.eval().requires_grad_(False)
 
     def _refuse_file(self) -> None:

@@ -48,13 +48,18 @@ def open_turns(folder: ModelFolder, device: torch.device | str = "cpu", reach: f
     return Turns(generator, directions, reach)
 
 
+def reach_of(folder: ModelFolder) -> float:
+    """How far the turns went that depth and pose were learned from."""
+    return float(folder.read_about().get("depth_pose", {}).get("reach", REACH))
+
+
 def open_depth_pose(folder: ModelFolder, device: torch.device | str = "cpu") -> DepthPose:
     return load_depth_pose(folder.needs(folder.depth_pose, "depth-pose")).to(device)
 
 
-def open_refiner(folder: ModelFolder, device: torch.device | str = "cpu") -> tuple[Refiner, float, int]:
-    refiner, reach, n_turned = load_refiner(folder.needs(folder.refiner, "refine"))
-    return refiner.to(device), reach, n_turned
+def open_refiner(folder: ModelFolder, device: torch.device | str = "cpu") -> tuple[Refiner, float]:
+    refiner, reach = load_refiner(folder.needs(folder.refiner, "refine"))
+    return refiner.to(device), reach
 
 
 def keep_directions(folder: ModelFolder, found: Directions, about: dict[str, Any], generator: Generator) -> None:
@@ -76,7 +81,7 @@ def make_depth_pose(
     turns, started = open_turns(folder.may_change(), device, reach), time.monotonic()
     model, told = train_depth_pose(turns, settings, training, device, seed, report, stop)
     save_depth_pose(folder.depth_pose, model)
-    about = {**told, "seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training)}
+    about = {"seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training)}
     folder.tell_about("depth_pose", {**about, **told})
     steps = turns.positions(SHOWN_PLACES)
     rows = []
@@ -104,7 +109,7 @@ def make_refiner(
         report(0.2 + 0.8 * done, text)
 
     refiner, told = train_refiner(turns, model, settings, training, pairs, seed, later, stop)
-    save_refiner(folder.refiner, refiner, reach, training.n_pairs)
+    save_refiner(folder.refiner, refiner, reach)
     about = {"seconds": round(time.monotonic() - started), "seed": seed, "reach": reach, **asdict(training), **asdict(settings)}
     losses = {name: value for name, value in told.items() if name != "steps"}  # of the same names as their weights
     folder.tell_about("refine", {**about, "steps": told["steps"], "losses": losses})
@@ -126,11 +131,11 @@ def show_refined(folder: ModelFolder, turns: Turns, model: DepthPose, refiner: R
 
 def make_features(
     folder: ModelFolder, images: ImageSet, steps: int, device: torch.device | str = "cpu", seed: int = 0,
-    report: Report = silent, stop: Callable[[], bool] = never,
+    report: Report = silent,
 ) -> FeatureNetwork:  # fmt: skip
     started = time.monotonic()
     settings = FeatureSettings(size=images.size, knows_yaw=images.yaws is not None)
-    network = train_features(images, settings, steps, device=device, seed=seed, report=report, stop=stop)
+    network = train_features(images, settings, steps, device=device, seed=seed, report=report)
     save_features(folder.may_change().features, network)
     told = {"seconds": round(time.monotonic() - started), "steps": steps, "pictures": len(images), "seed": seed}
     folder.tell_about("features", told)

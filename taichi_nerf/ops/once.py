@@ -1,4 +1,4 @@
-"""Gradients that have no gradients of their own: a kernel's adjoint was not derived again."""
+"""Backward passes that cannot be differentiated again: a kernel's adjoint has no adjoint."""
 
 from collections.abc import Callable
 from functools import wraps

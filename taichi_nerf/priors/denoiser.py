@@ -88,10 +88,6 @@ class Denoiser(nn.Module):
             x = larger(x)
         return self.final_conv(self.final_res_block(torch.cat([x, first], 1), time))
 
-    @property
-    def n_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 def _layers(level: nn.Module) -> list[nn.Module]:
     return list(level.children())

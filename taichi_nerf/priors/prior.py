@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from taichi_nerf.file_error import FileError, one_line
 from taichi_nerf.priors.channels import N_CHANNELS, NEAREST, Variant
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.noise_schedule import Kind, NoiseSchedule
@@ -31,11 +32,8 @@ EMA, NETWORK = "ema.", "ema_model.model."  # in DiffusioNeRF's checkpoints
 MOST_WIDTH, MOST_LEVELS = 1024, 8  # of files that are read
 
 
-class PriorError(ValueError):
+class PriorError(FileError):
     """A prior that cannot be read. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def _read(file: Path) -> Prior:
             state = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (no mapping)
         made = about.pop("made", {})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise PriorError(file, f"is no prior of taichi_nerf ({' '.join(str(error).split())[:120]})") from None
+        raise PriorError(file, f"is no prior of taichi_nerf ({one_line(error, 120)})") from None
     settings = settings_from(about, str(file))
     return Prior(settings, _filled(settings.denoiser, state, file), made)
 

@@ -67,16 +67,15 @@ def make_object_set(
     *,
     n_views: int = 12,
     size: int = 64,
-    n_samples: int = 2,
     report: Report = lambda done, of: None,
 ) -> Path:
     """Write a set and return its folder, which must not exist, or be empty; it appears when it is complete."""
     jobs = [(split, family, seed) for split, numbers in seeds.items() for seed in numbers for family in families]
-    if not jobs or not 1 <= n_views <= 10_000 or not 8 <= size <= 1024 or not 1 <= n_samples <= 16:
+    if not jobs or not 1 <= n_views <= 10_000 or not 8 <= size <= 1024:
         raise ValueError("an object set needs families, seeds, 1 to 10,000 views and pictures of 8 to 1024 pixels")
     with unfinished_folder(Path(out_folder)) as unfinished:
         for done, (split, family, seed) in enumerate(jobs, 1):
-            _write_object(unfinished / f"{family}_{split}" / f"{seed:05d}", view_object(family, seed, n_views, size, n_samples))
+            _write_object(unfinished / f"{family}_{split}" / f"{seed:05d}", view_object(family, seed, n_views, size))
             report(done, len(jobs))
     return Path(out_folder)
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from taichi_nerf.cameras import Cameras, focus_point, upward
+from taichi_nerf.cameras import Cameras, focus_point, least_turn, upward
+from taichi_nerf.choices import AXES
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.similarity import Array
 from taichi_nerf.scenes.source import Source
 
-AXES = ("auto", "file", "upright", "recentred", "spherified")
 LEVEL = 0.26  # sine of 15 degrees: how far from level a camera's horizontal axis may be to count as held level
 LEAST_LEVEL = 0.6  # share of the cameras that have to be held level, and the right way up, for them to tell what is up
 SEED = np.array([0.1, 0.2, 0.3])  # published: decides where the horizontal axes of a spherified scene point
@@ -57,11 +57,7 @@ def share_held_level(cameras: Cameras, up: Array) -> float:
 
 def turn_up(up: Array) -> Array:
     """[3, 3] the smallest rotation that takes a unit vector to +z."""
-    x, y, z = up
-    if z < -1 + 1e-12:
-        return np.diag([1.0, -1, -1])
-    across = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0]])
-    return np.eye(3) + across + across @ across / (1 + z)
+    return np.diag([1.0, -1, -1]) if up[2] < -1 + 1e-12 else least_turn(up, np.array([0.0, 0, 1]))
 
 
 def mean_axes(source: Source) -> Array:

@@ -22,7 +22,7 @@ from taichi_nerf.scenes.camera_matrices import Fitted, decompose, fit_to_picture
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import array_names, inside, matrix, number, read_npz
 from taichi_nerf.scenes.images import has_alpha, image_size, list_images
-from taichi_nerf.scenes.source import Array, Source
+from taichi_nerf.scenes.source import Array, Source, counted
 from taichi_nerf.scenes.transform_lenses import ratio_to_stated
 
 CAMERA_FILES = ("cameras_sphere.npz", "cameras.npz", "cameras_large.npz")  # NeuS has a sphere and a larger one around it
@@ -96,7 +96,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
             *sphere_notes,
             "an object on nothing (there are masks)" if bounded else "a capture with a surrounding (there are no masks)",
         ],
-        warnings=[*fitted.warnings, *(f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names)],
+        warnings=[*fitted.warnings, *counted(*lists)],
     )
 
 

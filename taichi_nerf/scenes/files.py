@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taichi_nerf.file_error import one_line
 from taichi_nerf.scenes.errors import SceneError
 
 LARGEST_TEXT = 512 * 2**20  # bytes: a COLMAP text model of a city is smaller
@@ -91,7 +92,7 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     except SceneError:
         raise
     except Exception as error:  # zipfile, zlib, tokenize and numpy all have errors of their own for broken files
-        raise SceneError(file, f"is no readable NumPy file: {' '.join(str(error).split())[:200]}") from None
+        raise SceneError(file, f"is no readable NumPy file: {one_line(error, 200)}") from None
 
 
 def number(value: Any, file: Path | str, field: str, low: float = -LARGEST_NUMBER, high: float = LARGEST_NUMBER) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from taichi_nerf.file_error import one_line
 from taichi_nerf.scenes.deep_png import is_deep_png, read_deep_png
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.hdf5 import hdf5_shape, read_hdf5
@@ -293,7 +294,7 @@ def _reason_of(error: BaseException) -> str:
         error = cause
     if isinstance(error, UnidentifiedImageError) or isinstance(error.__context__, UnidentifiedImageError):
         return "its content is of no form that is known, whatever its name says"
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return one_line(error, 160) or type(error).__name__
 
 
 def list_images(folder: Path) -> list[Path]:

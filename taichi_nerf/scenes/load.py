@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taichi_nerf.choices import Protocol
 from taichi_nerf.scenes.colmap_find import USUAL_NAMES, folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import array_names
@@ -17,7 +18,7 @@ from taichi_nerf.scenes.lens_reach import out_of_reach
 from taichi_nerf.scenes.normalise import Overrides, frustum, normalise
 from taichi_nerf.scenes.scene_data import Depths, SceneData, Similarity
 from taichi_nerf.scenes.source import Points, Source
-from taichi_nerf.scenes.splits import Protocol, choose_splits
+from taichi_nerf.scenes.splits import choose_splits
 
 # Readers in the order in which they are asked. Each module has `fits(folder) -> str`, the reason why the folder is of its kind
 # or "", and `read(folder, allow_outside) -> Source`.
@@ -122,7 +123,7 @@ def load_scene(
         bounds=bounds,
         scene_from_source=mapping,
         masks=_masks(source, cameras.sizes, cache_bytes),
-        depths=_depths(source, cameras.sizes, mapping.scale, cache_bytes),
+        depths=_depths(source, mapping.scale, cache_bytes),
         points=None if source.points is None else _moved(source.points, mapping, cameras.sizes / source.cameras.sizes),
         times=source.times,
         weights=source.weights,
@@ -158,7 +159,7 @@ def _mask_notes(source: Source) -> list[str]:
     return [f"{len(missing)} of {len(source.names)} views have no mask and count as a whole (the first is {missing[0]})"]
 
 
-def _depths(source: Source, sizes: Array, scale: float, cache_bytes: int) -> Depths | None:
+def _depths(source: Source, scale: float, cache_bytes: int) -> Depths | None:
     """Depth maps keep their own size: averaging depths across an edge would invent points in the air."""
     if source.depth is None:
         return None

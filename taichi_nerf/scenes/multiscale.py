@@ -18,7 +18,7 @@ from taichi_nerf.cameras import make_cameras, opengl_to_opencv
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, matrix, number, pose, read_json
 from taichi_nerf.scenes.images import image_size
-from taichi_nerf.scenes.source import Array, Source
+from taichi_nerf.scenes.source import Array, Source, counted
 from taichi_nerf.scenes.transform_frames import name_of
 from taichi_nerf.scenes.transform_lenses import LARGEST_SIDE, ratio_to_stated
 
@@ -82,7 +82,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
         weights=np.array([row.get("lossmult", 1.0) for row in rows]),
         near_far=None if near is None or far is None else (near, far),
         notes=notes,
-        warnings=[f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names],
+        warnings=counted(*lists),
     )
 
 

@@ -21,7 +21,7 @@ from taichi_nerf.scenes.camera_matrices import fit_to_pictures, pinhole
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, number, pose, read_text
 from taichi_nerf.scenes.images import has_alpha, image_size, list_images, natural_key
-from taichi_nerf.scenes.source import Array, DepthFiles, Source
+from taichi_nerf.scenes.source import Array, DepthFiles, Source, counted
 
 IMAGE_FOLDERS, DEPTH_FOLDERS = ("images", "blended_images", "image"), ("rendered_depth_maps", "depths", "depth")
 SUFFIX = "_cam.txt"
@@ -99,7 +99,7 @@ def _source(
             f"depths {near_far[0]:.5g} to {near_far[1]:.5g} by the camera files" if near_far else "camera files state no depths",
             "an object on nothing (pictures have alpha)" if alpha else "a capture with a surrounding (pictures have no alpha)",
         ],
-        warnings=[*fitted.warnings, *(f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names)],
+        warnings=[*fitted.warnings, *counted(*lists)],
     )
 
 

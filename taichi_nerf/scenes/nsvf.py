@@ -20,7 +20,7 @@ from taichi_nerf.cameras import invert_poses, make_cameras
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, matrix, number, pose, read_text
 from taichi_nerf.scenes.images import image_size, list_images
-from taichi_nerf.scenes.source import Array, Source
+from taichi_nerf.scenes.source import Array, Source, counted
 from taichi_nerf.scenes.transform_lenses import ratio_to_stated
 
 LARGEST_TABLE = 256  # numbers in a text file of a camera
@@ -44,9 +44,8 @@ def _intrinsics_file(folder: Path) -> Path | None:
 
 def read(folder: Path, allow_outside: bool) -> Source:
     place = _pose_folder(folder) or "pose"
-    images, missing, unposed = _pairs(folder, place, allow_outside)
-    if not images:
-        raise SceneError(folder, f"no picture in rgb has a pose of its name in {place}", "rgb")
+    by_pose, missing, unposed = pairs(folder, place, allow_outside)
+    images = list(by_pose.values())
     file = _intrinsics_file(folder) or folder / "intrinsics.txt"
     lines = number_lines(file)
     sizes = np.array([image_size(image) for image in images], np.int64)
@@ -78,20 +77,21 @@ def read(folder: Path, allow_outside: bool) -> Source:
         splits=splits,
         box=_box(folder / "bbox.txt"),
         notes=[f"splits: {rule}", "bounds from bbox.txt", *notes],
-        warnings=[f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names],
+        warnings=counted(*lists),
     )
 
 
-def _pairs(folder: Path, place: str, allow_outside: bool) -> tuple[list[Path], list[str], list[str]]:
-    """Pictures that have a pose, poses without a picture, pictures without a pose."""
-    pictures = list_images(folder / "rgb")
+def pairs(folder: Path, place: str, allow_outside: bool) -> tuple[dict[str, Path], list[str], list[str]]:
+    """Pictures in rgb by the name of their pose, poses without a picture, pictures without a pose."""
     images: dict[str, Path] = {}
-    for picture in pictures:
+    for picture in list_images(folder / "rgb"):
         if picture.stem in images:
             raise SceneError(folder / "rgb", f"has two pictures for one pose: {images[picture.stem].name} and {picture.name}")
         images[picture.stem] = inside(folder, f"rgb/{picture.name}", allow_outside)
     poses = {file.stem for file in (folder / place).iterdir() if file.suffix == ".txt" and not file.name.startswith(".")}
-    both = [image for stem, image in images.items() if stem in poses]
+    both = {stem: image for stem, image in images.items() if stem in poses}
+    if not both:
+        raise SceneError(folder, f"no picture in rgb has a pose of its name in {place}", "rgb")
     return both, sorted(poses - images.keys()), [image.name for stem, image in images.items() if stem not in poses]
 
 

@@ -22,9 +22,9 @@ from taichi_nerf.scenes import nsvf, object_frames
 from taichi_nerf.scenes.dtu import has_rigid_cameras, numbered, pictures, world_matrix
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import array_names, inside, matrix, number, pose, read_npz, read_text
-from taichi_nerf.scenes.images import image_size, list_images
+from taichi_nerf.scenes.images import image_size
 from taichi_nerf.scenes.object_lists import ObjectEntry, list_objects
-from taichi_nerf.scenes.source import Array, Source
+from taichi_nerf.scenes.source import Array, Source, counted
 from taichi_nerf.scenes.transform_lenses import ratio_to_stated
 
 __all__ = ["ObjectEntry", "fits", "list_objects", "read"]
@@ -60,7 +60,7 @@ def read(folder: Path, allow_outside: bool) -> Source:
 
 
 def _read_srn(folder: Path, allow_outside: bool) -> Source:
-    images, missing, unposed = _pairs(folder, allow_outside)
+    images, missing, unposed = nsvf.pairs(folder, "pose", allow_outside)
     file = inside(folder, "intrinsics.txt", allow_outside)
     given, stated = nsvf.camera_matrix(nsvf.number_lines(file), file)
     sizes = np.array([image_size(image) for image in images.values()], np.int64)
@@ -82,22 +82,8 @@ def _read_srn(folder: Path, allow_outside: bool) -> Source:
         image_files=list(images.values()),
         near_far=near_far,
         notes=[*notes, *why, "an object on white"],
-        warnings=[f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names],
+        warnings=counted(*lists),
     )
-
-
-def _pairs(folder: Path, allow_outside: bool) -> tuple[dict[str, Path], list[str], list[str]]:
-    """Pictures by the name of their pose, poses without a picture, pictures without a pose."""
-    poses = {file.stem for file in (folder / "pose").iterdir() if file.suffix == ".txt" and not file.name.startswith(".")}
-    images: dict[str, Path] = {}
-    for image in list_images(folder / "rgb"):
-        if image.stem in images:
-            raise SceneError(folder / "rgb", f"has two pictures for one pose: {images[image.stem].name} and {image.name}")
-        images[image.stem] = inside(folder, f"rgb/{image.name}", allow_outside)
-    both = {stem: image for stem, image in images.items() if stem in poses}
-    if not both:
-        raise SceneError(folder, "no picture in rgb has a pose of its name in pose", "rgb")
-    return both, sorted(poses - images.keys()), [image.name for stem, image in images.items() if stem not in poses]
 
 
 def _pose_of_text(file: Path) -> Array:
@@ -132,7 +118,7 @@ def _read_nmr(folder: Path, allow_outside: bool) -> Source:
         mask_files=[masks.get(i) for i in used] if masks else None,
         near_far=near_far,
         notes=[*why, "intrinsics are for pictures that reach from -1 to 1", "an object on nothing"],
-        warnings=[f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names],
+        warnings=counted(*lists),
     )
 
 

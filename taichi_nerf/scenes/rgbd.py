@@ -23,7 +23,7 @@ from taichi_nerf.scenes.depth_points import points_of_depths
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import inside, matrix, number, pose, read_text
 from taichi_nerf.scenes.images import image_size, natural_key
-from taichi_nerf.scenes.source import Array, DepthFiles, Source
+from taichi_nerf.scenes.source import Array, DepthFiles, Source, counted
 from taichi_nerf.scenes.transform_lenses import ratio_to_stated
 
 INTRINSICS_FILE = "camera-intrinsics.txt"
@@ -121,7 +121,7 @@ def _frames(folder: Path, places: list[Path], allow_outside: bool) -> tuple[list
         (lost, "frames are skipped: tracking was lost, their poses are not finite"),
         (without_depth if len(without_depth) < len(frames) else [], "frames have no depth map"),
     )
-    return frames, [f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names]
+    return frames, counted(*lists)
 
 
 def _read_pose(file: Path) -> Array | None:

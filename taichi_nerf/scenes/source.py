@@ -76,3 +76,8 @@ class Source:
     arrays: list[Array] | None = None  # the pictures themselves, [h, w, c] each, where they are no files of their own
     notes: list[str] = field(default_factory=list)  # what was decided, for `scene info`
     warnings: list[str] = field(default_factory=list)
+
+
+def counted(*lists: tuple[list[str], str]) -> list[str]:
+    """A warning of each list that is not empty: how many of its names share the fate that is told, and the first."""
+    return [f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names]

@@ -1,15 +1,13 @@
 """Which views are trained on and which are held out. No figure is ever of a view that was trained on."""
 
-from typing import Literal
-
 import numpy as np
 
+from taichi_nerf.choices import Protocol
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Array
 from taichi_nerf.scenes.source import Source
 
 HELD_OUT = 8  # LLFF's rule: views 0, 8, 16, … are the test
-Protocol = Literal["spread", "even", "dtu"]
 DTU_SIZES = (49, 64)  # pictures of a scan; those from 49 on are of its larger scans and not used
 # Of DTU's 49 views those that pixelNeRF and RegNeRF train on, by their number; those that are too dark or too bright to test on.
 DTU_TRAIN = (25, 22, 28, 40, 44, 48, 0, 8, 13)

@@ -18,7 +18,7 @@ from taichi_nerf.scenes.files import inside, number, pose, read_json
 from taichi_nerf.scenes.images import EXTENSIONS, image_size, natural_key, stored_size
 from taichi_nerf.scenes.lens import Lens, cameras_of
 from taichi_nerf.scenes.shown import alike, another_shape, as_its_camera_saw, turned
-from taichi_nerf.scenes.source import Array
+from taichi_nerf.scenes.source import Array, counted
 from taichi_nerf.scenes.transform_lenses import LARGEST_SIDE, Fields, read_lens
 
 DEPTH_FIELDS = ("depth_file_path", "depth_path")
@@ -110,8 +110,7 @@ class Views:
             (self.also_trained_on, "pictures are left out of a test or validation split: they are trained on"),
             (self.missing_companions, "masks or depth maps do not exist"),
         )
-        counted = [f"{len(names)} {what} (the first is {names[0]})" for names, what in lists if names]
-        return counted + tell([warning for view in self.found for warning in view.warnings])
+        return counted(*lists) + tell([warning for view in self.found for warning in view.warnings])
 
 
 def read_frames(views: Views, file: Path, split: str = "") -> dict[str, Any]:

@@ -23,7 +23,6 @@ LEAST_SHARPNESS = 0.3  # of the median of the frames around it
 @dataclass(frozen=True)
 class Frames:
     files: list[Path]
-    n_in_video: int
     n_blurred: int  # stretches of which even the sharpest frame was too blurred
 
 
@@ -57,7 +56,7 @@ def extract_frames(video: Path, out: Path, n_frames: int, report: Callable[[floa
     for _, file in best.values():
         if file not in kept:
             file.unlink()
-    return Frames(kept, n_seen, len(best) - len(kept))
+    return Frames(kept, len(best) - len(kept))
 
 
 def drop_blurred(frames: list[tuple[float, Path]], around: int = 7) -> list[Path]:

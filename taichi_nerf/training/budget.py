@@ -35,15 +35,13 @@ class Budget:
 
 
 class Stopwatch:
-    """Seconds of training. It starts paused; `Stopwatch(seconds)` goes on from where a checkpoint left off.
+    """Seconds of training. It starts stopped; `Stopwatch(seconds)` goes on from where a checkpoint left off.
 
-    with watch.running():       # the training
+    with watch.running():       # a step
         ...
-        with watch.paused():    # compiling, evaluating, saving
-            ...
     watch.seconds               # may be read at any time
 
-    On a GPU, wait for the device before reading or pausing: the clock sees when work was given, not when it was done.
+    On a GPU the clock sees when work was given, not when it was done, unless one waits for the device within.
     """
 
     def __init__(self, seconds: float = 0.0, clock: Callable[[], float] = time.perf_counter):
@@ -58,19 +56,8 @@ class Stopwatch:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Count what happens within."""
-        with self._switched(True):
-            yield
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do not count what happens within."""
-        with self._switched(False):
-            yield
-
-    @contextlib.contextmanager
-    def _switched(self, on: bool) -> Iterator[None]:
         was_on = self._started is not None
-        self._switch(on)
+        self._switch(True)
         try:
             yield
         finally:

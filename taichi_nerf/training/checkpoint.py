@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from taichi_nerf.file_error import FileError
 from taichi_nerf.training.atomic import replacing
 from taichi_nerf.training.state_tree import Flattened, unflattened
 from taichi_nerf.training.tensor_file import read_tensors, write_tensors
@@ -20,11 +21,8 @@ FORMAT = "1"
 OWN = ("format", "state", "checksum")  # what of the metadata is not the caller's
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FileError):
     """A checkpoint that cannot be read or written. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 def save_checkpoint(file: Path, state: dict[str, Any], metadata: dict[str, str]) -> None:

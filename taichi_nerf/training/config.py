@@ -7,6 +7,7 @@ setting of another method is no setting at all.
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from taichi_nerf.choices import Axes, Background, Method, Protocol
 from taichi_nerf.fields.density_field import DensitySettings
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.fields.ranges import (
@@ -23,13 +24,8 @@ from taichi_nerf.losses import Photometric
 from taichi_nerf.rendering import Culling
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.samplers.proposal_sampler import ProposalSettings
-from taichi_nerf.scenes.splits import Protocol
 from taichi_nerf.settings import added, idle_in_sections
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
-
-Background = Literal["white", "black", "random"]
-Method = Literal["ngp", "nerf", "mipnerf", "mipnerf360"]
-Axes = Literal["auto", "file", "upright", "recentred", "spherified"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,6 @@ class SceneSettings:
     protocol: Protocol = "spread"  # by which n_views are chosen
     allow_outside: bool = False
 
-    def __post_init__(self) -> None:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))  # whoever gives a Path; config.json holds text
         check_ranges(self, metric_scale=POSITIVE)

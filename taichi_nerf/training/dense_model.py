@@ -27,7 +27,7 @@ class DenseModel(Model):
 
     def optimiser(self) -> Adam:
         config = self.config.optimiser
-        networks = [parameter for name, parameter in self.named_parameters() if not name.startswith("rig.")]
+        networks = self.density_weights()
         groups = [{"name": "networks", "params": networks, "first_lr": config.first_rate}]
         made = Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
         if config.largest_gradient:
@@ -108,6 +108,6 @@ def draws(n_rays: int, n: int, generator: torch.Generator | None, like: Tensor) 
     return None if generator is None else random_numbers.uniform(n_rays, n, generator=generator, device=like.device)
 
 
-def shorten(parameters: list[torch.nn.Parameter], most: float) -> None:
+def shorten(parameters: list[Tensor], most: float) -> None:
     """Shorten the gradient of all of them together to at most this norm."""
     torch.nn.utils.clip_grad_norm_(parameters, most)

@@ -39,6 +39,10 @@ class World:
         """Whether this process is the one that prints and writes files."""
         return self.rank == 0
 
+    def own_seed(self, seed: int) -> int:
+        """One for each rank, of the seed that all have."""
+        return seed + 7919 * self.rank
+
     def share(self, n: int) -> range:
         """Which of n items are this rank's: each item is one rank's, and no rank has two more than another."""
         return range(self.rank, n, self.size)

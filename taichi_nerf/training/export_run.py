@@ -1,11 +1,13 @@
 """The surface or the points of a trained run, in the coordinates of the scene's own files."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import trimesh
 from torch import Tensor
 
-from taichi_nerf.cameras import Array, Cameras, upward
+from taichi_nerf.cameras import Array, Cameras, least_turn, upward
 from taichi_nerf.export.mesh import extract_mesh
 from taichi_nerf.export.points import ColoredPoints, colored_points
 from taichi_nerf.training.pictures import picture_by, pixel_centers
@@ -39,7 +41,7 @@ def points_of_run(run: Run, resolution: int = 256, report: Report = lambda done,
     cameras, box = run.scene.cameras[views], run.model.box
     spacing = float((box[1] - box[0]).max()) / resolution
 
-    def pictures():  # type: ignore[no-untyped-def]
+    def pictures() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for number in range(len(cameras)):
             picture = picture_by(run.model, cameras, number)
             opacity = picture.opacity
@@ -58,15 +60,8 @@ def gltf_from_source(run: Run) -> Array:
     if np.abs(up).max() > STRAIGHT:
         up = np.where(np.abs(up) > STRAIGHT, np.sign(up), 0.0)
     if up[1] < -STRAIGHT:  # of half turns, that around x
-        return np.diag([1.0, -1, -1]) @ _turn(-up, np.array([0.0, 1, 0]))
-    return _turn(up, np.array([0.0, 1, 0]))
-
-
-def _turn(start: Array, end: Array) -> Array:
-    """[3, 3] the least turn from one unit vector to another that is not opposite."""
-    x, y, z = np.cross(start, end)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + start @ end)
+        return np.diag([1.0, -1, -1]) @ least_turn(-up, np.array([0.0, 1, 0]))
+    return least_turn(up, np.array([0.0, 1, 0]))
 
 
 def within(cameras: Cameras, number: int, depth: Tensor, box: Tensor) -> Tensor:

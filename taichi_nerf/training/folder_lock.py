@@ -73,13 +73,13 @@ class FolderLock:
         self.close(began=self.path.is_dir() and any(file != self._file for file in self.path.iterdir()))
 
 
-def expect_free(path: Path, option: str = "--out") -> None:
+def expect_free(path: Path) -> None:
     """Refuse what `FolderLock` would: a folder that others hold, or that cannot be written. Nothing is changed or made."""
     from taichi_nerf.export.files import expect_writable  # which loads what pictures take; a lock needs none of it
 
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(path / LOCK, "rb") as stream:
         if not try_lock(stream):
-            raise _held(path, stream, option)
+            raise _held(path, stream, "--out")
     expect_writable(path)
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from taichi_nerf.choices import Background
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.fields.nerf_field import EncodingSettings, NetworkSettings
 from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.setting_values import SettingsError
-from taichi_nerf.training.config import Background, Config, PixelSettings, RunSettings, SceneSettings
+from taichi_nerf.training.config import Config, PixelSettings, RunSettings, SceneSettings
 
 DEFAULT = "default"  # small without a GPU; with one, llff or blender, as the scene is
 

@@ -99,8 +99,8 @@ class NgpModel(Model):
         sampler.stretch = min(max(stretch, 1.0), LONGEST_STRETCH)
         return int(min(max(wanted, FEWEST_RAYS / n_ranks), 2 * n_rays, batch.n_rays_most / n_ranks))
 
-    def render(self, rays: Rays, background: Tensor | None, **options: object) -> RenderedBatch:
-        return render_rays(self.field, self.sampler, rays, background, self.config.culling, **options)  # type: ignore[arg-type]
+    def render(self, rays: Rays, background: Tensor | None, **options: Any) -> RenderedBatch:
+        return render_rays(self.field, self.sampler, rays, background, self.config.culling, **options)
 
     def pull(self) -> None:
         """For who reads the field or the grid themselves: bring torch's up to date, if they are learned elsewhere."""

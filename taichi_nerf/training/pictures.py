@@ -11,10 +11,10 @@ from torch import Tensor
 from taichi_nerf.bands import bands
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Cameras
+from taichi_nerf.choices import Background
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import Background
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.pixel_batches import FULL
 

@@ -35,19 +35,17 @@ def distil(
     out: Path,
     device: torch.device,
     *,
-    seconds: float | None = 30.0,
-    steps: int | None = None,
+    seconds: float = 30.0,
     width: int | None = None,
     seed: int = 0,
-    overwrite: bool = False,
     report: Report = lambda done, text: None,
 ) -> Outcome:
     """OUT/scene, pictures of the prediction, and OUT/run, a hash grid trained on them."""
     write_scene(prior, item, sources, out / SCENE, device, width=width, report=report)
     settings = SceneSettings(str((out / SCENE).resolve()))
     scene = load_scene(out / SCENE)
-    config, _ = methods.choose(scene, settings, RunSettings(seed=seed, steps=steps, time_budget=seconds), device)
-    with RunFolder.create(out / RUN, overwrite=overwrite) as folder:
+    config, _ = methods.choose(scene, settings, RunSettings(seed=seed, time_budget=seconds), device)
+    with RunFolder.create(out / RUN) as folder:
         return train(config, scene, folder, device, report=report)
 
 

@@ -15,7 +15,9 @@ from types import MappingProxyType
 
 import torch
 
+from taichi_nerf.choices import LEVELS
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
+from taichi_nerf.file_error import one_line
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
 from taichi_nerf.settings import from_json_dict, to_json_dict
@@ -24,7 +26,7 @@ from taichi_nerf.training.checkpoint import load_checkpoint
 from taichi_nerf.training.pixelnerf_config import ObjectSettings, PixelNerfConfig, PixelNerfRun, changed, published
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_rays import render_picture
-from taichi_nerf.training.pixelnerf_trainer import LEVELS, make_field
+from taichi_nerf.training.pixelnerf_trainer import make_field
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import OBJECTS, open_kind
 from taichi_nerf.training.tensor_file import read_tensors, write_tensors
@@ -110,5 +112,5 @@ def _with(tensors: dict[str, torch.Tensor], config: PixelNerfConfig, file: Path,
     try:
         field.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
-        raise RunError(file, f"does not fit to its settings ({' '.join(str(error).split())[:160]})") from None
+        raise RunError(file, f"does not fit to its settings ({one_line(error, 160)})") from None
     return Prior(field.to(device).eval(), config, file.stem)

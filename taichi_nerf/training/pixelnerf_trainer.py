@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from taichi_nerf.choices import LEVELS
 from taichi_nerf.fields.pixel_aligned_field import Encoded, PixelAlignedField
 from taichi_nerf.optimiser import Adam
 from taichi_nerf.training.budget import Budget, Course, Stopwatch
@@ -19,8 +20,6 @@ from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
 from taichi_nerf.training.pixelnerf_rays import Level, render_rays
 from taichi_nerf.training.schedules import cosine
 from taichi_nerf.training.step import Step, Told
-
-LEVELS = {"white": 1.0, "black": 0.0}
 
 
 def make_field(config: PixelNerfConfig) -> PixelAlignedField:
@@ -33,7 +32,7 @@ class PixelNerfTrainer(Course):
         self.field = make_field(config).to(device)  # channels outermost: torch 2.13 crashes training it the other way round
         rate = config.optimiser.learning_rate
         self.optimiser = Adam(self.field.parameters(), rate, fused=True)
-        self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
+        self.generator = torch.Generator().manual_seed(world.own_seed(config.run.seed))
         self.budget = Budget(config.run.steps, config.run.time_budget)
         self.stopwatch, self.guard, self.n_steps = Stopwatch(), Guard(), 0
 
@@ -56,8 +55,8 @@ class PixelNerfTrainer(Course):
     def agree(self) -> None:
         """Ranks that train together share the clock, from which the schedule and the end follow."""
         if self.world.size > 1:
-            own = torch.tensor([self.stopwatch.seconds], dtype=torch.float64)
-            self.stopwatch = Stopwatch(float(self.world.sum_over_ranks(own)) / self.world.size)
+            [seconds] = self.world.mean(self.stopwatch.seconds)
+            self.stopwatch = Stopwatch(seconds)
 
     def _gradients(self) -> tuple[float, float, int]:
         """Loss, squared error of the last look, and how many samples were asked about."""
@@ -167,7 +166,7 @@ def jittered(item: ViewedObject, amount: float, generator: torch.Generator) -> V
 
 @torch.no_grad()
 def settle_statistics(
-    field: PixelAlignedField, objects: ObjectSet, batch: ObjectBatchSettings, n: int, device: torch.device, seed: int = 0
+    field: PixelAlignedField, objects: ObjectSet, batch: ObjectBatchSettings, n: int, device: torch.device
 ) -> None:
     """What batch normalisation subtracts and divides by when it no longer trains: the mean over n batches, all alike.
 
@@ -175,7 +174,7 @@ def settle_statistics(
     """
     norms = [module for module in field.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from taichi_nerf.choices import Background
 from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import (
-    Background,
     BatchSettings,
     Config,
     LossSettings,

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taichi_nerf.export.colors import color_depth, to_bytes
+from taichi_nerf.export.colors import color_depth, side_by_side
 from taichi_nerf.export.files import write_png
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.scenes.images import Images
+from taichi_nerf.scenes.images import Array, Images
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.pictures import background_of, file_name, over, picture_by, truth_of_view
 
@@ -36,7 +36,7 @@ def save_previews(
     return files
 
 
-def preview(model: Model, scene: SceneData, view: int):  # type: ignore[no-untyped-def]
+def preview(model: Model, scene: SceneData, view: int) -> Array:
     """[h, 4 w, 3] bytes."""
     scene = _small(replace(scene, cameras=model.rig.corrected(scene.cameras)))
     picture = picture_by(model, scene.cameras, view)
@@ -45,9 +45,8 @@ def preview(model: Model, scene: SceneData, view: int):  # type: ignore[no-untyp
     background = background_of(model.config.run.background, height, width, view)
     color, alpha, _ = truth_of_view(scene, view, model.config.batch.masks == "alpha")
     truth, render = torch.lerp(background, color, alpha[..., None]), over(picture.color.cpu(), opacity, background)
-    parts = [to_bytes(part) for part in (truth, render, 5 * (truth - render).abs())]
-    parts.append(color_depth(depth, *limits(depth[opacity > 0.5]), opacity, inverse=scene.bounds.unbounded))
-    return torch.cat([torch.from_numpy(part) for part in parts], 1).numpy()
+    colored = color_depth(depth, *limits(depth[opacity > 0.5]), opacity, inverse=scene.bounds.unbounded)
+    return side_by_side([truth, render, 5 * (truth - render).abs(), colored])
 
 
 def _small(scene: SceneData) -> SceneData:

@@ -23,13 +23,12 @@ from taichi_nerf.training.folder_lock import LOCK, FolderLock
 from taichi_nerf.training.interrupt import Stopped
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import PATCHES, require_kind
-from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_prior
+from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, Report, train_prior
 
 N_PICTURES = 1000  # of a family, unless it says
 HELD_OUT = 20  # one picture of so many
 FILES = ("checkpoint.safetensors", "metrics.jsonl", FILE, "samples.png")  # beside config.json
 FORMAT = "prior"
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

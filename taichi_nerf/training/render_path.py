@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from taichi_nerf import trajectories
 from taichi_nerf.camera_path import read_camera_path
 from taichi_nerf.cameras import Cameras
+from taichi_nerf.choices import LEVELS, PATHS, PICTURES
 from taichi_nerf.export.colors import color_depth, color_normals, side_by_side, to_bytes
 from taichi_nerf.export.scale_bar import LEAST_HEIGHT, LEAST_WIDTH
 from taichi_nerf.rendering import Picture
@@ -25,11 +26,8 @@ from taichi_nerf.training.content_hash import content_hash
 from taichi_nerf.training.pictures import over, picture_by
 from taichi_nerf.training.run import Run
 
-PATHS = ("orbit", "spiral", "interpolate", "test")
-KINDS = ("color", "depth", "opacity", "normals")
 FPS, N_FRAMES = 30.0, 120
 N_PROBES, PROBE_HEIGHT = 8, 48  # frames, and their pixels, that tell the range of depths
-LEVELS = {"white": 1.0, "black": 0.0, "random": 0.5}
 
 
 def cameras_of_path(
@@ -96,8 +94,8 @@ def frames(
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """(number, [h, w, 3] bytes) of each of these frames, rendered as they are asked for, with all kinds of `what` side by side.
     `report` is told the share of the frame that is being rendered."""
-    if not what or set(what) - set(KINDS):
-        raise ValueError(f"what: expected some of {', '.join(KINDS)}, got {', '.join(map(repr, what)) or 'nothing'}")
+    if not what or set(what) - set(PICTURES):
+        raise ValueError(f"what: expected some of {', '.join(PICTURES)}, got {', '.join(map(repr, what)) or 'nothing'}")
     limits = depth_range(run, cameras) if "depth" in what and len(numbers) else (1.0, 2.0)
     for number in numbers:
         picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias, report=report)

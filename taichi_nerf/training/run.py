@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from taichi_nerf.export.training_plot import training_plot
+from taichi_nerf.file_error import one_line
 from taichi_nerf.quoting import quote
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
@@ -119,7 +120,7 @@ def train(
     onlooker.begins(trainer)
     stopped = _train(trainer, folder, about, report, stop, onlooker)
     if world.is_main and not stopped:
-        (folder.plots).mkdir(exist_ok=True)
+        folder.plots.mkdir(exist_ok=True)
         training_plot(folder.read_metrics(), folder.plots / "training.png")
         save_previews(trainer.model, scene, folder.preview, lambda number, n: report(1.0, f"preview {number} of {n}"))
     guard = trainer.guard
@@ -155,11 +156,10 @@ def _train(
             report(trainer.progress, meter.text(row, trainer.progress))
             if trainer.world.is_main:
                 folder.append_metrics(row)
-        if (ends or due) and trainer.world.is_main:
-            save_checkpoint(folder.checkpoint, trainer.state_dict(), {"config": json.dumps(about)})
+        if ends or due:
             saved_at = seconds
-        elif due:
-            saved_at = seconds
+            if trainer.world.is_main:
+                save_checkpoint(folder.checkpoint, trainer.state_dict(), {"config": json.dumps(about)})
     return stopped
 
 
@@ -169,8 +169,7 @@ def _agree(trainer: Trainer, wish: bool) -> bool:
     world, model = trainer.world, trainer.model
     if world.size == 1:
         return wish
-    own = torch.tensor([trainer.stopwatch.seconds, model.pace, float(wish)], dtype=torch.float64)
-    seconds, pace, wishes = (world.sum_over_ranks(own) / world.size).tolist()
+    seconds, pace, wishes = world.mean(trainer.stopwatch.seconds, model.pace, float(wish))
     trainer.stopwatch, model.pace = Stopwatch(seconds), pace
     return wishes > 0
 
@@ -195,7 +194,7 @@ def go_on(trainer: Resumable, folder: RunFolder) -> None:
         told = f"does not fit to the settings and the scene as it is now ({_first_line(error)}); train anew"
         raise RunError(folder.checkpoint, told) from error
     if trainer.world.rank:  # the main process's random numbers are in the checkpoint; the others draw others
-        trainer.generator.manual_seed(trainer.config.run.seed + 7919 * trainer.world.rank + trainer.n_steps)
+        trainer.generator.manual_seed(trainer.world.own_seed(trainer.config.run.seed) + trainer.n_steps)
 
 
 def describe_run(config: Config, scene: SceneData) -> dict[str, object]:
@@ -253,4 +252,4 @@ def load_run(
 
 
 def _first_line(error: Exception) -> str:
-    return f"it lacks {error.args[0]}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
+    return f"it lacks {error.args[0]}" if isinstance(error, KeyError) else one_line(error, 160)

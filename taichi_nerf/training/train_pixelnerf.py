@@ -19,6 +19,7 @@ from taichi_nerf.export.colors import to_bytes
 from taichi_nerf.export.files import write_png
 from taichi_nerf.export.training_plot import training_plot
 from taichi_nerf.fields.pixel_aligned_field import Encoded
+from taichi_nerf.file_error import one_line
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.settings import to_json_dict
@@ -91,7 +92,7 @@ def begin_with(trainer: PixelNerfTrainer, prior: Prior, name: str) -> None:
     try:
         trainer.field.load_state_dict(prior.field.state_dict())
     except RuntimeError as error:
-        what = " ".join(str(error).split())[:160]
+        what = one_line(error, 160)
         raise RunError(name, f"its networks are not those of this run's settings; see --preset and --set ({what})") from None
 
 

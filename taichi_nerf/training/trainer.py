@@ -58,8 +58,8 @@ class Given(NamedTuple):
 class Trainer(Course):
     """A GPU is given a step before the host knows how the last one went.
 
-    So no step waits: the device itself leaves out one that is no number. At the beginning of a step the host learns how many
-    samples the last one had, while its gradients are still on their way, and how the one before that went.
+    So no step waits: the device itself leaves out one whose loss or gradients are not finite. At the beginning of a step the host
+    learns how many samples the last one had, while its gradients are still on their way, and how the one before that went.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Trainer(Course):
         self.model.tells_samples = config.geometry.is_on or bool(terms)
         self.errors = ErrorMap(self.targets.colors) if config.batch.importance else None
         self.optimiser = self._optimiser()
-        self.generator = torch.Generator().manual_seed(config.run.seed + 7919 * world.rank)
+        self.generator = torch.Generator().manual_seed(world.own_seed(config.run.seed))
         self.grid_generator = torch.Generator().manual_seed(config.run.seed)  # the same on all ranks: so are their grids
         self.budget = Budget(config.run.steps, config.run.time_budget)
         self.stopwatch = Stopwatch()
@@ -168,7 +168,7 @@ class Trainer(Course):
             self._last = None
 
     def _tell_guard(self, but: int = 0) -> None:
-        """Of all steps but the last ones."""
+        """How all steps went but the last `but`, which a GPU may still be at."""
         while len(self._given) > but:
             _, error, is_made, lacks = self._given.pop(0).verdict.read()
             if not lacks:  # in which nothing is wrong
@@ -178,7 +178,7 @@ class Trainer(Course):
                     self._given.clear()  # they are undone
 
     def _tell(self, given: Given) -> Told:
-        """Who waits for a step waits for training."""
+        """Time in which one waits for a step to be made is time of training."""
         with self.stopwatch.running():
             loss, error, *_ = given.verdict.read()
             return Told(loss, error, int(given.n_samples))

@@ -41,7 +41,6 @@ class Studio:
         self._sitters: dict[int, Sitter] = {}
         self._lock = threading.Lock()
         self._woken = threading.Event()
-        self.n_pictures = 0  # that were sent
 
     def open(self, key: int, send: Send, tell: Tell) -> None:
         with self._lock:
@@ -66,11 +65,6 @@ class Studio:
             for sitter in self._sitters.values():
                 sitter.pictures.again()
         self._woken.set()
-
-    @property
-    def n_sitters(self) -> int:
-        with self._lock:
-            return len(self._sitters)
 
     def is_busy(self) -> bool:
         """Whether there is anything to render now."""
@@ -100,7 +94,6 @@ class Studio:
 
         part = sitter.pictures.step(wish, render)
         if part is not None:
-            self.n_pictures += 1
             sitter.send(part, wish, sitter.pictures.is_done(wish))
         return True
 

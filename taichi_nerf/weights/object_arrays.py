@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from taichi_nerf.file_error import one_line
 from taichi_nerf.weight_files import WeightsError
 
 LARGEST = 2**31  # bytes of a file
@@ -87,7 +88,7 @@ def read_arrays(file: Path) -> list[NDArray[Any]]:
     except WeightsError:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        raise WeightsError(file, f"is no list of arrays ({' '.join(str(error).split())[:120]})") from None
+        raise WeightsError(file, f"is no list of arrays ({one_line(error, 120)})") from None
     arrays = found.value if isinstance(found, _Array) else found
     arrays = [each.value if isinstance(each, _Array) else each for each in arrays] if isinstance(arrays, list) else arrays
     if not isinstance(arrays, list) or not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in arrays):

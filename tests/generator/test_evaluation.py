@@ -133,7 +133,7 @@ def views(shift=0.0, drift=0.0):
     images = torch.zeros(4, 5, 3, 16, 16)
     images[:, :, 0] = steps.view(1, 5, 1, 1) * 0.1
     images[:, :, 1] = torch.linspace(-0.5, 0.5, 4).view(4, 1, 1, 1) + drift * steps.abs().view(1, 5, 1, 1)
-    return Views(steps, images, torch.zeros(4, 5, 1, 1), torch.full((4, 5), 0.1 + shift), 2 * steps.expand(4, 5) / 10)
+    return Views(steps, images, torch.full((4, 5), 0.1 + shift), 2 * steps.expand(4, 5) / 10)
 
 
 def test_figures_are_means_over_turned_images_within_a_range():
@@ -144,7 +144,7 @@ def test_figures_are_means_over_turned_images_within_a_range():
         yaws=lambda x: torch.deg2rad(x[:, 0].mean((1, 2)) * 150),
         real=np.full((20, 16, 16, 3), 128, np.uint8),
     )
-    found = figures(Both(views(), views(-0.05, 0.2), torch.zeros(4, 16, 16), torch.zeros(4, 5, 3, 4)), tools)
+    found = figures(Both(views(), views(-0.05, 0.2)), tools)
     plain, refined = found["gan_space"], found["refined"]
     assert plain["warp_error"] == pytest.approx(0.1)
     assert refined["warp_error"] == pytest.approx(0.05)
@@ -169,7 +169,7 @@ def test_distances_within_a_range_are_to_the_real_images_within_it():
     turned = views()
     turned.images[:, :, 0] += 0.3
     turned.images[:, :, 1] += 0.05 * torch.randn(4, 5, 1, 1)
-    both = Both(turned, None, torch.zeros(4, 16, 16), torch.zeros(4, 5, 3, 4))
+    both = Both(turned, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "FEWEST", 2)
         found = figures(both, tools)["ranges"]
@@ -185,7 +185,7 @@ def test_distances_within_a_range_are_to_the_real_images_within_it():
 
 
 def test_what_cannot_be_measured_is_null_and_says_what_is_missing():
-    found = figures(Both(views(), None, torch.zeros(4, 16, 16), torch.zeros(4, 5, 3, 4)), Instruments())
+    found = figures(Both(views(), None), Instruments())
     assert found["gan_space"]["fid"] is None
     assert found["gan_space"]["identity"] is None
     assert found["gan_space"]["ssim"] > 0

@@ -384,6 +384,7 @@ def test_a_model_is_copied_whole_and_in_16_bits(place, model):
     """What it shows differs by what 16 bits round."""
     from taichi_nerf.generator.copying import LARGE, halved
     from taichi_nerf.generator.evaluation.turned import turn_subjects
+    from taichi_nerf.generator.refiner.training import depths_of
 
     for name, options in (("copied", ()), ("halved", ("--half",))):
         status, _, err = invoke("convert", model, place / name, *options)
@@ -396,8 +397,9 @@ def test_a_model_is_copied_whole_and_in_16_bits(place, model):
 
     def shown(folder):
         opened = ModelFolder(folder)
-        both = turn_subjects(open_turns(opened), open_depth_pose(opened), open_refiner(opened)[0], [3, 4], 3)
-        return both.refined.images, both.depths
+        depth_pose = open_depth_pose(opened)
+        both = turn_subjects(open_turns(opened), depth_pose, open_refiner(opened)[0], [3, 4], 3)
+        return both.refined.images, depths_of(depth_pose, both.gan_space.images[:, both.gan_space.middle])
 
     images, depths = shown(model)
     assert all(torch.equal(a, b) for a, b in zip(shown(place / "copied"), (images, depths), strict=True))

@@ -10,17 +10,21 @@ from xdist.scheduler import LoadScopeScheduling
 from taichi_nerf.runtime import PREFERENCE
 
 FIRST = "cpu"
-# So that no process is left alone with one of them when the others have ended.
+# About a minute or more each (`pytest --durations=100`): no process is to be left alone with one when the others have ended.
 LONG = (
     "tests/priors/test_diffusion_prior.py",
-    "tests/test_run_commands.py",
-    "tests/ops/test_contract.py",
     "tests/training/test_same_training.py",
+    "tests/test_examples.py",
+    "tests/test_waits.py",
+    "tests/ops/test_contract.py",
     "tests/training/test_resident.py",
-    "tests/test_prior_commands.py",
-    "tests/generator/test_generator_commands.py",
-    "tests/test_pixelnerf_commands.py",
+    "tests/training/test_pixelnerf.py",
+    "tests/test_readme.py",
     "tests/viewer/test_browser.py",
+    "tests/generator/test_builtin_model.py",
+    "tests/test_demo.py",
+    "tests/test_run_commands.py",
+    "tests/test_prior_commands.py",
 )
 
 

@@ -1,5 +1,6 @@
 """Budgets of steps and seconds, and the clock that counts training only."""
 
+import contextlib
 import math
 
 import pytest
@@ -58,26 +59,21 @@ def test_only_what_runs_is_counted():
     assert watch.seconds == 0
     with watch.running():
         clock.wait(5)
-        with watch.paused():
-            clock.wait(7)
-            assert watch.seconds == 5
-            with watch.paused():
-                clock.wait(1)
+        assert watch.seconds == 5
+        with watch.running():  # what runs already is counted once
+            clock.wait(1)
         clock.wait(2)
-        assert watch.seconds == 7
     clock.wait(11)
-    assert watch.seconds == 7
+    assert watch.seconds == 8
 
 
-def test_an_error_does_not_leave_the_clock_switched():
+def test_an_error_does_not_leave_the_clock_running():
     clock = Clock()
     watch = Stopwatch(clock=clock)
-    with watch.running():
-        with pytest.raises(OSError), watch.paused():  # noqa: PT011
-            raise OSError
+    with contextlib.suppress(OSError), watch.running():
         clock.wait(2)
-        assert watch.seconds == 2
-    clock.wait(2)
+        raise OSError
+    clock.wait(3)
     assert watch.seconds == 2
 
 

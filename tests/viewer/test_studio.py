@@ -143,7 +143,6 @@ def test_a_browser_that_goes_away_frees_its_work(setting):
     studio.wish(1, Wish(EYE, height=100))  # a last message of one that is gone
     assert not studio.work()
     assert len(looks.calls) == n
-    assert studio.n_sitters == 0
 
 
 def test_what_a_model_cannot_show_is_told_once_and_colors_are_shown(setting):

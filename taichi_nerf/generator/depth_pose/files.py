@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf.export.files import write_whole
+from taichi_nerf.file_error import FileError
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.atomic import replacing
@@ -22,11 +23,8 @@ N_CLASSES = 1000  # of ImageNet's classifier
 SETTINGS = "settings.json"
 
 
-class DepthPoseError(ValueError):
+class DepthPoseError(FileError):
     """A folder of networks that cannot be used. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 def save_depth_pose(folder: Path, model: DepthPose) -> None:
@@ -45,12 +43,10 @@ def save_depth_pose(folder: Path, model: DepthPose) -> None:
     write_whole(folder / SETTINGS, json.dumps(told, indent=1).encode() + b"\n")
 
 
-def load_depth_pose(folder: Path, settings: DepthPoseSettings | None = None) -> DepthPose:
-    """Frozen. A folder of Monodepth2's has no settings.json: give settings, or its are taken (0.1 to 100, pivot 0, shift 1)."""
+def load_depth_pose(folder: Path) -> DepthPose:
+    """Frozen. A folder of Monodepth2's has no settings.json: its own are taken (0.1 to 100, pivot 0, shift 1)."""
     states = {file: load_part(folder / f"{file}.pth") for file in PARTS}
-    focal = None
-    if settings is None:
-        settings, focal = _settings(folder, states["encoder"])
+    settings, focal = _settings(folder, states["encoder"])
     with torch.device("meta"):  # shapes alone: what does not fit costs no memory, whatever sizes the files claim
         shapes = DepthPose(settings)
     fitting = {part: _fitting(getattr(shapes, part), states[file], folder / f"{file}.pth") for file, part in PARTS.items()}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from taichi_nerf.file_error import one_line
 from taichi_nerf.generator.evaluation.features import FeatureNetwork, FeatureSettings
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -18,5 +19,5 @@ def load_features(file: Path) -> FeatureNetwork:
         network = FeatureNetwork(from_json_dict(FeatureSettings, state["settings"], str(file)))
         network.load_state_dict(state["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(file, f"is no network of features ({' '.join(str(error).split())[:120]})") from None
+        raise CheckpointError(file, f"is no network of features ({one_line(error, 120)})") from None
     return network.eval().requires_grad_(False)

@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from taichi_nerf.generator.image_set import ImageSet
 from taichi_nerf.generator.stylegan2.generator import smaller
-from taichi_nerf.training.interrupt import ends
 
 TEMPERATURE = 0.1
 NAME = "self-trained"
@@ -75,7 +74,6 @@ def train_features(
     device: torch.device | str = "cpu",
     seed: int = 0,
     report: Callable[[float, str], None] = lambda done, text: None,
-    stop: Callable[[], bool] = lambda: False,
 ) -> FeatureNetwork:
     """Frozen. `batch` objects a step, two pictures of each."""
     random = Random().manual_seed(seed)
@@ -88,8 +86,6 @@ def train_features(
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
     for step in range(steps):
-        if ends(stop, step):
-            break
         chosen = torch.randperm(len(members), generator=random)[:batch].tolist()
         pairs = torch.stack([members[i][torch.randint(len(members[i]), (2,), generator=random)] for i in chosen], 1).flatten()
         seen = jittered(pictures[pairs].float().to(device) / 127.5 - 1, random)

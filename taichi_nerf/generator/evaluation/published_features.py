@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from taichi_nerf.file_error import FileError, one_line
 from taichi_nerf.generator.evaluation.report import Embed
 
 OF_FILES = re.compile(rb"\b(save|from_file)\b")
 
 
-class FeatureFileError(ValueError):
+class FeatureFileError(FileError):
     """A file of a network that cannot be used. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 def inception_features(file: Path) -> Embed:
@@ -55,4 +53,4 @@ def _load(file: Path) -> torch.jit.ScriptModule:
             raise ValueError("its program reads or writes files; nothing was run")
         return torch.jit.load(str(file), map_location="cpu").eval()
     except Exception as error:  # torch raises whatever a damaged file makes it meet
-        raise FeatureFileError(file, f"is no TorchScript file ({' '.join(str(error).split())[:100]})") from None
+        raise FeatureFileError(file, f"is no TorchScript file ({one_line(error, 100)})") from None

@@ -20,7 +20,6 @@ class Views:
 
     steps: Tensor  # [k] standard deviations
     images: Tensor  # [n, k, 3, h, w] from −1 to 1
-    codes: Tensor  # [n, k, n_layers, w_dim]
     warp_errors: Tensor  # [n, k] mean |Warp − source| / 2 over what both views see; NaN where that is too little
     turns: Tensor  # [n, k] radians about the vertical, by the pose network along these images
 
@@ -33,30 +32,24 @@ class Views:
 class Both:
     gan_space: Views
     refined: Views | None
-    depths: Tensor  # [n, h, w] of the sources
-    motions: Tensor  # [n, k, 3, 4] from the source's camera, by the unrefined images
 
 
 @torch.no_grad()
 def turn_subjects(
-    turns: Turns, model: DepthPose, refiner: Refiner | None, seeds: list[int], n_places: int = 9, n_steps: int = 1,
+    turns: Turns, model: DepthPose, refiner: Refiner | None, seeds: list[int], n_places: int,
     report: Callable[[float, str], None] = lambda done, text: None,
 ) -> Both:  # fmt: skip
     """Each seed at an odd number of places over the reach. Masks and poses are those of the unrefined images, for both."""
     pairs = make_pairs(turns, model, seeds, n_places, lambda done, text: report(done / 2, text))
     n, k = pairs.masks.shape[:2]
-    found: list[Views] = []
-    every: list[list[Tensor]] = [[], []]
-    spun: list[list[Tensor]] = [[], []]
-    errors: list[list[Tensor]] = [[], []]
-    coded: list[list[Tensor]] = [[], []]
+    found: list[list[tuple[Tensor, ...]]] = [[], []]  # without and with the refiner: of each seed what `Views` has of it
     for i in range(n):
         codes = pairs.source_codes[i : i + 1].expand(k, -1, -1)
         turned = turns.turned(codes, pairs.steps.to(codes))
         variants = [turned]
         if refiner is not None:
             pose = six_of(pairs.motions[i], model.settings.pivot)
-            variants.append(refine(refiner, codes, turned, pose, turns.layers, n_steps))
+            variants.append(refine(refiner, codes, turned, pose, turns.layers))
         for j, variant in enumerate(variants):
             images = turns.images(variant)
             source = pairs.source_images[i : i + 1]
@@ -65,12 +58,9 @@ def turn_subjects(
             mask = pairs.masks[i]
             error = ((warp - source).abs().mean(1) / 2 * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1)
             error[mask.float().mean((1, 2)) < 0.05] = torch.nan
-            every[j].append(images.cpu())
-            coded[j].append(variant.cpu())
-            errors[j].append(error.cpu())
-            spun[j].append(axis_angle_of(model.motions_along(images, k // 2)[:, :, :3])[:, 1].cpu())
+            spun = axis_angle_of(model.motions_along(images, k // 2)[:, :, :3])[:, 1]
+            found[j].append((images.cpu(), error.cpu(), spun.cpu()))
         report(0.5 + (i + 1) / n / 2, f"subject {seeds[i]}")
-    for j in range(1 if refiner is None else 2):
-        parts = [torch.stack(part[j]) for part in (every, coded, errors, spun)]
-        found.append(Views(pairs.steps, *parts))
-    return Both(found[0], found[1] if refiner is not None else None, pairs.source_depths.cpu(), pairs.motions.cpu())
+    plain, refined = (Views(pairs.steps, *map(torch.stack, zip(*each, strict=True))) if each else None for each in found)
+    assert plain is not None
+    return Both(plain, refined)

@@ -28,9 +28,8 @@ class RefinerSettings:
     width: int = 256
     n_blocks: int = 6
     n_times: int = 1000
-    scope: Literal["edited", "all"] = (
-        "edited"  # one code for all layers that the turn changes, or one for each layer of the generator
-    )
+    # One code for all layers that the turn changes, or one for each layer of the generator.
+    scope: Literal["edited", "all"] = "edited"
     spread: float = 1.0  # σ, in units of the codes' standard deviation
     keep: float = 0.75  # share of the correction along the turn's direction that is left out: 1, it corrects all but the turn
 

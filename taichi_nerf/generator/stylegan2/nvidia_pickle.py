@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taichi_nerf.file_error import FileError, one_line
 from taichi_nerf.weight_files import is_whole
 
 LARGEST = 2**33  # bytes of a file
@@ -22,11 +23,8 @@ MOST_MODULES = 1000  # of a network; StyleGAN2 has about a hundred
 Contents = dict[str, Any]
 
 
-class PickleError(ValueError):
+class PickleError(FileError):
     """A .pkl file that cannot be used. The message is one line and names the file."""
-
-    def __init__(self, file: Path | str, message: str):
-        super().__init__(f"{file}: {message}")
 
 
 class _Module:
@@ -35,7 +33,6 @@ class _Module:
     def __init__(self, meta: Any):
         if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
             raise pickle.UnpicklingError("holds a module without a state")
-        self.class_name = str(meta.get("class_name"))
         self.state: Contents = meta["state"]
 
 
@@ -115,7 +112,7 @@ def read_networks(file: Path) -> dict[str, dict[str, Tensor]]:
             raise pickle.UnpicklingError(f"holds a {type(found).__name__}; expected networks by name")
         networks = {name: _gathered(value) for name, value in found.items() if isinstance(value, _Module)}
     except Exception as error:  # a hostile or damaged pickle may raise anything
-        raise PickleError(file, f"{' '.join(str(error).split())[:160] or type(error).__name__}") from None
+        raise PickleError(file, f"{one_line(error, 160) or type(error).__name__}") from None
     if not networks:
         raise PickleError(file, "holds no network; expected G_ema, as NVIDIA's training writes it")
     return networks

@@ -124,7 +124,7 @@ def shelf(builder: Builder, generator: Generator, palette: list[Color], x: float
             at += 2 * thick + 0.003
 
 
-def floor_lamp(builder: Builder, generator: Generator, palette: list[Color], x: float, y: float) -> None:
+def floor_lamp(builder: Builder, x: float, y: float) -> None:
     steel = metal(builder)
     shade = builder.material(srgb("#f4dfb8"), shine=0.02, mirror=0.05, glow=0.75)
     builder.add("lamp", cylinder([x, y, 0.015], 0.14, 0.015, steel))

@@ -38,9 +38,9 @@ def describe_head(generator: Generator, time: float = 0.0) -> Description:
     palette = shuffled_palette(generator)
     wide, long = float(generator.uniform(0.5, 0.57)), float(generator.uniform(0.92, 1.06))
     _face(builder, generator, skin, lips, wide, long)
-    _eyes(builder, generator, hair, wide)
+    _eyes(builder, generator, hair)
     _hair(builder, generator, hair, wide)
-    _shoulders(builder, generator, skin, palette)
+    _shoulders(builder, generator, palette)
     if generator.uniform() < 0.35:
         _glasses(builder, wide)
     builder.sun([-0.6, -1.0, 0.9], (1.0, 0.95, 0.88))
@@ -85,7 +85,7 @@ def _face(builder: Builder, generator: Generator, skin: int, lips: int, wide: fl
         builder.add("ear", *ear, blend=0.03)
 
 
-def _eyes(builder: Builder, generator: Generator, hair: Color, wide: float) -> None:
+def _eyes(builder: Builder, generator: Generator, hair: Color) -> None:
     white = builder.material(WHITE, shine=0.7, exponent=110, mirror=0.5)
     iris = builder.material(srgb(EYES[generator.integers(len(EYES))]), shine=0.7, exponent=110, mirror=0.4)
     pupil, brow = builder.material(BLACK, shine=0.8, mirror=0.4), builder.material(hair, shine=0.05)
@@ -125,7 +125,7 @@ def _hair(builder: Builder, generator: Generator, color: Color, wide: float) -> 
         builder.add("lock", *lock, blend=0.02)
 
 
-def _shoulders(builder: Builder, generator: Generator, skin: int, palette: list[Color]) -> None:
+def _shoulders(builder: Builder, generator: Generator, palette: list[Color]) -> None:
     patterned = builder.material(palette[0], palette[1], STRIPES, [0.0, 0.0, 10.0], 0.05, 20, 0.1)
     shirt = [builder.material(palette[0], shine=0.05), patterned][generator.integers(2)]
     wide = float(generator.uniform(0.72, 0.85))

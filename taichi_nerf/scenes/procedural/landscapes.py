@@ -46,7 +46,7 @@ def describe_landscape(generator: Generator, time: float = 0.0) -> Description:
         _tree(builder, generator, np.array([away * np.cos(angle), away * np.sin(angle), 0]))
     for k in range(int(generator.integers(4, 7))):
         away, angle = float(generator.uniform(13, 30)), 1.2 * k + float(generator.uniform(-0.3, 0.3))
-        _house(builder, generator, palette, np.array([away * np.cos(angle), away * np.sin(angle), 0]))
+        _house(builder, generator, np.array([away * np.cos(angle), away * np.sin(angle), 0]))
     hill = builder.material(srgb("#56753a"), srgb("#7d8f55"), NOISE, 0.12, 0.0, 20, 0.02)
     for k in range(9):
         away, angle = float(generator.uniform(70, 130)), 0.7 * k + float(generator.uniform(0, 0.4))
@@ -112,7 +112,7 @@ def _tree(builder: Builder, generator: Generator, at: Array) -> None:
     builder.add("crown", *crown, blend=0.3)
 
 
-def _house(builder: Builder, generator: Generator, palette: list[Color], at: Array) -> None:
+def _house(builder: Builder, generator: Generator, at: Array) -> None:
     walls = builder.material(srgb(str(generator.choice(["#e6d8c0", "#d8c2a8", "#cdd3d6", "#d9a98a"]))), shine=0.02)
     tiles = builder.material(srgb("#a5492f"), srgb("#6d2e20"), TILES, [2.0, 2.0, 2.0], 0.03, 20, 0.05, 0.4)
     glass, dark = builder.material(srgb("#2a3a4a"), shine=0.6, mirror=1.2), builder.material(srgb("#4a3226"))

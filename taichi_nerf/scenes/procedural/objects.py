@@ -161,7 +161,7 @@ def describe_dynamic(generator: Generator, time: float = 0.0) -> Description:
     plinth(builder, generator)
     turns = 2 * np.pi * time
     start = float(generator.uniform(0, 2 * np.pi))
-    _bouncing(builder, generator, palette, place(start, 0.72), time)
+    _bouncing(builder, palette, place(start, 0.72), time)
     _pendulum(builder, generator, palette, place(start + 1.3, 0.55), turns)
     _drops(builder, palette, place(start + 2.6, 0.6), turns)
     at = place(start + 3.8, 0.7)
@@ -185,7 +185,7 @@ def _along(solid: Solid, shift: float) -> Solid:
     return solid._replace(center=solid.center + shift * solid.rotation[:, 2])
 
 
-def _bouncing(builder: Builder, generator: Generator, palette: list, at: Array, time: float) -> None:
+def _bouncing(builder: Builder, palette: list, at: Array, time: float) -> None:
     """Two bounces a period, flat where it touches the ground."""
     phase = (2 * time) % 1.0
     height = 4 * phase * (1 - phase)

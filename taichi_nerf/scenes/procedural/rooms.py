@@ -35,11 +35,11 @@ def describe_room(generator: Generator, time: float = 0.0) -> Description:
     x, y = float(generator.uniform(4.2, 5.4)), float(generator.uniform(3.6, 4.6))
     z = float(generator.uniform(2.5, 2.8))
     _shell(builder, generator, palette, x, y, z)
-    _window(builder, generator, x, y)
+    _window(builder, generator, y)
     furniture.sofa(builder, generator, palette, -x / 2 + 0.55, float(generator.uniform(-0.3, 0.3)))
     furniture.table(builder, generator, palette, float(generator.uniform(0.9, 1.2)), float(generator.uniform(-0.5, -0.2)))
     furniture.shelf(builder, generator, palette, x / 2 - 0.2, float(generator.uniform(0.6, y / 2 - 0.75)))
-    furniture.floor_lamp(builder, generator, palette, -x / 2 + 0.4, -y / 2 + 0.45)
+    furniture.floor_lamp(builder, -x / 2 + 0.4, -y / 2 + 0.45)
     furniture.plant(builder, generator, x / 2 - 0.45, -y / 2 + 0.45)
     _pictures(builder, generator, palette, x, y)
     _rug_and_clutter(builder, generator, palette)
@@ -87,7 +87,7 @@ def _shell(builder: Builder, generator: Generator, palette: list[Color], x: floa
         builder.add("skirting", box([side * (x / 2 - 0.01), 0, 0.05], [0.01, y / 2, 0.05], board))
 
 
-def _window(builder: Builder, generator: Generator, x: float, y: float) -> None:
+def _window(builder: Builder, generator: Generator, y: float) -> None:
     """A bright pane in the wall at +y, and its light; a door in the wall at -y."""
     at = float(generator.uniform(-0.6, 0.4))
     pane = builder.material(srgb("#dbeaf5"), shine=0.3, mirror=0.4, glow=1.3)

@@ -3,6 +3,8 @@
 Independent of the kernels, so tests hold one against the other; and the ground truth for Chamfer distances.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from taichi_nerf.scenes.procedural.description import (
@@ -223,7 +225,9 @@ def _sample_solid(kind: int, s: Array, n: int, generator: np.random.Generator, r
     return np.column_stack([generator.uniform(room[0, :2], room[1, :2], (n, 2)), np.zeros(n)])
 
 
-def _sample_thinned(n, generator, draw, density):  # type: ignore[no-untyped-def]
+def _sample_thinned(
+    n: int, generator: np.random.Generator, draw: Callable[[int], Array], density: Callable[[Array], Array]
+) -> Array:
     """n of what `draw` makes, kept with a probability of `density` (at most 1)."""
     kept = [draw(0)]
     while sum(map(len, kept)) < n:

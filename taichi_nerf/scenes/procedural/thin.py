@@ -31,13 +31,13 @@ def describe_thin(generator: Generator, time: float = 0.0) -> Description:
     builder.add("board", cylinder([0, 0, FLOOR - 0.04], 1.12, 0.04, board))
     start = float(generator.uniform(0, 2 * np.pi))
     _wheel(builder, generator, place(start, 0.6), start)
-    _cage(builder, generator, palette, place(start + 2.1, 0.62))
+    _cage(builder, palette, place(start + 2.1, 0.62))
     _twigs(builder, generator, place(start + 4.2, 0.6))
     checks = builder.material(palette[0], WHITE, CHECKER, 14.0, 0.3, 60, 0.5)
     builder.add("ball", sphere(place(start + 1.05, 0.62) + [0, 0, 0.2], 0.2, checks, rotation(start)))
     lines = builder.material(palette[1], WHITE, STRIPES, [0.0, 0.0, 40.0], 0.2, 50, 0.4)
     builder.add("block", box(place(start + 3.15, 0.72) + [0, 0, 0.3], [0.14, 0.14, 0.3], lines, rotation(start + 0.4)))
-    _net(builder, generator, palette, place(start + 5.25, 0.72), start + 5.25)
+    _net(builder, palette, place(start + 5.25, 0.72), start + 5.25)
     studio_light(builder, generator, 0.8)
     return builder.build(BOX, opaque=False)
 
@@ -61,7 +61,7 @@ def _wheel(builder: Builder, generator: Generator, at: Array, angle: float) -> N
         builder.add("spoke", capsule(hub + inner, hub + outer, 0.0035, steel))
 
 
-def _cage(builder: Builder, generator: Generator, palette: list, at: Array) -> None:
+def _cage(builder: Builder, palette: list, at: Array) -> None:
     """A bird cage with a ball in it."""
     brass = metal(builder, srgb("#c89b3c"))
     n_wires, radius, height = 16, 0.28, 0.5
@@ -92,7 +92,7 @@ def _twigs(builder: Builder, generator: Generator, at: Array) -> None:
             tips.append((end, bent / np.linalg.norm(bent), length * float(generator.uniform(0.6, 0.8)), level + 1))
 
 
-def _net(builder: Builder, generator: Generator, palette: list, at: Array, angle: float) -> None:
+def _net(builder: Builder, palette: list, at: Array, angle: float) -> None:
     """A frame with threads across."""
     frame, thread = builder.material(palette[3], shine=0.2), builder.material(WHITE, shine=0.05)
     turned = rotation(angle + np.pi / 2)
