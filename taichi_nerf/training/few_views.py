@@ -38,8 +38,8 @@ def with_few_views(config: AnyConfig, scene: SceneData, geometry: bool | None, p
             f"prior {prior}: {found.settings.size} x {found.settings.size} {found.settings.variant}, a patch every "
             f"{config.prior.every} steps; a scene unit is {metres:.4g} m ({why})"
         )
-    if notes and isinstance(config, NgpConfig):
-        config = replace(config, optimiser=OptimiserSettings())  # the rates that their weights go with
+        if isinstance(config, NgpConfig):
+            config = replace(config, optimiser=OptimiserSettings())  # the rates that its weights go with
     return config, notes
 
 

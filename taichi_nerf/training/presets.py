@@ -61,7 +61,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     # hollows in the first steps, and behind what is opaque nothing is proposed; a scene that goes on does not learn without them.
     of_objects = NgpProposalSettings(padding=0.002, least_opacity=0.01, network_share=0.25)
     proposal = of_objects if bounded else NgpProposalSettings()
-    optimiser = OptimiserSettings() if on_gpu else OF_OBJECTS if bounded else OF_SURROUNDINGS  # not tried with a GPU's batches
+    optimiser = OF_OBJECTS if bounded else OF_SURROUNDINGS
     config = replace(config, field=field, occupancy=occupancy, proposal=proposal, batch=batch, loss=loss, optimiser=optimiser)
     notes = [
         f"preset {run.preset}: {budget_of(config)}",
