@@ -28,7 +28,7 @@ from taichi_nerf.procedural import make_scene
 from taichi_nerf.runtime import Backend, start
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training import methods
-from taichi_nerf.training.config import Config, NgpConfig, OptimiserSettings, RunSettings, SceneSettings
+from taichi_nerf.training.config import Config, NgpConfig, RunSettings, SceneSettings
 from taichi_nerf.training.few_views import with_few_views
 from taichi_nerf.training.json_file import expect_place, write_json
 from taichi_nerf.training.memory import keep_freed_memory
@@ -88,8 +88,8 @@ def configured(folder: Path, variant: str, settings: Settings, device: torch.dev
     scene = open_scene(place)
     config, _ = methods.choose(scene, place, RunSettings(steps=settings.steps), device)
     assert isinstance(config, NgpConfig)
-    # The spread is a geometric term, too: the first variant has none. And all variants learn alike.
-    config = replace(config, loss=replace(config.loss, spread=0.0), optimiser=OptimiserSettings())
+    # The spread is a geometric term, too: the first variant has none.
+    config = replace(config, loss=replace(config.loss, spread=0.0))
     prior = settings.prior if variant == "prior" else None
     config, _ = with_few_views(config, scene, variant != "photometric", prior)
     idle = {"photometric": ("geometry.", "prior."), "geometric": ("prior.",), "prior": ()}[variant]

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from taichi_nerf.priors.prior import BUILTIN, PUBLISHED_SIZE, load_prior
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.config import Config, NgpConfig, OptimiserSettings
+from taichi_nerf.training.config import Config, NgpConfig
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
 from taichi_nerf.training.prior_term import metres_of
 
@@ -38,8 +38,6 @@ def with_few_views(config: AnyConfig, scene: SceneData, geometry: bool | None, p
             f"prior {prior}: {found.settings.size} x {found.settings.size} {found.settings.variant}, a patch every "
             f"{config.prior.every} steps; a scene unit is {metres:.4g} m ({why})"
         )
-        if isinstance(config, NgpConfig):
-            config = replace(config, optimiser=OptimiserSettings())  # the rates that its weights go with
     return config, notes
 
 
