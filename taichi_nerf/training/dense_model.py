@@ -27,7 +27,7 @@ class DenseModel(Model):
 
     def optimiser(self) -> Adam:
         config = self.config.optimiser
-        networks = self.density_weights()
+        networks = [weight for _, weight in self._networks()]
         groups = [{"name": "networks", "params": networks, "first_lr": config.first_rate}]
         made = Adam(groups, lr=config.first_rate, betas=(0.9, config.beta2), eps=config.epsilon, fused=True)
         if config.largest_gradient:
@@ -64,8 +64,11 @@ class DenseModel(Model):
         return self._density(positions)
 
     def density_weights(self) -> list[Tensor]:
-        named = ((name.split("."), weight) for name, weight in self.named_parameters())
-        return [weight for parts, weight in named if parts[0] != "rig" and OF_COLOR.isdisjoint(parts)]
+        return [weight for name, weight in self._networks() if OF_COLOR.isdisjoint(name.split("."))]
+
+    def _networks(self) -> list[tuple[str, Tensor]]:
+        """All that is learned but the cameras, by name."""
+        return [(name, weight) for name, weight in self.named_parameters() if not name.startswith("rig.")]
 
     @property
     @abstractmethod

@@ -151,6 +151,18 @@ def test_weights_that_decay_are_those_that_density_depends_on(cpu, method):
             weight.copy_(kept)
 
 
+@pytest.mark.parametrize("method", list(SMALL))
+def test_every_weight_learns_whether_it_decays_or_not(cpu, method):
+    """Colors' weights, too, which density_weights leaves out."""
+    trainer = Trainer(*small(method), CPU)
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    for _ in range(3):
+        trainer.step()
+    for name, weight in trainer.model.named_parameters():
+        if weight.numel() and not name.startswith("rig."):
+            assert not torch.equal(weight, before[name]), name
+
+
 def test_frusta_take_away_what_one_camera_alone_sees(cpu):
     """Trained on three views with and without the term: less weight in places that fewer than two cameras see."""
 
