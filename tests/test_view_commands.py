@@ -84,28 +84,35 @@ def test_options_are_refused_where_they_would_do_nothing(small_scene, tmp_path):
         assert f"{option[0]} is for a scene" in err
 
 
+class Served:
+    """What the commands ask of a viewer."""
+
+    url = "http://here"
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def warm_up(self):
+        pass
+
+    def serve(self, *_):
+        pass
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_viewer_is_ended_by_a_signal_and_that_is_its_success(sent, monkeypatch, small_scene):
-    class Served:
-        url = "http://here"
-
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def warm_up(self):
-            pass
-
+    class Signalled(Served):
         def serve(self, stop, kernels):
             signal.raise_signal(sent)
             assert stop()
 
-    monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Served)
+    monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Signalled)
     assert invoke("view", small_scene) == (0, "http://here\n", "")
 
 
@@ -119,23 +126,9 @@ def test_a_scene_is_shown_as_its_options_say(monkeypatch, tmp_path):
     """Its pictures may lie outside, as the errors of `view` recommend."""
     shown = []
 
-    class Seen:
-        url = "http://here"
-
+    class Seen(Served):
         def __init__(self, scene, *_):
             shown.append(scene)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def warm_up(self):
-            pass
-
-        def serve(self, *_):
-            pass
 
     monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Seen)
     sample_transforms.make(tmp_path / "scene")
