@@ -90,7 +90,7 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
     from taichi_nerf.priors.denoiser import DenoiserSettings
     from taichi_nerf.priors.patch_cameras import PatchLens
     from taichi_nerf.priors.prior import PriorSettings
-    from taichi_nerf.training.prior_run import PatchSettings, PriorConfig
+    from taichi_nerf.training.prior_run import PatchSettings, PriorConfig, placed
     from taichi_nerf.training.train_prior import PriorTraining
 
     if options["steps"] is None and options["time_budget"] is None:
@@ -112,7 +112,7 @@ def configuration(options: dict[str, Any]) -> "PriorConfig":
     average = 0.995 if small else 0.995 ** (1 / 10)  # published: at every tenth step
     training = PriorTraining(options["steps"], options["time_budget"], options["batch"], rate, average,
                              late_share=0.5 if small else 0.0, late_until=0.4, seed=options["seed"])  # fmt: skip
-    sources = tuple(options["data"] or PatchSettings.sources)
+    sources = tuple(map(placed, options["data"])) or PatchSettings.sources
     # Small priors' patches are as wide as pictures, also of longer lenses.
     farthest = 2.0 if small else PatchSettings.farthest
     patches = PatchSettings(sources, options["metric_scale"], farthest=farthest, seed=options["seed"])

@@ -246,6 +246,18 @@ def test_a_prior_learns_from_scenes_with_depth(scene, tmp_path):
     assert load_prior(tmp_path / "prior" / "prior.safetensors").settings.denoiser.channels == 1
 
 
+def test_a_training_on_a_scene_goes_on_from_any_folder(scene, tmp_path, monkeypatch):
+    options = ("--variant", "d", "--size", 8, "--batch", 4, "--arch", "cpu")
+    monkeypatch.chdir(scene.parent)
+    status, _, err = invoke("prior", "train", "--data", scene.name, *options, "--steps", 1, "--out", tmp_path / "prior")
+    assert status == 0, err
+    monkeypatch.chdir(tmp_path)
+    status, _, err = invoke("prior", "train", "--resume", "--steps", 2, "--arch", "cpu", "--out", "prior")
+    assert status == 0, err
+    made = load_prior(tmp_path / "prior").made
+    assert (made["steps"], made["data"]) == (2, [scene.name])  # where the scene lies is nobody's business
+
+
 def test_score_tells_errors_at_five_levels(trained, tmp_path):
     prior, sheet = trained / "prior.safetensors", tmp_path / "sheet.png"
     status, said, err = invoke("prior", "score", prior, "objects:4", "--n", 4, "--json", "--arch", "cpu", "--out", sheet)

@@ -93,7 +93,9 @@ def _run(
         stream.flush()  # the new settings are on the disk before the former training goes
         for name in () if resume else FILES:
             (out / name).unlink(missing_ok=True)
-    made = {"data": list(config.patches.sources), "n_pictures": len(pictures), "seed": config.training.seed}
+    # A prior is given away: which folders it learned from is told by their names, not by where they lay.
+    data = [source if family else Path(source).name for source, family in zip(config.patches.sources, families, strict=True)]
+    made = {"data": data, "n_pictures": len(pictures), "seed": config.training.seed}
     stopped = train_prior(trainer, out, made, resume=resume, half=config.half, report=report, stop=stop)
     return stopped, trainer
 
@@ -113,6 +115,11 @@ def pictures_of(settings: PatchSettings, report: Report, finest: float = math.in
         pictures += found[:-n_held_out] or found
         held_out += found[-n_held_out:]
     return pictures, held_out
+
+
+def placed(source: str) -> str:
+    """A source that means the same wherever `--resume` is called: a family as it stands, a folder by where it is."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def patch_set(config: PriorConfig, pictures: list[RgbdPicture]) -> PatchSet:
