@@ -46,6 +46,8 @@ def evaluate(
     for name, unit in (("psnr", " dB"), ("ssim", f" ({found['ssim_variant']})"), ("lpips", f" ({found['lpips_network']})")):
         if found[name] is not None:
             click.echo(f"{name.upper():<6}{found[name]:.{2 if name == 'psnr' else 4}f}{unit}")
+    if found["n_equal"]:
+        click.echo(f"{found['n_equal']} of the pictures equal the truth: infinite PSNR, which is in no mean")
     if found["average_error"] is not None:
         click.echo(f"average error {found['average_error']:.4f} (geometric mean of MSE, √(1 − SSIM) and LPIPS)")
     if len(found["sizes"]) > 1:

@@ -27,6 +27,7 @@ from taichi_nerf.scenes import load_scene, read_source
 from taichi_nerf.scenes.similarity import Similarity
 from taichi_nerf.scenes.write_multiscale import write_multiscale
 from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.evaluate import compare
 from taichi_nerf.training.export_run import gltf_from_source
 from taichi_nerf.training.folder_lock import FolderLock
 from taichi_nerf.training.run import load_run
@@ -294,6 +295,24 @@ def test_figures_are_those_of_the_saved_pictures(run, scene):
         truth = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
         assert image["psnr"] == pytest.approx(-10 * np.log10(((render - truth) ** 2).mean()), abs=0.02)
         assert image["ssim"] == pytest.approx(structural_similarity(render, truth, data_range=1, channel_axis=2), abs=2e-3)
+
+
+@pytest.mark.parametrize("n_equal", [1, 3])
+def test_pictures_that_equal_the_truth_are_told_of(run, tmp_path, monkeypatch, n_equal):
+    """Their PSNR is infinite: a line says so, and the mean is that of the others."""
+
+    def compared(*arguments):
+        found = compare(*arguments)
+        return found._replace(render=found.truth + 0.1 * (arguments[1] >= 10 + n_equal))
+
+    monkeypatch.setattr("taichi_nerf.training.evaluate.compare", compared)
+    status, out, err = invoke("evaluate", run, "--arch", "cpu", "--out", tmp_path)
+    assert status == 0, err
+    assert f"\n{n_equal} of the pictures equal the truth: infinite PSNR, which is in no mean\n" in out
+    assert ("PSNR  20.00 dB" in out) == (n_equal < 3)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert [image["psnr"] is None for image in found["images"]] == [i < n_equal for i in range(3)]
+    assert found["ssim"] is not None
 
 
 def test_figures_of_each_size_stand_apart_and_pictures_too_small_for_lpips_cost_no_figure(scene, tmp_path):

@@ -52,7 +52,7 @@ def evaluate(
     expect_writable(folder)
     picture_by(run.model, run.scene.cameras[[chosen[0]]].resized([8, 8]), 0)  # compiles what rendering needs
     images: list[dict[str, Any]] = []
-    total_seconds = 0.0
+    total_seconds, n_equal = 0.0, 0
     for done, view in enumerate(chosen):
 
         def within(share: float, done: int = done) -> None:
@@ -60,7 +60,9 @@ def evaluate(
 
         compared = compare(run, view, within)
         total_seconds += compared.seconds
-        images.append({"name": run.scene.names[view], "view": view, **figures(compared, lpips)})
+        told = figures(compared, lpips)
+        n_equal += told["psnr"] == math.inf
+        images.append({"name": run.scene.names[view], "view": view, **{name: finite(told[name]) for name in FIGURES}})
         if save_images:
             write_png(folder / file_name(run.scene, view), to_bytes(compared.render))
         report((done + 1) / len(chosen), f"{split} view {done + 1} of {len(chosen)}")
@@ -73,6 +75,7 @@ def evaluate(
         "background": run.config.run.background,
         "inside_mask": run.scene.masks is not None,
         "n_images": len(images),
+        "n_equal": n_equal,  # to their truths; infinite PSNR is null in JSON, and in no mean
         **{name: mean(image[name] for image in images) for name in FIGURES},
         "average_error": mean(size["average_error"] for size in sizes),
         "sizes": sizes,
@@ -120,9 +123,9 @@ def figures(compared: Compared, lpips: Callable[[Tensor, Tensor], float] | None)
     shown = render if inside is None else torch.where(inside[..., None], render, truth)
     side = min(truth.shape[:2])
     return {
-        "psnr": finite(psnr(render, truth, inside)),
-        "ssim": finite(ssim(shown, truth)) if side >= SMALLEST_FOR_SSIM else None,
-        "lpips": finite(lpips(shown, truth)) if lpips is not None and side >= SMALLEST else None,
+        "psnr": psnr(render, truth, inside),  # infinite where they are equal
+        "ssim": ssim(shown, truth) if side >= SMALLEST_FOR_SSIM else None,
+        "lpips": lpips(shown, truth) if lpips is not None and side >= SMALLEST else None,
     }
 
 
@@ -138,8 +141,8 @@ def by_size(images: list[dict[str, Any]], sizes: Any) -> list[dict[str, Any]]:  
     return rows
 
 
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def mean(values: Any) -> float | None:
