@@ -7,7 +7,7 @@ import click
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
 from taichi_nerf.apps.generator_options import model_option, start_backend
 from taichi_nerf.apps.kinds import Kinds
-from taichi_nerf.apps.run_options import refuse_idle_rate
+from taichi_nerf.apps.run_options import fps_option, refuse_idle_rate
 from taichi_nerf.quoting import quote
 
 DEFAULT_FPS = 10.0
@@ -18,9 +18,9 @@ DEFAULT_FPS = 10.0
 @seed_option(500, "Which object.")
 @click.option("--out", type=click.Path(path_type=Path), help="X.mp4, X.gif, a folder for PNGs, or X.png: all in a row.")
 @click.option("--to-scene", type=click.Path(path_type=Path, file_okay=False), help="A new folder: the views and their poses.")
-@click.option("--n-frames", type=click.IntRange(min=3), default=15, show_default=True, help="Over the whole turn; odd.")
+@click.option("--n-frames", type=click.IntRange(3, 9999), default=15, show_default=True, help="Over the whole turn; odd.")
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Of the turn.")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Of a video.  [default: 10]")
+@fps_option("10")
 @click.option(
     "--what",
     type=Kinds(("refined", "gan", "depth")),

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 @click.option("--size", type=click.IntRange(8, 1024), help="Pixels a side, a power of two.  [default: as the pictures have]")
 @click.option("--kimg", type=click.FloatRange(min=0, min_open=True), help="Stop after so many thousand images shown.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
-@click.option("--channels", type=click.IntRange(min=64), default=1024, show_default=True,
+@click.option("--channels", type=click.IntRange(64, 2**20), default=1024, show_default=True,
               help="Channels are this divided by the resolution; 16384 is the published width at 256 pixels.")  # fmt: skip
-@click.option("--most-channels", type=click.IntRange(min=8), default=128, show_default=True, help="But at most so many, as in w.")
-@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True)
+@click.option(
+    "--most-channels", type=click.IntRange(8, 8192), default=128, show_default=True, help="But at most so many, as in w."
+)
+@click.option("--batch", type=click.IntRange(2, 4096), default=16, show_default=True)
 @click.option("--r1", type=click.FloatRange(min=0), help="γ of the gradient penalty.  [default: 0.0008 size² / batch]")
 @click.option(
     "--grow-at", type=click.FloatRange(min=0), default=0, show_default=True, help="Half the resolution up to here (kimg)."
@@ -72,7 +74,7 @@ def train(context: click.Context, images: str | None, out: Path, kimg: float | N
     click.echo(f"{len(pictures)} pictures of {pictures.size} pixels, on {backend.arch} ({backend.device_name})")
     with progress(30.0) as report, StopSignals() as stop:
         done = train_generator(folder, pictures, run, backend.torch_device, seconds=time_budget, resume=resume,
-                               n_images=None if kimg is None else int(1000 * kimg),
+                               n_images=None if kimg is None else max(1, int(1000 * kimg)),
                                report=report, stop=lambda: stop.requested)  # fmt: skip
     click.echo(f"{done.n_images} images shown: {out}")
     if done.networks != run.networks:

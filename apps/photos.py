@@ -13,10 +13,10 @@ from taichi_nerf.apps.command import Command, given_options, seed_option
 @click.option("--matching", type=click.Choice(["auto", "exhaustive", "sequential"]), default="auto", show_default=True)
 @click.option("--camera-model", default="SIMPLE_RADIAL", show_default=True, help="COLMAP's name of the lens model.")
 @click.option(
-    "--max-image-size", type=click.IntRange(min=64), default=1600, show_default=True, help="Features are sought at this size."
+    "--max-image-size", type=click.IntRange(64, 65536), default=1600, show_default=True, help="Features are sought at this size."
 )
 @click.option(
-    "--n-frames", type=click.IntRange(min=2), default=150, show_default=True, help="Sharpest frames taken from a video."
+    "--n-frames", type=click.IntRange(2, 10_000), default=150, show_default=True, help="Sharpest frames taken from a video."
 )
 @click.option("--undistort", is_flag=True, help="Write straightened pictures; without it the lens is kept and used.")
 @seed_option()

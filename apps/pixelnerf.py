@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from taichi_nerf.apps.command import Group, arch_option, seed_option
+from taichi_nerf.apps.command import LARGEST_SEED, Group, arch_option, seed_option
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
 from taichi_nerf.apps.resuming import SPENT
-from taichi_nerf.apps.run_options import refuse_idle_rate, refuse_run_folder, told_frames
+from taichi_nerf.apps.run_options import MOST_FRAMES, fps_option, refuse_idle_rate, refuse_run_folder, told_frames
 from taichi_nerf.apps.scene_options import Views
 from taichi_nerf.quoting import quote
 
@@ -112,7 +112,11 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
 @click.option("--prefix", default="", help="Which lists of a set in NMR's form: softras, gen or new.")
 @click.option("--lpips", type=click.Path(path_type=Path), metavar="WEIGHTS", help="Folder or file of LPIPS' weights.")
 @SETTINGS
-@click.option("--sampling-seed", type=int, help="Draw samples at random, as the published code does.  [default: evenly]")
+@click.option(
+    "--sampling-seed",
+    type=click.IntRange(0, LARGEST_SEED),
+    help="Draw samples at random, as the published code does.  [default: evenly]",
+)
 @click.option("--save-images", is_flag=True, help="Keep the rendered views beside the figures.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where figures go.  [default: RUN/eval/SPLIT, or ./pixelnerf_eval]")
 def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **options: Any) -> None:
@@ -156,10 +160,8 @@ def evaluate(model: str, objects: Path | None, arch: str, out: Path | None, **op
 @arch_option
 @click.option("--views", type=Views(), default="0", show_default=True, help="Source views, of a folder that has poses.")
 @turntable_options
-@click.option("--n-frames", type=click.IntRange(min=1), help="[default: 60; all of a file's]")
-@click.option(
-    "--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second, of a video.  [default: 20, or the file's]"
-)
+@click.option("--n-frames", type=click.IntRange(1, MOST_FRAMES), help="[default: 60; all of a file's]")
+@fps_option("20, or the file's")
 @click.option("--width", type=click.IntRange(8, 4096), help="Of the frames.  [default: that of the pictures, or the file's]")
 @click.option("--path", "path", type=click.Path(path_type=Path), metavar="FILE.json", help="Camera path.  [default: an orbit]")
 @click.option("--what", type=Kinds(WHAT), default="color", show_default=True, help=f"{','.join(WHAT)}: several side by side.")
@@ -223,7 +225,7 @@ def render(context: click.Context, pictures: tuple[Path, ...], out: Path, arch: 
 @click.option("--families", default="chairs,cars", show_default=True)
 @click.option("--count", type=click.IntRange(1, HELD_OUT.start), default=300, show_default=True,
               help="Objects of each family, from seed 0.")  # fmt: skip
-@click.option("--n-views", type=click.IntRange(min=2), default=12, show_default=True)
+@click.option("--n-views", type=click.IntRange(2, 10_000), default=12, show_default=True)
 @click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Pixels a side.")
 @arch_option
 def objects(out: Path, families: str, count: int, n_views: int, size: int, arch: str) -> None:

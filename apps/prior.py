@@ -33,13 +33,13 @@ def prior() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the training.")
 @click.option("--data", multiple=True, metavar="FAMILY[:N]|SCENE",
               help="N pictures of procedural rooms, objects, …, or a scene with depth maps; may be repeated.")  # fmt: skip
-@click.option("--metric-scale", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+@click.option("--metric-scale", type=click.FloatRange(1e-9, 1e9), default=1.0, show_default=True,
               help="Metres per unit of length in the scenes' files.")  # fmt: skip
 @click.option("--preset", type=click.Choice(PRESETS), default="small", show_default=True,
               help="small: 24 pixels, 0.7 M parameters, a wide angle; published: 48 pixels, 36 M, a narrow one.")  # fmt: skip
 @click.option("--size", type=click.IntRange(8, 256), help="Pixels of a patch.")
 @click.option("--angle", type=click.FloatRange(1, 120), help="Degrees that a patch is wide.  [default: 53, published 15.6]")
-@click.option("--nearest", type=click.FloatRange(min=0, min_open=True),
+@click.option("--nearest", type=click.FloatRange(1e-9, 1e9),
               help="Metres that depths are cut off at; inverse depth is 1 there.  [default: 1, published 0.2]")  # fmt: skip
 @click.option("--variant", type=click.Choice(["rgbd", "rgb", "d"]), default="rgbd", show_default=True)
 @click.option("--schedule", type=click.Choice(["cosine", "linear"]), default="cosine", show_default=True)
@@ -48,7 +48,7 @@ def prior() -> None:
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
 @click.option("--half", is_flag=True, help="Numbers of 16 bits in prior.safetensors.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to use; all if not given.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all if not given.")
 @seed_option()
 @click.option("--resume", is_flag=True, help="Go on with the training in --out; only the budget may change.")
 @click.option("--overwrite", is_flag=True, help="Replace the training in --out, once the new one can begin.")
@@ -157,7 +157,7 @@ def sample(prior: str, out: Path, n: int, steps: int, eta: float, seed: int, arc
 @PRIOR
 @click.argument("data", metavar="FAMILY[:N]|SCENE")
 @click.option("--n", type=click.IntRange(1, 4096), default=64, show_default=True, help="Patches.")
-@click.option("--metric-scale", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+@click.option("--metric-scale", type=click.FloatRange(1e-9, 1e9), default=1.0, show_default=True,
               help="Metres per unit of length in the scene's files.")  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Draw patches, noisy ones, and what they were denoised to."

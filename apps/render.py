@@ -6,7 +6,15 @@ import click
 
 from taichi_nerf.apps.command import Command
 from taichi_nerf.apps.kinds import Kinds
-from taichi_nerf.apps.run_options import open_run, refuse_idle_rate, refuse_run_folder, run_options, told_frames
+from taichi_nerf.apps.run_options import (
+    MOST_FRAMES,
+    fps_option,
+    open_run,
+    refuse_idle_rate,
+    refuse_run_folder,
+    run_options,
+    told_frames,
+)
 from taichi_nerf.choices import PATHS, PICTURES
 
 
@@ -15,10 +23,9 @@ from taichi_nerf.choices import PATHS, PICTURES
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="X.mp4, X.gif, or a folder for PNGs.")
 @click.option("--path", "path", metavar="|".join((*PATHS, "FILE.json")),
               help="The way of the camera.  [default: orbit; spiral where all views face one way]")  # fmt: skip
-@click.option("--n-frames", type=click.IntRange(min=1),
+@click.option("--n-frames", type=click.IntRange(1, MOST_FRAMES),
               help="[default: 120; all of a file's or of the test views; more repeat some]")  # fmt: skip
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True),
-              help="Frames a second, of a video.  [default: 30, or the file's]")  # fmt: skip
+@fps_option("30, or the file's")
 @click.option("--width", type=click.IntRange(1, 16384), help="[default: that of the views, or the file's]")
 @click.option("--height", type=click.IntRange(1, 16384))
 @click.option("--what", type=Kinds(PICTURES), default="color", show_default=True,

@@ -7,6 +7,7 @@ import click
 
 from taichi_nerf.apps.command import arch_option
 from taichi_nerf.apps.scene_options import options_of
+from taichi_nerf.choices import LARGEST_RATE, LEAST_RATE
 
 RUN = (
     click.argument("run", type=click.Path(path_type=Path)),
@@ -28,6 +29,15 @@ def open_run(run: Path, scene: Path | None, arch: str, quiet: bool = False) -> A
     for warning in () if quiet else loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     return loaded
+
+
+MOST_FRAMES = 100_000  # their names have five digits
+
+
+def fps_option(usual: str) -> Any:
+    """`--fps`, of the rates that a video can have."""
+    told = f"Frames a second, of a video.  [default: {usual}]"
+    return click.option("--fps", type=click.FloatRange(LEAST_RATE, LARGEST_RATE), help=told)
 
 
 def refuse_idle_rate(out: Path | None, fps: float | None) -> None:

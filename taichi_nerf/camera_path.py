@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from taichi_nerf.cameras import PINHOLE, Array, Cameras, make_cameras
+from taichi_nerf.choices import LARGEST_RATE, LEAST_RATE
 
 FIELDS = ("fps", "width", "height", "fov_y_degrees", "frames", "comment")
 FRAME_FIELDS = ("camera_to_world", "fov_y_degrees", "comment")
@@ -41,7 +42,7 @@ def read_camera_path(file: Path | str) -> tuple[Cameras, float]:
                 "docs/camera_paths.md tells how to write one"
             )
     _known(data, FIELDS, file, "")
-    fps = _number(data.get("fps", 30), file, "fps", 1e-3, 1e4)
+    fps = _number(data.get("fps", 30), file, "fps", LEAST_RATE, LARGEST_RATE)
     width, height = (int(_number(data.get(side), file, side, 1, 65536, whole=True)) for side in ("width", "height"))
     frames = data.get("frames")
     if not isinstance(frames, list) or not frames:

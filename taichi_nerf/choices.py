@@ -12,5 +12,6 @@ Protocol = Literal["spread", "even", "dtu"]  # by which few views are chosen: sc
 
 AXES, BACKGROUNDS, METHODS, PROTOCOLS = map(get_args, (Axes, Background, Method, Protocol))
 LEVELS = {"white": 1.0, "black": 0.0, "random": 0.5}  # of backgrounds, where one grey has to stand for them
+LEAST_RATE, LARGEST_RATE = 0.01, 1000.0  # frames a second of a video
 PATHS = ("orbit", "spiral", "interpolate", "test")  # of a camera; a file is one too
 PICTURES = ("color", "depth", "opacity", "normals")  # that a camera takes of a run

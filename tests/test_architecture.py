@@ -24,7 +24,7 @@ RULES = {
     "quoting": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
-    "camera_path": ({"cameras"}, {"numpy"}),
+    "camera_path": ({"cameras", "choices"}, {"numpy"}),
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
     "scenes": (
         {"bands", "cameras", "choices", "file_error", "scenes"},
@@ -90,7 +90,7 @@ RULES = {
     "few_view_losses": ({"ops", "rays"}, {"torch"}),
     "metrics": ({"bands", "weight_files"}, {"torch", "safetensors"}),
     "export": (
-        {"export", "scenes", "bands", "cameras", "trajectories"},
+        {"export", "scenes", "bands", "cameras", "choices", "trajectories"},
         {"torch", "numpy", "matplotlib", "imageio", "imageio_ffmpeg", "skimage", "trimesh"},
     ),
     "reference": ({"reference"}, {"torch"}),

@@ -468,6 +468,12 @@ def test_a_folder_is_not_continued_with_frames_of_another_render(run, tmp_path):
     assert "2 of them were there already" in invoke(*command)[1]
 
 
+@pytest.mark.parametrize("option", [("--fps", 1e-9), ("--fps", 1e9), ("--n-frames", 10**12)])
+def test_numbers_that_no_video_has_are_refused_by_name_before_any_work(tmp_path, option):
+    status, _, err = invoke("render", tmp_path / "absent", "--out", tmp_path / "a.mp4", *option)
+    assert (status, f"Invalid value for '{option[0]}'" in err) == (2, True), err
+
+
 def test_frames_are_not_put_among_the_files_of_a_run(run):
     before = contents(run)
     status, _, err = invoke("render", run, "--arch", "cpu", "--n-frames", 1, "--width", 8, "--out", run)

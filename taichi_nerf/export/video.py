@@ -21,6 +21,7 @@ import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
 
+from taichi_nerf.choices import LARGEST_RATE, LEAST_RATE
 from taichi_nerf.export.colors import pad_to_even
 from taichi_nerf.export.encoder import Encoder
 from taichi_nerf.export.files import ExportError, expect_writable, os_errors_named, whole_file, write_png, write_whole
@@ -68,8 +69,8 @@ def is_video(path: Path) -> bool:
 
 def expect_frames(path: Path, fps: float = 30.0) -> None:
     """Refuse, before any work, a name or a rate that `open_frames` does not take, and a place where nothing can be written."""
-    if not 0 < fps <= 1000:
-        raise ValueError(f"fps: expected more than 0 and at most 1000 frames a second, got {fps:g}")
+    if not LEAST_RATE <= fps <= LARGEST_RATE:
+        raise ValueError(f"fps: expected {LEAST_RATE:g} to {LARGEST_RATE:g} frames a second, got {fps:g}")
     suffix = path.suffix.lower()
     if suffix not in (".mp4", ".gif", "") and not path.is_dir():
         raise ExportError(path, "expected a name that ends in .mp4 or .gif, or one without an ending, for a folder of PNGs")
