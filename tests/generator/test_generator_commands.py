@@ -18,6 +18,7 @@ from taichi_nerf.generator.image_set import ImageSet, save_image_set
 from taichi_nerf.generator.model_folder import STAGES_LOCK, ModelFolder
 from taichi_nerf.generator.render import turn_plainly, turn_seed
 from taichi_nerf.generator.stages import open_depth_pose, open_refiner, open_turns
+from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.folder_lock import LOCK, FolderLock
 
 
@@ -169,8 +170,6 @@ def test_a_training_is_not_overwritten_and_resumes_exactly(place, model):
     for arguments in ((halves, "--kimg", 0.04), (halves, "--kimg", 0.08, "--resume"), (whole, "--kimg", 0.08)):
         status, _, err = invoke("train", place / "set.npz", "--out", *arguments, *TINY)
         assert status == 0, err
-    from taichi_nerf.training.checkpoint import load_checkpoint
-
     a, b = (load_checkpoint(folder / "gan.safetensors")[0]["training"] for folder in (halves, whole))
     assert a["n_images"] == b["n_images"] == 80
     assert all(torch.equal(a["generator"][name], value) for name, value in b["generator"].items())
@@ -223,15 +222,38 @@ def test_a_training_does_not_go_on_with_other_pictures(place):
         images = data["images"]
     save_image_set(place / "negative.npz", ImageSet(255 - images))
     save_image_set(place / "fewer.npz", ImageSet(images[:20]))
+    save_image_set(place / "mirrored.npz", ImageSet(images[:, :, ::-1]))  # whose means are the same
     save_image_set(place / "nearly.npz", ImageSet(images - (images > 0)))  # rendered by another machine
+    noise = np.random.default_rng(0).integers(-4, 5, images.shape)
+    save_image_set(place / "encoded.npz", ImageSet((images + noise).clip(0, 255).astype(np.uint8)))  # anew, as JPEGs are
     command = ("--out", place / "own", *TINY)
     assert invoke("train", place / "set.npz", *command, "--kimg", 0.004)[0] == 0
     before = (place / "own" / "gan.safetensors").read_bytes()
-    for other in ("negative", "fewer"):
+    for other in ("negative", "fewer", "mirrored"):
         status, _, err = invoke("train", place / f"{other}.npz", *command, "--kimg", 0.008, "--resume")
         assert (status, "own/gan.safetensors: was trained on other pictures" in err) == (1, True)
     assert (place / "own" / "gan.safetensors").read_bytes() == before
-    assert invoke("train", place / "nearly.npz", *command, "--kimg", 0.008, "--resume")[0] == 0
+    for n, same in ((8, "nearly"), (12, "encoded")):
+        assert invoke("train", place / f"{same}.npz", *command, "--kimg", n / 1000, "--resume")[0] == 0
+
+
+def test_a_training_of_an_older_version_knows_its_pictures_by_their_means(place):
+    with np.load(place / "set.npz") as data:
+        images = data["images"]
+    save_image_set(place / "dark.npz", ImageSet(images // 2))
+    command = ("--out", place / "older", *TINY)
+    assert invoke("train", place / "set.npz", *command, "--kimg", 0.004)[0] == 0
+    file = place / "older" / "gan.safetensors"
+    save_checkpoint(file, {**load_checkpoint(file)[0], "pictures": torch.from_numpy(images.mean((1, 2, 3))).float()}, {})
+    status, _, err = invoke("train", place / "dark.npz", *command, "--kimg", 0.008, "--resume")
+    assert (status, "was trained on other pictures" in err) == (1, True)
+    assert invoke("train", place / "set.npz", *command, "--kimg", 0.008, "--resume")[0] == 0
+    assert load_checkpoint(file)[0]["pictures"].shape == (24, 4, 4, 3)
+
+
+def test_the_least_budget_is_one_step(place):
+    status, out, err = invoke("train", place / "set.npz", "--out", place / "least", "--kimg", 1e-6, *TINY)
+    assert (status, "4 images shown" in out) == (0, True), err
 
 
 def test_pictures_of_other_persons_do_not_take_the_place_of_those_that_a_training_began_with(place):

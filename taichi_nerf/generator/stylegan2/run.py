@@ -20,7 +20,8 @@ from taichi_nerf.training import metrics_file
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 
 SHOWN_SEEDS = list(range(32))
-SAME = 2.0  # of 255, by which means of pictures may differ that another machine rendered
+SAME = 2.0  # of 255, by which pictures may differ on average that another machine rendered, or that were encoded anew
+PARTS = 4  # a side, of which pictures are known again by the mean colors
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -71,9 +72,16 @@ def begun(folder: ModelFolder) -> GanRun:
     return from_json_dict(GanRun, load_checkpoint(folder.needs(folder.gan, TRAIN))[0]["run"], str(folder.gan))
 
 
-def means_of(images: ImageSet) -> Tensor:
-    """[n] of each picture: what a set is known by again."""
-    return torch.from_numpy(images.images.reshape(len(images), -1).mean(1, dtype=np.float32))
+def known_by(images: ImageSet) -> Tensor:
+    """[n, PARTS, PARTS, 3] mean colors of each picture's parts: what a set is known by again."""
+    parts = images.images.reshape(len(images), PARTS, images.size // PARTS, PARTS, images.size // PARTS, 3)
+    return torch.from_numpy(parts.mean((2, 4), dtype=np.float32))
+
+
+def are_same(before: Tensor, now: Tensor) -> bool:
+    """Whether two sets are known by the same. Older versions knew a picture by the mean of all its numbers."""
+    now = now.mean((1, 2, 3)) if before.ndim == 1 else now
+    return before.shape == now.shape and float((before - now).abs().reshape(len(now), -1).mean(1).max()) <= SAME
 
 
 def train_generator(
@@ -89,11 +97,10 @@ def train_generator(
     stop: Callable[[], bool] = lambda: False,
 ) -> GanTraining:
     """Train until so many images were shown, or for so many seconds in all, whichever comes first."""
-    course, spent, known_by = _Course(run, images, device), 0.0, means_of(images)
+    course, spent, pictures = _Course(run, images, device), 0.0, known_by(images)
     if resume:
         state, _ = load_checkpoint(folder.needs(folder.gan, TRAIN))
-        before = state.get("pictures", known_by)
-        if before.shape != known_by.shape or float((before - known_by).abs().max()) > SAME:
+        if not are_same(state.get("pictures", pictures), pictures):
             raise ModelError(folder.gan, "was trained on other pictures than these; --resume goes on with the same ones")
         course.load(state)
         spent = state["seconds"]
@@ -113,7 +120,7 @@ def train_generator(
             "training": training.state(),
             "resolution": training.networks.resolution,
             "seconds": elapsed(),
-            "pictures": known_by,
+            "pictures": pictures,
         }
         save_checkpoint(folder.gan, state, {})
         folder.save_generator(training.average)
