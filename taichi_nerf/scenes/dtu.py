@@ -9,7 +9,8 @@
 
 Poses stay in the file's world (millimetres in DTU), where its ground-truth scans are; the cube around the sphere becomes the
 box, so scene units are the sphere's. Where `scale_mat` differs between pictures, the world is that of the first. Intrinsics are
-scaled when pictures have another size than they are for.
+scaled when pictures have another size than they are for; which that is, K's principal point tells where `camera_mat` is of
+another size than the pictures: it is near the middle of those that K is for.
 """
 
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from taichi_nerf.cameras import make_cameras
-from taichi_nerf.scenes.camera_matrices import Fitted, decompose, fit_to_pictures, match_by_number, pinhole
+from taichi_nerf.scenes.camera_matrices import OFF_CENTER, Fitted, decompose, fit_to_pictures, match_by_number, pinhole
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import array_names, inside, matrix, number, read_npz
 from taichi_nerf.scenes.images import has_alpha, image_size, list_images
@@ -131,6 +132,11 @@ def _fit(intrinsics: Array, sizes: Array, arrays: dict[str, Array], used: list[i
     if stated is None:
         return fit_to_pictures(intrinsics, sizes, file)
     ratios = np.stack([ratio_to_stated((int(w), int(h)), stated, file, f"camera_mat_{used[0]}") for w, h in sizes])
+    center = np.median(intrinsics[:, 2:], 0)
+    off_stated, off_pictures = (np.abs(2 * center / size - 1).max() for size in (stated, np.median(sizes, 0)))
+    if off_pictures <= OFF_CENTER < off_stated:  # pictures were made smaller, and world_mat with them, but not camera_mat
+        told = f"camera_mat is for pictures of {stated[0]:g} x {stated[1]:g}, but world_mat for these: nothing is scaled"
+        return Fitted(intrinsics, [told], [])
     note = f"intrinsics are for {stated[0]:g} x {stated[1]:g} by camera_mat: scaled by {ratios[0, 0]:.4g}"
     return Fitted(intrinsics * np.tile(ratios, (1, 2)), [note] if (ratios != 1).any() else [], [])
 

@@ -17,8 +17,9 @@ VARIANTS = {
     "negative projections": {"sign": -1.0},
     "projections of another scale": {"sign": 0.01},
     "pictures a quarter the size, no camera_mat": {"factor": 4.0},
-    "pictures a quarter the size, camera_mat": {"factor": 4.0, "camera_mat": True},
-    "pictures twice the size, camera_mat": {"factor": 0.5, "camera_mat": True},
+    "pictures a quarter the size, camera_mat": {"factor": 4.0, "camera_mat": 4.0},
+    "pictures twice the size, camera_mat": {"factor": 0.5, "camera_mat": 0.5},
+    "pictures a quarter the size, and so is world_mat, but not camera_mat": {"camera_mat": 4.0},
     "pictures half as large again": {"factor": 1 / 1.5},
     "cameras.npz without masks": {"name": "cameras.npz", "masks": False},
 }

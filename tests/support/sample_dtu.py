@@ -22,8 +22,9 @@ def worlds(n):
     return poses, out
 
 
-def make(folder: Path, n=5, size=SIZE, factor=1.0, sign=1.0, name="cameras_sphere.npz", masks=True, camera_mat=False, **changes):
-    """Writes the scene, with K for pictures `factor` times as large; OpenGL poses in units of the sphere come back."""
+def make(folder: Path, n=5, size=SIZE, factor=1.0, sign=1.0, name="cameras_sphere.npz", masks=True, camera_mat=0.0, **changes):
+    """Writes the scene, with K for pictures `factor` times as large, camera_mat, if at all, for some `camera_mat` times as large;
+    OpenGL poses in units of the sphere come back."""
     poses, world_to_cameras = worlds(n)
     arrays = {}
     for i, world_to_camera in enumerate(world_to_cameras):
@@ -38,7 +39,7 @@ def make(folder: Path, n=5, size=SIZE, factor=1.0, sign=1.0, name="cameras_spher
         arrays[f"scale_mat_{i}"] = scale
         if camera_mat:
             to_unit = np.eye(4)
-            to_unit[[0, 1], [0, 1]] = 2 / (np.array(SIZE) * factor)
+            to_unit[[0, 1], [0, 1]] = 2 / (np.array(SIZE) * camera_mat)
             to_unit[:2, 2] = -1
             arrays[f"camera_mat_{i}"] = to_unit
     arrays.update(changes)
