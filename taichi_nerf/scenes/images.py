@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from taichi_nerf.file_error import one_line
-from taichi_nerf.scenes.deep_png import is_deep_png, read_deep_png
+from taichi_nerf.scenes.deep_pictures import is_deep_png, is_deep_tiff, read_deep, read_deep_png
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.hdf5 import hdf5_shape, read_hdf5
 from taichi_nerf.scenes.shrink import shrink
@@ -93,6 +93,7 @@ def read_image(file: Path) -> Array:
             else:
                 options: dict[str, Any] = {"rotate": True, "mode": mode} if _is_pillow(file) else {}
                 found = np.asarray(imageio.imread(file, index=0, **_plugin(file), **options))
+                found = _with_all_bits(file, found, orientation) if is_deep_tiff(file) else found
     if found.ndim == 2:
         found = found[..., None]
     if found.dtype == np.bool_:
@@ -105,6 +106,17 @@ def read_image(file: Path) -> Array:
     if found.shape[2] == 2:  # grey and alpha
         found = found[..., [0, 0, 0, 1]]
     return found
+
+
+def _with_all_bits(file: Path, shown: Array, orientation: int) -> Array:
+    """A TIFF's 16 bits a color, of which Pillow has shown the upper 8. These stay where ffmpeg reads others, or none: it does not
+    know all kinds of TIFF."""
+    height, width = shown.shape[1::-1] if orientation in SIDEWAYS else shown.shape[:2]
+    try:
+        found = _upright(read_deep(file, height, width, shown.shape[2]), orientation)
+    except ValueError:
+        return shown
+    return found if np.array_equal(found >> 8, shown) else shown
 
 
 def _upright(pixels: Array, orientation: int) -> Array:  # [h, w, channels] as stored

@@ -8,7 +8,7 @@ import pickle
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from deep_png import write_deep_png
+from deep_pictures import write_deep_png, write_deep_tiff
 from PIL import Image
 
 from taichi_nerf.scenes import SceneError
@@ -83,6 +83,35 @@ def test_a_png_of_16_bits_is_turned_as_one_of_8_is(tmp_path, orientation, channe
     ahead = {"left": slice(None), "top": slice(None), "right": slice(None, None, -1), "bottom": slice(None, None, -1)}
     expected = stored[0][..., [0, 0, 0, 1]] if channels == 2 else stored[0]
     assert np.array_equal(edge[row][ahead[column]], expected)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_a_tiff_of_16_bits_a_color_keeps_them_and_is_turned_as_one_of_8_is(tmp_path, orientation, channels):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (8, 12, channels), dtype=np.uint16)
+    write_deep_tiff(tmp_path / "a.tif", pixels, orientation)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    Image.fromarray((pixels >> 8).astype(np.uint8)).save(tmp_path / "plain.tif", exif=tags)
+    found, upper = read_image(tmp_path / "a.tif"), read_image(tmp_path / "plain.tif")
+    assert (found.dtype, upper.dtype) == (np.uint16, np.uint8)
+    assert np.array_equal(found >> 8, upper)
+    assert np.array_equal(np.sort(found, axis=None), np.sort(pixels, axis=None))
+    assert image_size(tmp_path / "a.tif") == found.shape[1::-1]
+
+
+def test_a_tiff_that_ffmpeg_reads_otherwise_than_pillow_keeps_its_upper_bits(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (8, 12, 3), dtype=np.uint16)
+    write_deep_tiff(tmp_path / "a.tif", pixels)
+
+    def fails(*_):
+        raise ValueError("not implemented")
+
+    for other in (fails, lambda *_: pixels[::-1]):
+        monkeypatch.setattr("taichi_nerf.scenes.images.read_deep", other)
+        found = read_image(tmp_path / "a.tif")
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, pixels >> 8)
 
 
 def test_a_png_of_16_bits_that_is_cut_off_is_one_line(tmp_path):

@@ -7,7 +7,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import sample_transforms
-from deep_png import write_deep_png
+from deep_pictures import write_deep_png
 from PIL import Image
 from sample_transforms import LENS
 
