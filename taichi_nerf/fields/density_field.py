@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.hash_grid_field import FINEST, LOG2_TABLE_SIZES, TruncatedExp, layout_of
 from taichi_nerf.fields.mlp import Mlp, Precision
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, FEATURES, LEVELS, WIDTHS, check_ranges
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid
 
@@ -27,8 +27,8 @@ class DensitySettings:
 
     def __post_init__(self) -> None:
         check_ranges(
-            self, n_levels=AT_LEAST_ONE, n_features=AT_LEAST_ONE, log2_table_size=LOG2_TABLE_SIZES, base_resolution=AT_LEAST_ONE,
-            max_resolution=(self.base_resolution, FINEST), n_hidden=AT_LEAST_ZERO,
+            self, n_levels=LEVELS, n_features=FEATURES, log2_table_size=LOG2_TABLE_SIZES, base_resolution=AT_LEAST_ONE,
+            max_resolution=(self.base_resolution, FINEST), n_hidden=(0, WIDTHS[1]),
         )  # fmt: skip
 
     @property

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.mlp import Mlp, MlpSettings, Precision
 from taichi_nerf.fields.mlp_choice import chosen
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ONE, FEATURES, LAYERS, LEVELS, WIDTHS, check_ranges
 from taichi_nerf.fields.space import Contraction, unit_positions
 from taichi_nerf.ops import hash_grid, spherical_harmonics
 
@@ -44,9 +44,9 @@ class HashGridSettings:
 
     def __post_init__(self) -> None:
         check_ranges(
-            self, n_levels=AT_LEAST_ONE, n_features=AT_LEAST_ONE, log2_table_size=LOG2_TABLE_SIZES, base_resolution=AT_LEAST_ONE,
-            max_resolution=(self.base_resolution, FINEST), n_hidden=AT_LEAST_ONE, n_geometry=AT_LEAST_ONE,
-            n_color_layers=AT_LEAST_ZERO, harmonics=(0, spherical_harmonics.HIGHEST_DEGREE), n_appearance=AT_LEAST_ZERO,
+            self, n_levels=LEVELS, n_features=FEATURES, log2_table_size=LOG2_TABLE_SIZES, base_resolution=AT_LEAST_ONE,
+            max_resolution=(self.base_resolution, FINEST), n_hidden=WIDTHS, n_geometry=WIDTHS,
+            n_color_layers=(0, LAYERS[1]), harmonics=(0, spherical_harmonics.HIGHEST_DEGREE), n_appearance=(0, WIDTHS[1]),
         )  # fmt: skip
 
 

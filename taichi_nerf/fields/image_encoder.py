@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
+from taichi_nerf.fields.ranges import WIDTHS, check_ranges
 
 N_BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 
@@ -24,7 +24,7 @@ class EncoderSettings:
     first_pool: bool = True  # halve once more before the first stage; not for pictures of 64 pixels, says the published code
 
     def __post_init__(self) -> None:
-        check_ranges(self, width=AT_LEAST_ONE, n_stages=(3, 4))
+        check_ranges(self, width=(1, WIDTHS[1] // 8), n_stages=(3, 4))
 
     @property
     def widths(self) -> tuple[int, ...]:

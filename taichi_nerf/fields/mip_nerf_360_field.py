@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from taichi_nerf.fields.contracted_encoding import ContractedEncoding
 from taichi_nerf.fields.mip_nerf_field import COLOR_PADDING, density_of
 from taichi_nerf.fields.mlp import Mlp, Precision
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
+from taichi_nerf.fields.ranges import LAYERS, WIDTHS, check_ranges
 from taichi_nerf.fields.view_mlp import ViewMlp
 from taichi_nerf.rays import Rays, Samples
 
@@ -27,7 +27,7 @@ class WideNetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_ranges(self, **dict.fromkeys(("n_layers", "n_hidden", "n_feature", "n_view_hidden"), AT_LEAST_ONE))
+        check_ranges(self, n_layers=LAYERS, n_hidden=WIDTHS, n_feature=WIDTHS, n_view_hidden=WIDTHS)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ProposalNetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_layers=AT_LEAST_ONE, n_hidden=AT_LEAST_ONE)
+        check_ranges(self, n_layers=LAYERS, n_hidden=WIDTHS)
 
 
 class MipNerf360Field(nn.Module):

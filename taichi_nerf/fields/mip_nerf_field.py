@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.mlp import Precision
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
+from taichi_nerf.fields.ranges import LAYERS, WIDTHS, check_ranges
 from taichi_nerf.fields.view_mlp import ViewMlp
 from taichi_nerf.ops import frequency_encoding, integrated_encoding
 
@@ -33,7 +33,7 @@ class MipNetworkSettings:
             "n_frequencies": (1, integrated_encoding.MOST_FREQUENCIES),
             "n_view_frequencies": (1, frequency_encoding.MOST_FREQUENCIES),
         }
-        check_ranges(self, **octaves, **dict.fromkeys(("n_layers", "n_hidden", "n_view_hidden"), AT_LEAST_ONE))
+        check_ranges(self, **octaves, n_layers=LAYERS, n_hidden=WIDTHS, n_view_hidden=WIDTHS)
 
 
 class MipNerfField(Field):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.field import Field, Glance
 from taichi_nerf.fields.mlp import Precision
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
+from taichi_nerf.fields.ranges import LAYERS, WIDTHS, check_ranges
 from taichi_nerf.fields.view_mlp import ViewMlp
 from taichi_nerf.ops import frequency_encoding
 
@@ -45,7 +45,7 @@ class NetworkSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_layers=AT_LEAST_ONE, n_hidden=AT_LEAST_ONE, n_view_hidden=AT_LEAST_ONE)
+        check_ranges(self, n_layers=LAYERS, n_hidden=WIDTHS, n_view_hidden=WIDTHS)
 
     def network(self, n_position: int, n_view: int, generator: torch.Generator) -> ViewMlp:
         widths = {"n_layers": self.n_layers, "n_hidden": self.n_hidden, "n_view_hidden": self.n_view_hidden}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from taichi_nerf.fields.image_encoder import EncoderSettings, ImageEncoder
 from taichi_nerf.fields.mlp import Precision
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, check_ranges
+from taichi_nerf.fields.ranges import LAYERS, WIDTHS, check_ranges
 from taichi_nerf.fields.resnet_mlp import ResnetMlp
 from taichi_nerf.ops import frequency_encoding, image_warp
 
@@ -43,7 +43,7 @@ class PixelAlignedSettings:
 
     def __post_init__(self) -> None:
         octaves = (1, frequency_encoding.MOST_FREQUENCIES)
-        check_ranges(self, n_hidden=AT_LEAST_ONE, n_blocks=AT_LEAST_ONE, n_inject=(1, self.n_blocks), n_frequencies=octaves)
+        check_ranges(self, n_hidden=WIDTHS, n_blocks=LAYERS, n_inject=(1, self.n_blocks), n_frequencies=octaves)
 
     @property
     def without_effect(self) -> dict[str, str]:

@@ -11,6 +11,10 @@ Range = tuple[float, float]  # least and most
 ABOVE_ZERO, BELOW_ONE = sys.float_info.min, math.nextafter(1.0, 0.0)
 AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE = (1, math.inf), (0, math.inf), (ABOVE_ZERO, math.inf)
 SEEDS = (-(2.0**63), 2.0**63)  # that torch takes; commands take fewer
+# Beyond these nothing is learned better, and a typing error would take all memory, or minutes, before it failed.
+LAYERS, WIDTHS, LEVELS, FEATURES = (1, 64), (1, 10_000), (1, 64), (1, 256)  # of networks and of grids
+INTERVALS = (1, 10_000)  # of a ray
+RAYS, SAMPLES = (1, 10_000_000), (1, 50_000_000)  # of a step
 SHARE, SOME_SHARE, SHARE_BELOW_ONE = (0, 1), (ABOVE_ZERO, 1), (0, BELOW_ONE)
 
 

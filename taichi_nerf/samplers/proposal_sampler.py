@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf import random_numbers
-from taichi_nerf.fields.ranges import AT_LEAST_ZERO, SHARE, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ZERO, INTERVALS, SHARE, check_ranges
 from taichi_nerf.ops import importance_sampling
 from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.samplers.hierarchical_sampler import endless_last, from_edges
 
 ANNEAL_BIAS = 10.0  # b
+MOST_PROPOSED = 2000  # intervals that a network sees of a ray
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class ProposalSettings:
     loss: float = 1.0  # weight of what the networks learn by
 
     def __post_init__(self) -> None:
-        if not self.n_proposed or min(*self.n_proposed, self.n_samples) < 1:
-            raise ValueError("expected at least one network in n_proposed, and at least one sample of each")
-        check_ranges(self, anneal=SHARE, padding=AT_LEAST_ZERO, even_until=AT_LEAST_ZERO, loss=AT_LEAST_ZERO)
+        if not self.n_proposed or min(self.n_proposed) < 1 or max(self.n_proposed) > MOST_PROPOSED:
+            raise ValueError(f"n_proposed: expected at least one network, each of 1 to {MOST_PROPOSED} intervals")
+        check_ranges(self, n_samples=INTERVALS, anneal=SHARE, padding=AT_LEAST_ZERO, even_until=AT_LEAST_ZERO, loss=AT_LEAST_ZERO)
 
 
 # Densities [n_samples] of the samples of some rays.

@@ -13,11 +13,15 @@ from taichi_nerf.fields.hash_grid_field import HashGridSettings
 from taichi_nerf.fields.ranges import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
+    INTERVALS,
     POSITIVE,
+    RAYS,
+    SAMPLES,
     SEEDS,
     SHARE,
     SHARE_BELOW_ONE,
     SOME_SHARE,
+    WIDTHS,
     check_ranges,
 )
 from taichi_nerf.losses import Photometric
@@ -146,7 +150,7 @@ class BatchSettings(PixelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, n_samples=AT_LEAST_ONE, n_rays_most=AT_LEAST_ONE, n_samples_per_ray=AT_LEAST_ONE)
+        check_ranges(self, n_samples=SAMPLES, n_rays_most=RAYS, n_samples_per_ray=INTERVALS)
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ class AppearanceSettings:
     dropout: float = added(0.5, before=0.0)
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_numbers=AT_LEAST_ONE, dropout=SHARE)
+        check_ranges(self, n_numbers=WIDTHS, dropout=SHARE)
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ class NgpProposalSettings(ProposalSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(
-            self, n_shown=AT_LEAST_ONE, learning_rate=AT_LEAST_ZERO, network_share=AT_LEAST_ZERO, learn_every=AT_LEAST_ONE,
+            self, n_shown=INTERVALS, learning_rate=AT_LEAST_ZERO, network_share=AT_LEAST_ZERO, learn_every=AT_LEAST_ONE,
             least_opacity=SHARE, chance=SHARE,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 
 from taichi_nerf.fields.mip_nerf_field import MipNetworkSettings
 from taichi_nerf.fields.mlp import best_precision
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ZERO, INTERVALS, check_ranges
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.config import Config, RunSettings, SceneSettings
 from taichi_nerf.training.nerf_config import DEFAULT, LogLinearSettings, RayBatchSettings
@@ -29,7 +29,7 @@ class MipNerfSettings:
     noise: float = 0.0  # on raw densities, in training
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_samples=AT_LEAST_ONE, coarse_weight=AT_LEAST_ZERO, padding=AT_LEAST_ZERO, noise=AT_LEAST_ZERO)
+        check_ranges(self, n_samples=INTERVALS, coarse_weight=AT_LEAST_ZERO, padding=AT_LEAST_ZERO, noise=AT_LEAST_ZERO)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@
 Near and far are the scene's, which are 2 and 6 where the published protocol holds.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +16,7 @@ import torch
 from taichi_nerf.choices import Background
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.fields.nerf_field import EncodingSettings, NetworkSettings
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SHARE, SHARE_BELOW_ONE, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ZERO, INTERVALS, POSITIVE, RAYS, SHARE, SHARE_BELOW_ONE, check_ranges
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training.config import Config, PixelSettings, RunSettings, SceneSettings
@@ -31,7 +30,7 @@ class RayBatchSettings(PixelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, n_rays=AT_LEAST_ONE)
+        check_ranges(self, n_rays=RAYS)
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class NerfSettings:
     noise: float = 0.0  # on raw densities, in training
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_samples=(3, math.inf), n_samples_fine=AT_LEAST_ZERO, noise=AT_LEAST_ZERO)
+        check_ranges(self, n_samples=(3, INTERVALS[1]), n_samples_fine=(0, INTERVALS[1]), noise=AT_LEAST_ZERO)
         if self.ndc and (self.disparity or self.within_box):
             raise ValueError("ndc are even in 1 / t already and have no box: not with disparity or within_box")
 

@@ -11,7 +11,7 @@ from taichi_nerf.fields.density_field import DensityField
 from taichi_nerf.ops import compositing, ray_box, ray_marching
 from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.rendering import SAMPLES_AT_ONCE, Picture, RenderedBatch, picture_in_parts, with_normals_at
-from taichi_nerf.samplers.proposal_sampler import Proposed, at_middles, propose, weights_of
+from taichi_nerf.samplers.proposal_sampler import MOST_PROPOSED, Proposed, at_middles, propose, weights_of
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.cast import even_until
 from taichi_nerf.training.config import NgpConfig, NgpProposalSettings
@@ -61,7 +61,7 @@ class NgpProposalModel(Model):
     def shown(self) -> NgpProposalSettings:
         """How pictures look at rays: closer than training, which sees each place on many rays."""
         settings = self.config.proposal
-        n_proposed = tuple(CLOSER * n for n in settings.n_proposed)
+        n_proposed = tuple(min(CLOSER * n, MOST_PROPOSED) for n in settings.n_proposed)
         return replace(settings, n_proposed=n_proposed, n_samples=max(settings.n_samples, settings.n_shown))
 
     def optimiser(self) -> torch.optim.Adam:

@@ -1,6 +1,5 @@
 """How a pixelNeRF is trained: `published` as its authors did, `small` for pictures of 64 pixels on a CPU."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -8,7 +7,17 @@ from typing import Literal
 
 from taichi_nerf.fields.image_encoder import EncoderSettings
 from taichi_nerf.fields.pixel_aligned_field import PixelAlignedSettings
-from taichi_nerf.fields.ranges import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, SEEDS, SHARE, SHARE_BELOW_ONE, check_ranges
+from taichi_nerf.fields.ranges import (
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    INTERVALS,
+    POSITIVE,
+    RAYS,
+    SEEDS,
+    SHARE,
+    SHARE_BELOW_ONE,
+    check_ranges,
+)
 from taichi_nerf.settings import apply_settings, idle_in_sections, refuse_idle
 
 
@@ -24,7 +33,9 @@ class SamplingSettings:
     hull: bool = False  # nothing is where some source picture shows nothing: for objects on nothing
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_coarse=(2, math.inf), n_importance=AT_LEAST_ZERO, n_depth=AT_LEAST_ZERO, depth_std=AT_LEAST_ZERO)
+        check_ranges(
+            self, n_coarse=(2, INTERVALS[1]), n_importance=(0, INTERVALS[1]), n_depth=(0, INTERVALS[1]), depth_std=AT_LEAST_ZERO
+        )
 
     @property
     def n_fine(self) -> int:
@@ -62,7 +73,7 @@ class ObjectBatchSettings:
     color_jitter: float = 0.0  # brightness, contrast and saturation of an object's pictures, times 1 ± this
 
     def __post_init__(self) -> None:
-        check_ranges(self, n_objects=AT_LEAST_ONE, n_rays=AT_LEAST_ONE, box_share=SHARE, color_jitter=SHARE_BELOW_ONE)
+        check_ranges(self, n_objects=RAYS, n_rays=RAYS, box_share=SHARE, color_jitter=SHARE_BELOW_ONE)
         if min(self.views, default=0) < 1:
             raise ValueError(f"views: expected one or more numbers of at least 1, got {self.views}")
 

@@ -1,4 +1,4 @@
-"""Whether the pixels of a training fit into memory, asked before the first of them is read.
+"""Whether the pixels of a training, and its hash grids, fit into memory, asked before the first is read or made.
 
 Linux promises more memory than there is, and ends a process that takes it, in the middle of reading and without a word.
 """
@@ -8,12 +8,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from taichi_nerf.fields.density_field import DensitySettings
+from taichi_nerf.fields.hash_grid_field import HashGridSettings, layout_of
+from taichi_nerf.ops.hash_grid import level_layout
 from taichi_nerf.scenes import SceneData, SceneError
 from taichi_nerf.scenes.images import first_readable
+from taichi_nerf.setting_values import SettingsError
+from taichi_nerf.training.config import Config
 from taichi_nerf.training.pixel_batches import n_columns
 
 USABLE = 0.9  # of what is available: the rest is for the training itself
@@ -41,6 +48,23 @@ def expect_room(scene: SceneData, views: list[int], with_depth: bool, downscale:
         f"{len(views)} training pictures of {n_pixels / 1e6:,.0f} megapixels together take {_gb(n_bytes)} of memory{each}, and "
         f"{_gb(room)} are available; give {mend}--n-views for fewer of them",
     )
+
+
+def expect_room_for_tables(config: Config, device: torch.device) -> None:
+    """Refuse hash grids that are larger than the memory that is left, with what training keeps of each number: its gradient and
+    Adam's two means. On a GPU of CUDA these do not come here."""
+    room = available_bytes()
+    for section in fields(config):
+        settings = getattr(config, section.name)
+        if room is None or not isinstance(settings, HashGridSettings | DensitySettings):
+            continue
+        last = level_layout(**layout_of(settings))[-1]
+        n_bytes = (last.offset + last.size) * settings.n_features * 4 * (4 if device.type == "cpu" else 1)
+        if n_bytes > USABLE * room:
+            raise SettingsError(
+                f"{section.name}: a table of n_levels={settings.n_levels}, n_features={settings.n_features} and "
+                f"log2_table_size={settings.log2_table_size} takes {_gb(n_bytes)} of memory, and {_gb(room)} are available"
+            )
 
 
 def available_bytes() -> int | None:

@@ -35,7 +35,7 @@ from taichi_nerf.training.onlooker import Onlooker
 from taichi_nerf.training.own_parts import expect_own_model, expect_own_parts, own_parts
 from taichi_nerf.training.preview import save_previews
 from taichi_nerf.training.resident_model import taken_up
-from taichi_nerf.training.room import expect_room
+from taichi_nerf.training.room import expect_room, expect_room_for_tables
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.run_kinds import SCENE, open_kind
 from taichi_nerf.training.scene_files import open_scene, scene_hash
@@ -132,6 +132,7 @@ def expect_to_train(config: Config, scene: SceneData, device: torch.device, resu
     if not resume:
         expect_something_in_sight(scene)
     config, views = taken_up(config) if resume else config, [int(view) for view in scene.splits["train"]]
+    expect_room_for_tables(config, device)
     expect_room(scene, views, make_model(config, scene, device).needs_depth, config.scene.downscale)
     terms_of(config, scene, views, device)
 

@@ -30,7 +30,7 @@ from taichi_nerf.training.guard import Guard, has_finite_gradients
 from taichi_nerf.training.methods import make_model
 from taichi_nerf.training.model import Model, Shown
 from taichi_nerf.training.pixel_batches import draw_rows
-from taichi_nerf.training.room import expect_room
+from taichi_nerf.training.room import expect_room, expect_room_for_tables
 from taichi_nerf.training.schedules import log_linear
 from taichi_nerf.training.step import Step, Told
 from taichi_nerf.training.targets import Batch, Targets
@@ -76,6 +76,8 @@ class Trainer(Course):
         device = torch.device(device)
         self.config, self.scene, self.device, self.world = config, scene, device, world
         torch.manual_seed(config.run.seed)
+        if model is None:
+            expect_room_for_tables(config, device)
         self.model = make_model(config, scene, device) if model is None else model.to(device)
         self.views = [int(view) for view in scene.splits["train"]]
         self.model.prepare(scene, self.views)

@@ -111,9 +111,9 @@ def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("batch.n_samples=-5", "batch: n_samples: expected at least 1, got -5"),
+        ("batch.n_samples=-5", "batch: n_samples: expected 1 to 5e+07, got -5"),
         ("batch.importance=2", "batch: importance: expected 0 to 1, got 2"),
-        ("field.n_levels=-3", "field: n_levels: expected at least 1, got -3"),
+        ("field.n_levels=-3", "field: n_levels: expected 1 to 64, got -3"),
         ("field.max_resolution=8", "field: max_resolution: expected 16 to 1.04858e+06, got 8"),
         ("field.harmonics=9", "field: harmonics: expected 0 to 4, got 9"),
         ("occupancy.resolution=-4", "occupancy: resolution: expected 32 to 1280, got -4"),
@@ -124,17 +124,20 @@ def test_the_settings_of_every_preset_survive_being_written(preset, unbounded):
         ("optimiser.final_share=0", "optimiser: final_share: expected more than 0 and at most 1, got 0"),
         ("grid.every=0", "grid: every: expected at least 1, got 0"),
         ("culling.chance=-1", "culling: chance: expected 0 to 1, got -1"),
-        ("density.n_levels=0", "density: n_levels: expected at least 1, got 0"),
+        ("density.n_levels=0", "density: n_levels: expected 1 to 64, got 0"),
         ("proposal.learn_every=0", "proposal: learn_every: expected at least 1, got 0"),
         ("proposal.anneal=2", "proposal: anneal: expected 0 to 1, got 2"),
         ("poses.until=0", "poses: until: expected more than 0 and at most 1, got 0"),
         ("loss.spread=-1", "loss: spread: expected at least 0, got -1"),
-        ("appearance.n_numbers=0", "appearance: n_numbers: expected at least 1, got 0"),
+        ("appearance.n_numbers=0", "appearance: n_numbers: expected 1 to 10000, got 0"),
         ("geometry.opacity=-1", "geometry: opacity: expected at least 0, got -1"),
         ("prior.every=0", "prior: every: expected at least 1, got 0"),
         ("run.seed=1000000000000000000000", "run: seed: expected -9.22337e+18 to 9.22337e+18, got 1e+21"),
         ("scene.metric_scale=-1", "scene: metric_scale: expected more than 0, got -1"),
         ("run.save_every=-1", "run: save_every: expected at least 0, got -1"),
+        ("field.n_levels=100000", "field: n_levels: expected 1 to 64, got 100000"),
+        ("field.n_color_layers=1000000", "field: n_color_layers: expected 0 to 64, got 1e+06"),
+        ("proposal.n_proposed=64,999999", "proposal: n_proposed: expected at least one network, each of 1 to 2000 intervals"),
     ],
 )
 def test_a_value_out_of_range_is_told_by_the_settings_name(setting, told):
@@ -146,8 +149,8 @@ def test_a_value_out_of_range_is_told_by_the_settings_name(setting, told):
 @pytest.mark.parametrize(
     ("method", "setting", "told"),
     [
-        (NerfConfig, "nerf.n_samples=2", "nerf: n_samples: expected at least 3, got 2"),
-        (NerfConfig, "field.n_hidden=0", "field: n_hidden: expected at least 1, got 0"),
+        (NerfConfig, "nerf.n_samples=2", "nerf: n_samples: expected 3 to 10000, got 2"),
+        (NerfConfig, "field.n_hidden=0", "field: n_hidden: expected 1 to 10000, got 0"),
         (NerfConfig, "encoding.n_frequencies=-1", "encoding: n_frequencies: expected 0 to 30, got -1"),
         (NerfConfig, "encoding.n_view_frequencies=31", "encoding: n_view_frequencies: expected 0 to 30, got 31"),
         (MipNerfConfig, "mipnerf.padding=-1", "mipnerf: padding: expected at least 0, got -1"),
@@ -155,8 +158,8 @@ def test_a_value_out_of_range_is_told_by_the_settings_name(setting, told):
         (MipNerfConfig, "field.n_frequencies=17", "field: n_frequencies: expected 1 to 16, got 17"),
         (MipNerf360Config, "encoding.n_frequencies=17", "encoding: n_frequencies: expected 1 to 16, got 17"),
         (MipNerf360Config, "mipnerf360.distortion=-1", "mipnerf360: distortion: expected at least 0, got -1"),
-        (MipNerf360Config, "field.n_feature=0", "field: n_feature: expected at least 1, got 0"),
-        (MipNerf360Config, "density.n_layers=0", "density: n_layers: expected at least 1, got 0"),
+        (MipNerf360Config, "field.n_feature=0", "field: n_feature: expected 1 to 10000, got 0"),
+        (MipNerf360Config, "density.n_layers=0", "density: n_layers: expected 1 to 64, got 0"),
     ],
 )
 def test_so_it_is_for_every_method(method, setting, told):

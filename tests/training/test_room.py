@@ -4,10 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ball_scene import views_of_ball
 
+from taichi_nerf.fields.hash_grid_field import HashGridSettings
+from taichi_nerf.ops.hash_grid import level_layout
 from taichi_nerf.scenes import SceneError
+from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training import room
+from taichi_nerf.training.config import NgpConfig, SceneSettings
+from taichi_nerf.training.trainer import Trainer
 
 VIEWS = [0, 2, 3]
 TABLES = len(VIEWS) * 32 * 32 * (4 + 1 + 4)  # bytes of colors, masks and depths
@@ -83,3 +89,16 @@ def test_a_limit_on_the_process_counts(monkeypatch):
     taken = 1024 * told["VmSize:"]
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (taken + 2**20, taken + 2**20))
     assert room.available_bytes() <= 2**20
+
+
+def test_a_hash_grid_that_does_not_fit_is_refused_before_it_is_made(scene, monkeypatch):
+    """The table, its gradient and Adam's two means, of 2 features of 4 bytes each."""
+    config = NgpConfig(SceneSettings("ball"), field=HashGridSettings(n_levels=4, log2_table_size=30, max_resolution=512))
+    last = level_layout(4, 16, 512, None, 30)[-1]
+    leave(monkeypatch, int((last.offset + last.size) * 2 * 4 * 4 / room.USABLE) + 1)
+    room.expect_room_for_tables(config, torch.device("cpu"))
+    leave(monkeypatch, (last.offset + last.size) * 2 * 4 * 4)
+    room.expect_room_for_tables(config, torch.device("cuda"))  # where it does not stay here
+    monkeypatch.setattr("taichi_nerf.training.trainer.make_model", None)
+    with pytest.raises(SettingsError, match=r"field: a table of n_levels=4, .* log2_table_size=30 takes 4\.4 GB of memory"):
+        Trainer(config, scene, "cpu")
