@@ -60,6 +60,8 @@ def view(context: click.Context, run: Path, scene: Path | None, out: Path | None
         if options["own_kernels"] or options["watch_kernels"]:
             raise click.UsageError(f"{run} is no run: there is nothing that kernels render")
         shown, model, background, kernels = open_scene(run, options), None, 1.0, None
+    if model is not None:
+        click.echo("compiling kernels; the address comes when they are ready", err=True)
     with Viewer(shown, place, model, background) as viewer, StopSignals() as stop:
         viewer.warm_up()
         click.echo(viewer.url)

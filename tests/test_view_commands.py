@@ -1,6 +1,7 @@
 """`view` and the viewer's options of `train`, as a user meets them on the command line."""
 
 import signal
+from types import SimpleNamespace
 
 import pytest
 import sample_transforms
@@ -114,6 +115,17 @@ def test_a_viewer_is_ended_by_a_signal_and_that_is_its_success(sent, monkeypatch
 
     monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Signalled)
     assert invoke("view", small_scene) == (0, "http://here\n", "")
+
+
+def test_compiling_for_a_run_is_told_on_stderr(monkeypatch, tmp_path, small_scene):
+    run = SimpleNamespace(scene=None, model=None, config=SimpleNamespace(run=SimpleNamespace(background="white")))
+    monkeypatch.setattr("taichi_nerf.viewer.viewer.Viewer", Served)
+    monkeypatch.setattr("taichi_nerf.apps.run_options.open_run", lambda *_: run)
+    (tmp_path / "config.json").touch()
+    assert invoke("view", tmp_path) == (0, "http://here\n", "")
+    run.model = "of some kind"
+    status, out, err = invoke("view", tmp_path)
+    assert (status, out, "compiling kernels" in err) == (0, "http://here\n", True)
 
 
 @pytest.mark.parametrize("option", [("--port", 9000), ("--host", "0.0.0.0"), ("--token", "auto"), ("--resolution", 256)])
