@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 import click
 
+from taichi_nerf.apps.early import interrupts_leave
+
 # Ctrl-C as it came. Code of others may swallow the KeyboardInterrupt (`import taichi` has a bare `except` around torch's import):
 # whatever goes on for long asks `raise_if_interrupted` before and now and then.
 interruptions: list[int] = []
@@ -74,7 +76,8 @@ class Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         make_sayable()
         try:
-            return super().main(*args, **kwargs)
+            with interrupts_leave():
+                return super().main(*args, **kwargs)
         except SystemExit as end:
             if "TORCHELASTIC_RUN_ID" in os.environ:
                 leave_at_once(end.code)

@@ -1,22 +1,25 @@
 """`taichi-nerf`: the group that holds every command."""
 
-import click
+from taichi_nerf.apps.early import interrupts_leave
 
-from taichi_nerf import __version__
-from taichi_nerf.apps.backends import backends
-from taichi_nerf.apps.benchmark import benchmark
-from taichi_nerf.apps.command import Group
-from taichi_nerf.apps.demo import demo
-from taichi_nerf.apps.evaluate import evaluate
-from taichi_nerf.apps.export import export
-from taichi_nerf.apps.generator import generator
-from taichi_nerf.apps.photos import photos
-from taichi_nerf.apps.pixelnerf import pixelnerf
-from taichi_nerf.apps.prior import prior
-from taichi_nerf.apps.render import render
-from taichi_nerf.apps.scene import scene
-from taichi_nerf.apps.train import train
-from taichi_nerf.apps.view import view
+with interrupts_leave():
+    import click
+
+    from taichi_nerf import __version__
+    from taichi_nerf.apps.backends import backends
+    from taichi_nerf.apps.benchmark import benchmark
+    from taichi_nerf.apps.command import Group
+    from taichi_nerf.apps.demo import demo
+    from taichi_nerf.apps.evaluate import evaluate
+    from taichi_nerf.apps.export import export
+    from taichi_nerf.apps.generator import generator
+    from taichi_nerf.apps.photos import photos
+    from taichi_nerf.apps.pixelnerf import pixelnerf
+    from taichi_nerf.apps.prior import prior
+    from taichi_nerf.apps.render import render
+    from taichi_nerf.apps.scene import scene
+    from taichi_nerf.apps.train import train
+    from taichi_nerf.apps.view import view
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -278,6 +278,27 @@ def test_an_import_that_ctrl_c_cut_short_is_no_error():
     assert swallowing(load) == (130, "interrupted\n")
 
 
+EARLY = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == wanted:
+            signal.raise_signal(signal.SIGINT)
+wanted = sys.argv.pop(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
+sys.meta_path.insert(0, Finder())
+from taichi_nerf.apps.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("imported", ["click", "taichi_nerf.apps.view", "taichi_nerf.training.interrupt", "taichi"])
+def test_ctrl_c_while_the_program_is_imported_is_no_traceback(imported):
+    """Of the first seconds: the commands, what catches Ctrl-C later, and what a command imports."""
+    done = subprocess.run([sys.executable, "-c", EARLY, imported, "backends"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_progress_tells_how_fast_things_are_counted():
     rate = Rate()
     assert rate.told("frame 1 of 9", 10.0) == "frame 1 of 9"  # which waited for compiling
