@@ -1,4 +1,4 @@
-"""Pictures of a model by any camera, and what the scene's own pictures look like over a background."""
+"""Pictures of a model by any camera, as bytes of any kind, and what the scene's own pictures look like over a background."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from taichi_nerf.bands import bands
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.choices import Background
+from taichi_nerf.export.colors import color_depth, color_normals, to_bytes
+from taichi_nerf.export.scale_bar import LEAST_HEIGHT, LEAST_WIDTH
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import SceneData
@@ -128,6 +131,28 @@ def background_of(kind: Background, height: int, width: int, seed: int) -> Tenso
 
 def over(color: Tensor, opacity: Tensor, background: Tensor | float) -> Tensor:  # [h, w, 3] times opacity, [h, w], [h, w, 3]
     return (color + (1 - opacity[..., None]) * background).clamp_(0, 1)
+
+
+def shown(
+    picture: Picture,
+    kind: str,
+    background: float = 0.0,  # the level behind colors, as far as they are not over one already
+    limits: tuple[float, float] = (1.0, 2.0),  # of depths
+    inverse: bool = False,  # colors are spread over 1 / depth
+    scale_bar: bool = False,  # beside depths, where there is room
+) -> NDArray[Any]:
+    """[h, w, 3] bytes of one of `choices.PICTURES`."""
+    opacity = picture.opacity.cpu()
+    height, width = opacity.shape
+    if kind == "color":
+        return to_bytes(over(picture.color.cpu(), opacity, background))
+    if kind == "depth":
+        bar = scale_bar and height >= LEAST_HEIGHT and width >= LEAST_WIDTH
+        return color_depth(picture.depth, *limits, opacity, scale_bar=bar, inverse=inverse)
+    if kind == "opacity":
+        return to_bytes(opacity[..., None].expand(-1, -1, 3))
+    assert picture.normals is not None
+    return color_normals(picture.normals, opacity)
 
 
 def file_name(scene: SceneData, view: int) -> str:

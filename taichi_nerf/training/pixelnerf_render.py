@@ -10,12 +10,12 @@ import torch
 
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Array, Cameras, make_cameras
-from taichi_nerf.export.colors import color_depth, side_by_side, to_bytes
+from taichi_nerf.export.colors import side_by_side
 from taichi_nerf.fields.pixel_aligned_field import Encoded
 from taichi_nerf.optimiser import Adam
 from taichi_nerf.rendering import Picture
 from taichi_nerf.settings import to_json_dict
-from taichi_nerf.training.pictures import rays_of_all_pixels
+from taichi_nerf.training.pictures import rays_of_all_pixels, shown
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_trainer import errors_of_pixels
@@ -54,7 +54,7 @@ def frames(
     encoded = prior.encode(item, sources, device)
     for number in numbers:
         picture = picture_by(prior, item, encoded, cameras, number, device)
-        yield number, side_by_side([shown(picture, kind, item) for kind in what])
+        yield number, side_by_side([shown(picture, kind, limits=(item.near, item.far)) for kind in what])
 
 
 def about_frames(
@@ -69,13 +69,6 @@ def about_frames(
         "model": digest_of([settings, *(tensor.cpu() for tensor in prior.field.state_dict().values())]),
         "refined": refined,
     }
-
-
-def shown(picture: Picture, kind: str, item: ViewedObject) -> Array:
-    opacity = picture.opacity.cpu()
-    if kind == "depth":
-        return color_depth(picture.depth, item.near, item.far, opacity)
-    return to_bytes(picture.color.cpu() if kind == "color" else opacity[..., None].expand(-1, -1, 3))
 
 
 def refine(

@@ -17,13 +17,11 @@ from taichi_nerf import trajectories
 from taichi_nerf.camera_path import read_camera_path
 from taichi_nerf.cameras import Cameras
 from taichi_nerf.choices import LEVELS, PATHS, PICTURES
-from taichi_nerf.export.colors import color_depth, color_normals, side_by_side, to_bytes
-from taichi_nerf.export.scale_bar import LEAST_HEIGHT, LEAST_WIDTH
-from taichi_nerf.rendering import Picture
+from taichi_nerf.export.colors import side_by_side
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.scenes.llff import NDC_SLACK
 from taichi_nerf.training.content_hash import content_hash
-from taichi_nerf.training.pictures import over, picture_by
+from taichi_nerf.training.pictures import picture_by, shown
 from taichi_nerf.training.run import Run
 
 FPS, N_FRAMES = 30.0, 120
@@ -97,9 +95,10 @@ def frames(
     if not what or set(what) - set(PICTURES):
         raise ValueError(f"what: expected some of {', '.join(PICTURES)}, got {', '.join(map(repr, what)) or 'nothing'}")
     limits = depth_range(run, cameras) if "depth" in what and len(numbers) else (1.0, 2.0)
+    look = LEVELS[run.config.run.background], limits, run.scene.bounds.unbounded, True
     for number in numbers:
         picture = picture_by(run.model, cameras, number, with_normals="normals" in what, antialias=antialias, report=report)
-        yield number, side_by_side([shown(picture, kind, run, limits) for kind in what])
+        yield number, side_by_side([shown(picture, kind, *look) for kind in what])
 
 
 def about_frames(run: Run, cameras: Cameras, what: Sequence[str], antialias: int = 1) -> dict[str, str | int]:
@@ -124,18 +123,3 @@ def digest_of(parts: Iterable[Any]) -> str:
     for part in parts:
         digest.update(str(part).encode() if part is None or isinstance(part, str) else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
-
-
-def shown(picture: Picture, kind: str, run: Run, limits: tuple[float, float]) -> NDArray[Any]:
-    """[h, w, 3] bytes of one kind."""
-    opacity = picture.opacity.cpu()
-    height, width = opacity.shape
-    if kind == "color":
-        return to_bytes(over(picture.color.cpu(), opacity, LEVELS[run.config.run.background]))
-    if kind == "depth":
-        bar = height >= LEAST_HEIGHT and width >= LEAST_WIDTH
-        return color_depth(picture.depth, *limits, opacity, scale_bar=bar, inverse=run.scene.bounds.unbounded)
-    if kind == "opacity":
-        return to_bytes(opacity[..., None].expand(-1, -1, 3))
-    assert picture.normals is not None
-    return color_normals(picture.normals, opacity)

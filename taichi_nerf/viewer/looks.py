@@ -21,13 +21,13 @@ from torch import Tensor
 
 from taichi_nerf.camera_rig import CameraRig
 from taichi_nerf.cameras import Cameras
-from taichi_nerf.export.colors import GREY, HELIX, color_depth, color_normals, to_bytes
+from taichi_nerf.export.colors import GREY, HELIX
 from taichi_nerf.fields.space import unit_positions
 from taichi_nerf.rays import Rays
 from taichi_nerf.rendering import Culling, Picture, render_picture
 from taichi_nerf.training.model import Model
 from taichi_nerf.training.ngp_model import NgpModel
-from taichi_nerf.training.pictures import over
+from taichi_nerf.training.pictures import shown
 from taichi_nerf.training.resident_model import ResidentNgpModel
 from taichi_nerf.viewer.cropped_field import CroppedField
 
@@ -87,7 +87,9 @@ class Looks:
         if self.seen is None or (first == 0 and last == camera.sizes[0, 1]):
             self.seen = limits_of(picture) or self.seen or (1.0, 2.0)
         self.limits = drifted(self.limits, self.seen) if hasty and self.limits is not None else self.seen
-        return Part(self.shown(picture, what), z_depth(picture.depth, along, picture.opacity))
+        return Part(
+            shown(picture, what, self.background, self.limits, self.inverse), z_depth(picture.depth, along, picture.opacity)
+        )
 
     def picture(self, rays: Rays, size: tuple[int, int], with_normals: bool, crop: Crop | None, hasty: bool) -> Picture:
         model = self.model
@@ -100,19 +102,6 @@ class Looks:
             field = model.field if crop is None else CroppedField(model.field, torch.tensor(crop, device=model.box.device))
             culling = HASTY if hasty else model.config.culling
             return render_picture(field, model.sampler, rays, size, 0.0, culling, with_normals=with_normals)
-
-    def shown(self, picture: Picture, what: str) -> NDArray[Any]:
-        """[h, w, 3] bytes."""
-        opacity = picture.opacity.cpu()
-        if what == "color":
-            return to_bytes(over(picture.color.cpu(), opacity, torch.full((*opacity.shape, 3), self.background)))
-        if what == "depth":
-            assert self.limits is not None
-            return color_depth(picture.depth, *self.limits, opacity, inverse=self.inverse)
-        if what == "opacity":
-            return to_bytes(opacity[..., None].expand(-1, -1, 3))
-        assert picture.normals is not None
-        return color_normals(picture.normals, opacity)
 
 
 @contextmanager
