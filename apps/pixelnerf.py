@@ -13,6 +13,7 @@ from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.run_options import MOST_FRAMES, fps_option, refuse_idle_rate, refuse_run_folder, told_frames
 from taichi_nerf.apps.scene_options import Views
 from taichi_nerf.quoting import quote
+from taichi_nerf.report import silent
 
 WHAT = ("color", "depth", "opacity")
 HELD_OUT = range(9000, 9006)  # seeds of `objects` that are validated with, and so the end of those that are trained on
@@ -88,7 +89,7 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
         for note in notes:
             say(note, err=True)
         with open_folder(out, options, ranks) as folder, progress() as report, StopSignals() as stop:
-            quiet = report if ranks.is_main else (lambda done, text: None)
+            quiet = report if ranks.is_main else silent
             outcome = train_prior(config, folder, ranks.device, resume=options["resume"], encoder=encoder, start=start,
                                   report=quiet, stop=lambda: stop.requested, world=ranks)  # fmt: skip
         say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taichi_nerf.apps.resuming import place_now, refuse_both, refuse_changes
+from taichi_nerf.report import silent
 
 if TYPE_CHECKING:
     from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
@@ -108,9 +109,7 @@ def lpips_of(place: Path, device: Any) -> Any:
         return Lpips(place, device=device)  # AlexNet's alone, or a complaint of what is missing
 
 
-def viewed(
-    pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], device: Any, report: Any = lambda done, text: None
-) -> Any:
+def viewed(pictures: tuple[Path, ...], prior: Any, options: dict[str, Any], device: Any, report: Any = silent) -> Any:
     """The object that the pictures show, and which of its views are sources."""
     from taichi_nerf.apps.pixelnerf_options import PLACE
     from taichi_nerf.scenes.object_lists import ObjectEntry

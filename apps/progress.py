@@ -3,12 +3,13 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import click
 
 from taichi_nerf.apps.command import raise_if_interrupted
+from taichi_nerf.report import Report
 
 QUICK = 2.0  # seconds that need no progress
 COUNTED = re.compile(r"([a-z]+) (\d+) of \d+")  # what texts say where things are counted: "frame 3 of 120"
@@ -34,7 +35,7 @@ class Rate:
 
 
 @contextmanager
-def progress(every_seconds: float = 5.0) -> Iterator[Callable[[float, str], None]]:
+def progress(every_seconds: float = 5.0) -> Iterator[Report]:
     """Yield `report(fraction_done, text)`. Without a terminal it prints a line every few seconds, none for what is quick."""
     raise_if_interrupted()  # before kernels are compiled: the first report may come half a minute later
     rate = Rate()

@@ -13,6 +13,7 @@ from taichi_nerf.apps.train_steps import configuration, configuration_to_resume,
 from taichi_nerf.apps.view_options import OF_THE_VIEWER, view_options
 from taichi_nerf.choices import BACKGROUNDS, METHODS
 from taichi_nerf.quoting import quote
+from taichi_nerf.report import silent
 
 
 @click.command(cls=Command)
@@ -92,7 +93,7 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
             open_folder(out, options, ranks) as folder,
             progress() as report,
         ):
-            quiet = report if ranks.is_main else (lambda done, text: None)
+            quiet = report if ranks.is_main else silent
             outcome = train_run(config, found, folder, device, resume=options["resume"], report=quiet,
                                 stop=lambda: stop.requested, world=ranks, onlooker=onlooker)  # fmt: skip
         say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")

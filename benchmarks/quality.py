@@ -8,13 +8,14 @@ longer budget should never give a worse model.
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
+from taichi_nerf.report import Report
 from taichi_nerf.runtime import Backend
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.evaluate import evaluate
@@ -38,7 +39,7 @@ class Row:
 
 def measure(
     scene_folder: Path, budget: float, preset: str, changes: Sequence[str], device: torch.device,
-    report: Callable[[float, str], None],
+    report: Report,
 ) -> Row:  # fmt: skip
     settings = SceneSettings(str(scene_folder.resolve()))
     scene = open_scene(settings)

@@ -1,7 +1,6 @@
 """The main job on a scene of our own making: pictures, training, figures, a video, a mesh, all by the parts that users have."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from taichi_nerf.export.mesh import save_mesh
 from taichi_nerf.export.video import open_frames
 from taichi_nerf.procedural import make_scene
 from taichi_nerf.procedural.ground_truth import FILE
+from taichi_nerf.report import Report, silent
 from taichi_nerf.training import presets
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.evaluate import evaluate
@@ -41,7 +41,7 @@ def run(
     seconds: float | None = 60.0,
     steps: int | None = None,
     seed: int = 0,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> Outcome:
     """Everything goes to `out`, which is made and held; what an earlier demo left there is replaced, each part when the new one
     is there. Whatever else there is stays."""
@@ -49,9 +49,7 @@ def run(
         return _run(out, device, seconds, steps, seed, report)
 
 
-def _run(
-    out: Path, device: torch.device, seconds: float | None, steps: int | None, seed: int, report: Callable[[float, str], None]
-) -> Outcome:
+def _run(out: Path, device: torch.device, seconds: float | None, steps: int | None, seed: int, report: Report) -> Outcome:
     folder = out / "scene"
     former = (folder / FILE).is_file()
     made = out / ".scene" if former else folder

@@ -22,12 +22,13 @@ RULES = {
     "file_error": (set(), set()),
     "optimiser": (set(), {"torch"}),
     "quoting": (set(), set()),
+    "report": (set(), set()),
     "cameras": (set(), {"numpy"}),
     "curves": ({"cameras"}, {"numpy"}),
     "camera_path": ({"cameras", "choices"}, {"numpy"}),
     "trajectories": ({"cameras", "curves"}, {"numpy"}),
     "scenes": (
-        {"bands", "cameras", "choices", "file_error", "scenes"},
+        {"bands", "cameras", "choices", "file_error", "report", "scenes"},
         {"numpy", "imageio", "imageio_ffmpeg", "pycolmap", "h5py"},
     ),
     "procedural": (
@@ -40,12 +41,12 @@ RULES = {
     "weight_files": ({"file_error"}, {"torch"}),
     "weights": ({"weights", "weight_files", "fields", "file_error"}, {"torch", "numpy"}),
     "priors": (
-        {"priors", "settings", "weight_files", "procedural", "scenes", "cameras", "file_error"},
+        {"priors", "settings", "weight_files", "procedural", "scenes", "cameras", "file_error", "report"},
         {"torch", "numpy", "safetensors"},
     ),
     "generator": (
         {"generator", "__version__", "ops", "runtime", "cameras", "scenes", "procedural", "metrics", "training", "export"}
-        | {"settings", "setting_values", "fields.image_encoder", "weight_files", "optimiser", "file_error"},
+        | {"settings", "setting_values", "fields.image_encoder", "weight_files", "optimiser", "file_error", "report"},
         {"torch", "numpy", "imageio"},
     ),
     "rendering": ({"fields", "samplers", "ops", "rays", "random_numbers", "rooms", "later"}, {"torch"}),
@@ -62,6 +63,7 @@ RULES = {
             "file_error",
             "optimiser",
             "quoting",
+            "report",
             "random_numbers",
             "rooms",
             "later",
@@ -90,7 +92,7 @@ RULES = {
     "few_view_losses": ({"ops", "rays"}, {"torch"}),
     "metrics": ({"bands", "weight_files"}, {"torch", "safetensors"}),
     "export": (
-        {"export", "scenes", "bands", "cameras", "choices", "trajectories"},
+        {"export", "scenes", "bands", "cameras", "choices", "report", "trajectories"},
         {"torch", "numpy", "matplotlib", "imageio", "imageio_ffmpeg", "skimage", "trimesh"},
     ),
     "reference": ({"reference"}, {"torch"}),
@@ -106,7 +108,7 @@ RULES = {
     ),
     "launch": ({"runtime"}, {"taichi", "torch"}),
     "ops": ({"runtime", "launch", "rays", "kernels", "ops.door", "ops.once", "reference"}, {"torch"}),
-    "demo": ({"training", "procedural", "export"}, {"torch"}),
+    "demo": ({"training", "procedural", "export", "report"}, {"torch"}),
     "benchmarks": (None, {"torch", "numpy", "imageio", "trimesh"}),
     "apps": (None, {"click", "rich"}),
     "__init__": (None, set()),

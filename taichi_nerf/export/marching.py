@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taichi_nerf.report import Report
+
 Array = NDArray[Any]
 Density = Callable[[Tensor], Tensor]  # positions [n, 3] to densities [n]
-Report = Callable[[float, str], None]
 
 SLAB = 2**21  # nodes held at a time
 INNER, NODE = 3, 4  # kinds of vertices beside 0, 1, 2, which lie on an edge along x, y, z

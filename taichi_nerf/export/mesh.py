@@ -17,7 +17,8 @@ from torch import Tensor
 
 from taichi_nerf.export.colors import to_bytes
 from taichi_nerf.export.files import expect_suffix, whole_stream, write_whole
-from taichi_nerf.export.marching import Density, Report, ask, grid_over, march, place
+from taichi_nerf.export.marching import Density, ask, grid_over, march, place
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes.scene_data import Similarity
 
 Array = NDArray[Any]
@@ -39,7 +40,7 @@ def extract_mesh(
     smallest_part: float = 0.01,
     to_source: Similarity | None = None,
     chunk: int = 2**18,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
 ) -> trimesh.Trimesh:
     """The closed surface around what is denser than `threshold` inside of `box`.
 

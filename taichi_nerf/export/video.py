@@ -25,6 +25,7 @@ from taichi_nerf.choices import LARGEST_RATE, LEAST_RATE
 from taichi_nerf.export.colors import pad_to_even
 from taichi_nerf.export.encoder import Encoder
 from taichi_nerf.export.files import ExportError, expect_writable, os_errors_named, whole_file, write_png, write_whole
+from taichi_nerf.report import Report, silent
 
 Array = NDArray[Any]
 ABOUT = "frames.json"  # beside the frames of a folder
@@ -86,7 +87,7 @@ def open_frames(
     path: Path | str,
     fps: float = 30.0,
     about: Mapping[str, Any] | None = None,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> Iterator[Frames]:
     """By the name's ending: .mp4 (H.264 that plays everywhere), .gif, or none, for a folder of PNGs.
 
@@ -215,7 +216,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _make_gif(path: Path, folder: Path, unfinished: Path, n: int, report: Callable[[float, str], None]) -> None:
+def _make_gif(path: Path, folder: Path, unfinished: Path, n: int, report: Report) -> None:
     """One palette for all frames, made from them all. They wait in a lossless file meanwhile, so memory holds none of them."""
     frames, palette = ["-i", f"file:{folder}/frames.nut"], f"file:{folder}/palette.png"
     make = ["-vf", "palettegen=reserve_transparent=0", "-frames:v", "1", "-update", "1", palette]

@@ -11,7 +11,6 @@ the normals that read where a code is along them, if these are others (`normals`
 the codes that are turned keep (`truncation`). None of these is the same for two generators.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 from taichi_nerf.export.files import whole_stream
 from taichi_nerf.file_error import FileError, one_line
 from taichi_nerf.generator.stylegan2.generator import Generator
+from taichi_nerf.report import Report, silent
 
 BATCH = 10_000
 TRUNCATION = 0.8  # the paper's
@@ -61,7 +61,7 @@ class Directions:
 
 
 def pca(generator: Generator, n_samples: int, n_components: int = 80, seed: int = 0,
-        report: Callable[[float, str], None] = lambda done, text: None) -> Directions:  # fmt: skip
+        report: Report = silent) -> Directions:  # fmt: skip
     """Principal components of `n_samples` codes. Sums are gathered in 64 bits, so no code is kept."""
     n, w_dim = 0, generator.settings.w_dim
     total, products = torch.zeros(w_dim).double(), torch.zeros(w_dim, w_dim).double()

@@ -5,7 +5,7 @@ its field of view with the bust. The background is white.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from taichi_nerf.generator.image_set import ImageSet, open_image_set, save_image_set
 from taichi_nerf.ops.procedural import see
 from taichi_nerf.procedural.pictures import solids_of
+from taichi_nerf.report import Report, silent
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes.procedural import describe, family_and_number
 from taichi_nerf.scenes.procedural.cameras import look_at
@@ -32,7 +33,7 @@ def heads(
     persons: Sequence[int],
     n_views: int,
     size: int = SIZE,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> ImageSet:
     """`n_views` pictures of each person at random yaws; they depend on the person's number alone."""
     images, yaws = [], []
@@ -68,7 +69,7 @@ def pictures_of(
     size: int | None,
     cached: Path,
     keep: bool,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> ImageSet:
     """A folder, an .npz file, or `heads[:persons]`, which the file `cached` may hold and otherwise are rendered.
 

@@ -7,7 +7,6 @@
 `heads` makes a procedural one. Objects (`groups`) and yaws serve evaluation alone; training a generator takes the pictures.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from taichi_nerf.export.files import whole_stream
 from taichi_nerf.file_error import FileError, one_line
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes.images import image_size, list_images, read_image
 from taichi_nerf.scenes.turntable import find_objects
 
@@ -43,9 +43,7 @@ class ImageSet:
         return int(self.images.shape[1])
 
 
-def open_image_set(
-    place: Path | str, size: int | None = None, report: Callable[[float, str], None] = lambda done, text: None
-) -> ImageSet:
+def open_image_set(place: Path | str, size: int | None = None, report: Report = silent) -> ImageSet:
     """A folder of pictures (`size` None: the side of the smallest, down to a power of two) or an .npz file."""
     place = Path(place)
     if place.is_file() and place.suffix == ".npz":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from taichi_nerf.generator.stylegan2.generator import Generator, latents_of_seeds
+from taichi_nerf.report import Report, silent
 
 FIRST_SEED, N_SEEDS, AT_ONCE = 10_000, 3000, 100
 
@@ -30,9 +31,7 @@ def read_labels(file: Path) -> tuple[list[int], Tensor]:
 
 
 @torch.no_grad()
-def told_labels(
-    generator: Generator, tell: Callable[[Tensor], Tensor], report: Callable[[float, str], None] = lambda done, text: None
-) -> tuple[Tensor, Tensor]:
+def told_labels(generator: Generator, tell: Callable[[Tensor], Tensor], report: Report = silent) -> tuple[Tensor, Tensor]:
     """Codes w [n, w_dim] of N_SEEDS seeds, untruncated, and what `tell` says of their images [n]."""
     z = latents_of_seeds(list(range(FIRST_SEED, FIRST_SEED + N_SEEDS)), generator.settings.z_dim)
     codes = generator.mapping.w(z.to(generator.mapping.w_avg.device))

@@ -11,9 +11,10 @@ from taichi_nerf.generator.depth_pose.geometry import six_of
 from taichi_nerf.generator.depth_pose.model import DepthPose
 from taichi_nerf.generator.refiner.network import Refiner, refine
 from taichi_nerf.generator.refiner.training import depths_of, make_pairs
-from taichi_nerf.generator.stages import Report, depth_pictures, silent
+from taichi_nerf.generator.stages import depth_pictures
 from taichi_nerf.generator.stylegan2.generator import as_bytes
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.report import Report, silent
 
 
 class Turn(NamedTuple):

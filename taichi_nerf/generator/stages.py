@@ -27,14 +27,10 @@ from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings, refi
 from taichi_nerf.generator.refiner.training import RefinerTraining, depths_of, make_pairs, train_refiner
 from taichi_nerf.generator.stylegan2.generator import Generator, as_bytes
 from taichi_nerf.generator.turns import REACH, Turns
+from taichi_nerf.report import Report, silent
 
-Report = Callable[[float, str], None]
 SHOWN_SEEDS = [500, 501, 502, 503]
 SHOWN_PLACES = 9
-
-
-def silent(done: float, text: str) -> None:
-    """Says nothing."""
 
 
 def never() -> bool:

@@ -7,7 +7,6 @@ drift of identity.
     d ≈ u I_x + v I_y in every window,    parallax = |mean of u|, in pixels,    drift = RMS of d − u I_x − v I_y
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from torch.nn.functional import avg_pool2d
 
 from taichi_nerf.generator.directions import Directions, moved
 from taichi_nerf.generator.stylegan2.generator import Generator, latents_of_seeds, smaller
+from taichi_nerf.report import Report, silent
 
 WINDOW = 9  # pixels a side, of images of SIZE
 SIZE = 64
@@ -69,7 +69,7 @@ def choose_yaw(
     n_components: int = 12,
     ranges: list[tuple[int, int]] | None = None,
     also: int | None = None,  # a component that is measured as well, should it be none of the first `n_components`
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> tuple[Directions, list[Candidate]]:
     """The directions with the yaw chosen, and all candidates, the best first."""
     n_layers = generator.settings.n_layers

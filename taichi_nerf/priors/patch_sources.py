@@ -1,7 +1,6 @@
 """Where patches come from: procedural scenes, which are rendered for it, and scenes on disk that have depth maps."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,16 +9,16 @@ from taichi_nerf.cameras import Cameras, make_cameras
 from taichi_nerf.priors.patch_cameras import small_turn
 from taichi_nerf.priors.patches import RgbdPicture, no_finer
 from taichi_nerf.procedural import take_picture
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.scenes.procedural import describe, place_cameras
 
 FIRST_SEED = 10_000  # of procedural scenes that priors learn from: those below are left to whoever measures
 SIZE, FOCAL = (192, 144), 131.25  # of procedural pictures: DiffusioNeRF's angles, three quarters of its pixels
 VIEWS_A_SCENE = 4
-Report = Callable[[float, str], None]
 
 
-def procedural_pictures(family: str, n: int, seed: int = 0, report: Report = lambda done, text: None) -> list[RgbdPicture]:
+def procedural_pictures(family: str, n: int, seed: int = 0, report: Report = silent) -> list[RgbdPicture]:
     """n pictures of scenes of a family, a few of each, by cameras that are also tilted a little."""
     pictures: list[RgbdPicture] = []
     generator = torch.Generator().manual_seed(seed)
@@ -52,7 +51,7 @@ def blank_picture() -> RgbdPicture:
 
 
 def scene_pictures(
-    scene: SceneData, metric_scale: float = 1.0, report: Report = lambda done, text: None, finest: float = math.inf
+    scene: SceneData, metric_scale: float = 1.0, report: Report = silent, finest: float = math.inf
 ) -> list[RgbdPicture]:
     """All views of a scene that have a depth map. `metric_scale`: metres per unit of length in the scene's files. `finest`: the
     largest focal length of patches, in their pixels; what is much finer is shrunk as it comes, since all are kept in memory.

@@ -4,19 +4,14 @@ x_0 = (x_t - √(1-ᾱ_t) ε) / √ᾱ_t within [-1, 1];   x_s = √ᾱ_s x_0 + 
 σ² = η² (1 - ᾱ_s)/(1 - ᾱ_t) (1 - ᾱ_t/ᾱ_s): η = 0 adds no noise on the way, η = 1 is Ho et al.'s sampling.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from taichi_nerf.priors.prior import Prior
+from taichi_nerf.report import Report, silent
 
-Report = Callable[[float, str], None]
 
-
-def sample_of_seed(
-    prior: Prior, n: int, seed: int, n_steps: int = 50, eta: float = 0.0, report: Report = lambda done, text: None
-) -> Tensor:
+def sample_of_seed(prior: Prior, n: int, seed: int, n_steps: int = 50, eta: float = 0.0, report: Report = silent) -> Tensor:
     """n patches on the CPU, the same for a seed."""
     return sample(prior, n, torch.Generator().manual_seed(seed), n_steps, eta, report).cpu()
 
@@ -28,7 +23,7 @@ def sample(
     generator: torch.Generator,
     n_steps: int = 50,
     eta: float = 0.0,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
 ) -> Tensor:
     """n patches [n, channels, size, size] in [-1, 1], on the CPU generator's numbers."""
     settings, kept = prior.settings, prior.schedule.kept

@@ -8,7 +8,6 @@ Depths are carried to a view that sees the surface from nearly the same side: fr
 And whether every file can be decoded to its end, which opening a scene does not try.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from taichi_nerf.cameras import Cameras
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Array, Images, read_image
 from taichi_nerf.scenes.scene_data import Depths, SceneData
@@ -50,7 +50,7 @@ def check_scene(scene: SceneData | Source) -> list[Figure]:
     return figures
 
 
-def check_files(scene: SceneData, report: Callable[[float, str], None] = lambda _done, _text: None) -> list[Figure]:
+def check_files(scene: SceneData, report: Report = silent) -> list[Figure]:
     """How many pictures, masks and depth maps cannot be decoded to their end, and which."""
     several = (scene.images, scene.masks, scene.depths.images if scene.depths else None)
     files = list(dict.fromkeys(file for images in several if images and images.arrays is None for file in images.files if file))

@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from taichi_nerf.report import Report
 from taichi_nerf.scenes.colmap_find import folders_in
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import list_images, read_image, stored_size
@@ -22,7 +23,6 @@ from taichi_nerf.scenes.unfinished import put_in_place
 from taichi_nerf.scenes.video_frames import Frames, extract_frames, is_video
 from taichi_nerf.scenes.write_png import write_png
 
-Report = Callable[[float, str], None]
 MATCHINGS = ("auto", "exhaustive", "sequential")
 MOST_FOR_EXHAUSTIVE = 150  # pictures: pairs grow with the square
 NEIGHBOURS = (*range(1, 11), 16, 32, 64, 128, 256)  # distances in a sequence at which pictures are matched

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taichi_nerf.report import Report
 from taichi_nerf.scenes.errors import SceneError
-from taichi_nerf.scenes.photo_steps import MATCHINGS, Report, Steps
+from taichi_nerf.scenes.photo_steps import MATCHINGS, Steps
 from taichi_nerf.scenes.unfinished import errors_name, hidden_place, require_free
 
 

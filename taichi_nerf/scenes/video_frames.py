@@ -2,7 +2,7 @@
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -11,6 +11,7 @@ import imageio.v3 as imageio
 import imageio_ffmpeg  # type: ignore[import-untyped]
 import numpy as np
 
+from taichi_nerf.report import Report
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import LARGEST_IMAGE, Array, shrink
 
@@ -30,7 +31,7 @@ def is_video(file: Path) -> bool:
     return file.is_file() and file.suffix.lower() in EXTENSIONS
 
 
-def extract_frames(video: Path, out: Path, n_frames: int, report: Callable[[float, str], None]) -> Frames:
+def extract_frames(video: Path, out: Path, n_frames: int, report: Report) -> Frames:
     """Up to n_frames JPEGs out/frame_000123.jpg, numbered as in the video."""
     n_in_video = _count(video)
     stretch = max(1.0, n_in_video / n_frames)

@@ -12,13 +12,13 @@ Poses and lenses are the scene's own, digit for digit. What the form cannot say 
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, MODELS, OPENCV, ORTHOGRAPHIC, Array, Cameras, opengl_to_opencv
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import EXTENSIONS, natural_key, read_image, stored_size
 from taichi_nerf.scenes.normalise import CUBE, Overrides, normalise
@@ -42,7 +42,7 @@ def write_transforms(
     views: list[int] | None = None,
     n_views: int | None = None,
     overrides: Overrides = Overrides(),  # noqa: B008
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> list[str]:
     """Write a scene into a folder that does not exist or is empty, all of it or nothing. What was not kept comes back."""
     with unfinished_folder(out) as unfinished:
@@ -56,7 +56,7 @@ def _write(
     views: list[int] | None,
     n_views: int | None,
     overrides: Overrides,
-    report: Callable[[float, str], None],
+    report: Report,
 ) -> list[str]:
     names = picture_names(source)
     shared, lenses = lens_fields(source)

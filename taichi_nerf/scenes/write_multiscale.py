@@ -7,13 +7,13 @@ channel for alpha, whatever it is.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taichi_nerf.cameras import PINHOLE, Array, opengl_to_opencv
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import Images
 from taichi_nerf.scenes.multiscale import SPLITS
@@ -25,9 +25,7 @@ from taichi_nerf.scenes.unfinished import unfinished_folder
 from taichi_nerf.scenes.write_png import eight_bits, write_png
 
 
-def write_multiscale(
-    source: Source, out: Path, n_scales: int = 4, report: Callable[[float, str], None] = lambda done, text: None
-) -> list[str]:
+def write_multiscale(source: Source, out: Path, n_scales: int = 4, report: Report = silent) -> list[str]:
     """Write a scene into a folder that does not exist or is empty, all of it or nothing. What was not kept comes back."""
     sizes, ratio = source.cameras.sizes, 2 ** (n_scales - 1)
     if n_scales < 1 or (sizes % ratio).any():

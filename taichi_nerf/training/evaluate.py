@@ -19,8 +19,9 @@ from torch import Tensor
 from taichi_nerf.export.colors import to_bytes
 from taichi_nerf.export.files import expect_writable, write_png, write_whole
 from taichi_nerf.metrics import SMALLEST, Lpips, average_error, psnr, ssim
+from taichi_nerf.report import Report, silent
 from taichi_nerf.training.pictures import background_of, file_name, over, picture_by, picture_of_view, truth_of_view
-from taichi_nerf.training.run import Report, Run
+from taichi_nerf.training.run import Run
 from taichi_nerf.training.run_folder import RunError
 
 SMALLEST_FOR_SSIM = 7  # pixels a side
@@ -42,7 +43,7 @@ def evaluate(
     views: list[int] | None = None,
     lpips: Lpips | None = None,
     save_images: bool = False,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Write and return the figures. `views`: only these of the split, by their numbers in the scene; `out`: the folder of

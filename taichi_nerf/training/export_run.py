@@ -10,17 +10,16 @@ from torch import Tensor
 from taichi_nerf.cameras import Array, Cameras, least_turn, upward
 from taichi_nerf.export.mesh import extract_mesh
 from taichi_nerf.export.points import ColoredPoints, colored_points
+from taichi_nerf.report import Report, silent
 from taichi_nerf.training.pictures import picture_by, pixel_centers
-from taichi_nerf.training.run import Report, Run
+from taichi_nerf.training.run import Run
 
 LARGEST_STEP = 0.05  # of the distance, between neighbours: more is an edge, where points would hang in the air
 MOST_VIEWS = 200
 STRAIGHT = 0.966  # cosine of 15 degrees: cameras that lean less say which axis is up, not that it leans
 
 
-def mesh_of_run(
-    run: Run, resolution: int = 256, threshold: float | None = None, report: Report = lambda done, text: None
-) -> trimesh.Trimesh:
+def mesh_of_run(run: Run, resolution: int = 256, threshold: float | None = None, report: Report = silent) -> trimesh.Trimesh:
     """The surface within the scene's box: all of a bounded scene, of others what the cameras stand around."""
     model, box = run.model, run.model.box
     return extract_mesh(
@@ -34,7 +33,7 @@ def mesh_of_run(
     )
 
 
-def points_of_run(run: Run, resolution: int = 256, report: Report = lambda done, text: None) -> ColoredPoints:
+def points_of_run(run: Run, resolution: int = 256, report: Report = silent) -> ColoredPoints:
     """What the training views see within the box, as points no closer than box / resolution."""
     views = run.scene.splits["train"]
     views = views[:: -(-len(views) // MOST_VIEWS)]

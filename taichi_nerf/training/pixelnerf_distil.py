@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from taichi_nerf.cameras import Array, Cameras, make_cameras, opengl_to_opencv
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.unfinished import require_free, unfinished_folder
 from taichi_nerf.scenes.write_png import write_png
@@ -18,7 +19,7 @@ from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_render import picture_by
-from taichi_nerf.training.run import Outcome, Report, train
+from taichi_nerf.training.run import Outcome, train
 from taichi_nerf.training.run_folder import RunFolder
 from taichi_nerf.trajectories import look_at
 
@@ -38,7 +39,7 @@ def distil(
     seconds: float = 30.0,
     width: int | None = None,
     seed: int = 0,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
 ) -> Outcome:
     """OUT/scene, pictures of the prediction, and OUT/run, a hash grid trained on them."""
     write_scene(prior, item, sources, out / SCENE, device, width=width, report=report)
@@ -63,7 +64,7 @@ def write_scene(
     device: torch.device,
     *,
     width: int | None = None,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
 ) -> None:
     """Pictures with alpha from around the origin, in the form of NeRF's synthetic scenes."""
     distance = float(item.camera_to_worlds[0, :, 3].norm())

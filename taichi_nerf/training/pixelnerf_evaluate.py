@@ -20,10 +20,10 @@ from torch import Tensor
 from taichi_nerf.export.colors import to_bytes
 from taichi_nerf.export.files import write_png
 from taichi_nerf.metrics import Lpips, psnr, ssim
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject, entries_of
-from taichi_nerf.training.run import Report
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.train_pixelnerf import render_view
 
@@ -55,7 +55,7 @@ def evaluate(
     lpips: Lpips | None = None,
     seed: int | None = None,
     save_to: Path | None = None,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
 ) -> dict[str, Any]:
     """Figures of every object, of every category and of all. `without`: views that are neither sources nor targets."""
     found: list[dict[str, Any]] = []

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from taichi_nerf.cameras import Array, make_cameras
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.images import read_image
 from taichi_nerf.training.pictures import colors_of, unit_floats
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject, object_of
-from taichi_nerf.training.run import Report
 from taichi_nerf.training.train_pixelnerf import render_view
 from taichi_nerf.trajectories import look_at
 
@@ -77,7 +77,7 @@ def on_turntable(
 
 @torch.no_grad()
 def with_best_azimuth(
-    prior: Prior, item: ViewedObject, device: torch.device, report: Report = lambda done, text: None
+    prior: Prior, item: ViewedObject, device: torch.device, report: Report = silent
 ) -> tuple[ViewedObject, float]:
     """The object turned so that the prior explains its first picture best, and by how many degrees.
 

@@ -14,13 +14,13 @@ from taichi_nerf.export.colors import side_by_side
 from taichi_nerf.fields.pixel_aligned_field import Encoded
 from taichi_nerf.optimiser import Adam
 from taichi_nerf.rendering import Picture
+from taichi_nerf.report import Report, silent
 from taichi_nerf.settings import to_json_dict
 from taichi_nerf.training.pictures import rays_of_all_pixels, shown
 from taichi_nerf.training.pixelnerf_model import Prior
 from taichi_nerf.training.pixelnerf_objects import ViewedObject
 from taichi_nerf.training.pixelnerf_trainer import errors_of_pixels
 from taichi_nerf.training.render_path import about_path, digest_of
-from taichi_nerf.training.run import Report
 
 
 def cameras_like(item: ViewedObject, poses: Array, width: int | None = None) -> Cameras:
@@ -81,7 +81,7 @@ def refine(
     n_rays: int = 512,
     learning_rate: float = 1e-4,
     seed: int = 0,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
 ) -> Prior:
     """A copy of the prior, fine-tuned to render the source views themselves: each from all, or, of several, from the others.
 

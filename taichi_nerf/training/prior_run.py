@@ -15,6 +15,7 @@ import torch
 from taichi_nerf.priors.patch_sources import blank_picture, procedural_pictures, scene_pictures
 from taichi_nerf.priors.patches import PatchSet, RgbdPicture
 from taichi_nerf.priors.prior import FILE, PriorSettings
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.procedural import FAMILIES, family_and_number
 from taichi_nerf.settings import from_json_dict, to_json_dict
@@ -23,7 +24,7 @@ from taichi_nerf.training.folder_lock import LOCK, FolderLock
 from taichi_nerf.training.interrupt import Stopped
 from taichi_nerf.training.run_folder import RunError
 from taichi_nerf.training.run_kinds import PATCHES, require_kind
-from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, Report, train_prior
+from taichi_nerf.training.train_prior import PriorTrainer, PriorTraining, train_prior
 
 N_PICTURES = 1000  # of a family, unless it says
 HELD_OUT = 20  # one picture of so many
@@ -57,7 +58,7 @@ def run(
     *,
     resume: bool = False,
     threads: int | None = None,  # that torch may use
-    report: Report = lambda done, text: None,
+    report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[bool, PriorTrainer]:
     """Make the patches, train, and write. True if `stop` ended it; `Stopped` if that was before the first step.

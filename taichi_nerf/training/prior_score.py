@@ -7,7 +7,8 @@ from torch import Tensor
 
 from taichi_nerf import random_numbers
 from taichi_nerf.priors.prior import Prior
-from taichi_nerf.training.prior_run import PatchSettings, PriorConfig, Report, patch_set, pictures_of
+from taichi_nerf.report import Report, silent
+from taichi_nerf.training.prior_run import PatchSettings, PriorConfig, patch_set, pictures_of
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4)  # τ
 N_DRAWN = 12  # patches of a sheet
@@ -15,7 +16,7 @@ DRAWN_AT = 0.1  # τ
 
 
 def score_patches(
-    prior: Prior, source: str, n: int, metric_scale: float, seed: int, report: Report = lambda done, text: None
+    prior: Prior, source: str, n: int, metric_scale: float, seed: int, report: Report = silent
 ) -> tuple[list[dict[str, Any]], Tensor]:
     """Rows by noise level, and patches to draw: as many clean as noisy as denoised ones [n, channels, h, w]."""
     pictures, held_out = pictures_of(PatchSettings((source,), metric_scale, seed=seed), report)

@@ -18,6 +18,7 @@ import torch
 from taichi_nerf.export.training_plot import training_plot
 from taichi_nerf.file_error import one_line
 from taichi_nerf.quoting import quote
+from taichi_nerf.report import Report, silent
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.scenes.in_sight import expect_something_in_sight
@@ -44,7 +45,6 @@ from taichi_nerf.training.terms_of import terms_of
 from taichi_nerf.training.trainer import Trainer
 
 ROW_EVERY = 1.0  # seconds of training between rows of metrics
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def train(
     device: torch.device | str,
     *,
     resume: bool = False,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
     world: World = World(),
     onlooker: Onlooker | None = None,

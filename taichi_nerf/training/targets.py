@@ -1,6 +1,5 @@
 """What the pixels of a scene should look like: colors over a background, masks, depths, drawn at random."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.scenes.images import Images
 from taichi_nerf.training.pixel_batches import PixelTable, pack_pictures, pixels_at
@@ -44,7 +44,7 @@ class Targets:
     @staticmethod
     def of(
         scene: SceneData, views: list[int], masks_are_alpha: bool, with_depth: bool, device: torch.device,
-        report: Callable[[float, str], None] = lambda done, text: None,
+        report: Report = silent,
     ) -> "Targets":  # fmt: skip
         def read(n_read: int) -> None:
             report(0.0, f"reading picture {n_read} of {len(views)}")

@@ -20,6 +20,7 @@ from taichi_nerf.export.files import write_png
 from taichi_nerf.export.training_plot import training_plot
 from taichi_nerf.fields.pixel_aligned_field import Encoded
 from taichi_nerf.file_error import one_line
+from taichi_nerf.report import Report, silent
 from taichi_nerf.runtime import current
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.settings import to_json_dict
@@ -33,7 +34,7 @@ from taichi_nerf.training.pixelnerf_config import PixelNerfConfig
 from taichi_nerf.training.pixelnerf_model import MODEL_FILE, Prior, load_prior, save_model
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, ViewedObject
 from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, settle_statistics
-from taichi_nerf.training.run import Outcome, Report, go_on
+from taichi_nerf.training.run import Outcome, go_on
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.weights.pixelnerf import load_resnet
 
@@ -50,7 +51,7 @@ def train(
     resume: bool = False,
     encoder: Path | None = None,  # torchvision's weights to begin with
     start: str | None = None,  # a run, a file of weights, or builtin, to begin with
-    report: Report = lambda done, text: None,
+    report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
     world: World = World(),
 ) -> Outcome:

@@ -24,6 +24,7 @@ from taichi_nerf.priors.denoiser import Denoiser
 from taichi_nerf.priors.patches import PatchSet
 from taichi_nerf.priors.prior import FILE, Prior, PriorSettings, prior_bytes
 from taichi_nerf.priors.sampling import sample
+from taichi_nerf.report import Report, silent
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.budget import Budget, Course, Stopwatch
@@ -34,7 +35,6 @@ from taichi_nerf.training.schedules import cosine
 HELD_OUT_TIMES = (3, 47, 99, 400)
 N_HELD_OUT = 64
 ROW_EVERY, SAVE_EVERY = 10.0, 60.0  # seconds of training
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def train_prior(
     *,
     resume: bool = False,
     half: bool = False,
-    report: Report = lambda done, text: None,
+    report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train into the folder until the budget is spent or `stop()`. True if that ended it."""

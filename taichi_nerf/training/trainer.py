@@ -10,7 +10,7 @@ What differs between methods is behind `model.Model`. A model of your own, and t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache, partial
 from typing import Any, NamedTuple, SupportsInt
@@ -21,6 +21,7 @@ from torch import Tensor
 from taichi_nerf import random_numbers
 from taichi_nerf.later import Later
 from taichi_nerf.rays import Rays
+from taichi_nerf.report import Report, silent
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.training.budget import Budget, Course, Stopwatch
 from taichi_nerf.training.config import Config
@@ -71,7 +72,7 @@ class Trainer(Course):
         *,
         model: Model | None = None,  # None: the configured method's
         terms: Sequence[Term] = (),  # of the loss, besides those that are configured
-        report: Callable[[float, str], None] = lambda done, text: None,  # while pictures are read
+        report: Report = silent,  # while pictures are read
     ):
         device = torch.device(device)
         self.config, self.scene, self.device, self.world = config, scene, device, world

@@ -16,6 +16,7 @@ from taichi_nerf.generator.depth_pose.loss import reprojection_loss, smoothness,
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.turns import Turns
 from taichi_nerf.optimiser import Adam
+from taichi_nerf.report import Report, silent
 from taichi_nerf.training.interrupt import ends
 
 BALL_RADIUS = 0.7  # of half the image
@@ -43,7 +44,7 @@ def train_depth_pose(
     training: DepthPoseTraining,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[DepthPose, dict[str, Any]]:
     """The networks, frozen, and how the training went."""

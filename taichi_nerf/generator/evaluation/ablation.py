@@ -1,6 +1,5 @@
 """The paper's ablation: the refiner trained without each of the paper's losses, everything else equal."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ from taichi_nerf.generator.model_folder import ModelFolder
 from taichi_nerf.generator.refiner.network import RefinerSettings
 from taichi_nerf.generator.refiner.training import RefinerTraining, make_pairs, train_refiner
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.report import Report, silent
 
 
 def without(training: RefinerTraining) -> dict[str, RefinerTraining]:
@@ -26,7 +26,7 @@ def without(training: RefinerTraining) -> dict[str, RefinerTraining]:
 
 def ablate(
     folder: ModelFolder, turns: Turns, model: DepthPose, seeds: list[int], n_places: int, tools: Instruments,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Figures of each, trained with the settings that the model's own refiner was trained with."""
     about = folder.read_about().get("refine", {})
@@ -49,5 +49,5 @@ def trained_with(about: dict[str, Any]) -> tuple[RefinerTraining, RefinerSetting
     return RefinerTraining(**training), RefinerSettings(**settings)
 
 
-def _told(report: Callable[[float, str], None], number: int, name: str, done: float, text: str) -> None:
+def _told(report: Report, number: int, name: str, done: float, text: str) -> None:
     report((number + done) / 4, f"{name}: {text}")

@@ -9,7 +9,6 @@ learns them, too.
     yaws         [n]       radians
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from taichi_nerf.generator.image_set import ImageSet
 from taichi_nerf.generator.stylegan2.generator import smaller
+from taichi_nerf.report import Report, silent
 
 TEMPERATURE = 0.1
 NAME = "self-trained"
@@ -73,7 +73,7 @@ def train_features(
     batch: int = 48,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> FeatureNetwork:
     """Frozen. `batch` objects a step, two pictures of each."""
     random = Random().manual_seed(seed)

@@ -12,7 +12,8 @@ from taichi_nerf.generator.evaluation.report import Embed, Instruments
 from taichi_nerf.generator.heads import HELD_OUT, heads, pictures_of
 from taichi_nerf.generator.image_set import open_image_set
 from taichi_nerf.generator.model_folder import ModelFolder
-from taichi_nerf.generator.stages import Report, make_features, silent
+from taichi_nerf.generator.stages import make_features
+from taichi_nerf.report import Report, silent
 
 N_REAL = 100  # persons whose pictures stand for real images of the built-in model
 

@@ -1,6 +1,5 @@
 """Subjects turned by the direction alone and with the refiner, and what networks tell of both: what all figures are made of."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from taichi_nerf.generator.depth_pose.model import DepthPose
 from taichi_nerf.generator.refiner.network import Refiner, refine
 from taichi_nerf.generator.refiner.training import make_pairs
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.report import Report, silent
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Both:
 @torch.no_grad()
 def turn_subjects(
     turns: Turns, model: DepthPose, refiner: Refiner | None, seeds: list[int], n_places: int,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
 ) -> Both:  # fmt: skip
     """Each seed at an odd number of places over the reach. Masks and poses are those of the unrefined images, for both."""
     pairs = make_pairs(turns, model, seeds, n_places, lambda done, text: report(done / 2, text))

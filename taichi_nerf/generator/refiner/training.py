@@ -16,6 +16,7 @@ from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_
 from taichi_nerf.generator.refiner.natural import NaturalMean
 from taichi_nerf.generator.refiner.network import Refiner, RefinerSettings
 from taichi_nerf.generator.turns import Turns
+from taichi_nerf.report import Report, silent
 from taichi_nerf.training.interrupt import ends
 
 N_FOR_SPREAD = 4096  # codes whose standard deviation normalises all
@@ -53,7 +54,7 @@ class Pairs(NamedTuple):
 
 @torch.no_grad()
 def make_pairs(turns: Turns, model: DepthPose, seeds: list[int], n_turned: int,
-               report: Callable[[float, str], None] = lambda done, text: None) -> Pairs:  # fmt: skip
+               report: Report = silent) -> Pairs:  # fmt: skip
     """`n_turned` images of each seed over the reach of the turn, or one more: the source is among them."""
     steps = turns.positions(n_turned)
     n_turned, middle = len(steps), len(steps) // 2
@@ -91,7 +92,7 @@ def train_refiner(
     training: RefinerTraining,
     pairs: Pairs,
     seed: int = 0,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Refiner, dict[str, Any]]:
     """The running mean of the refiner, frozen, and how the training went."""

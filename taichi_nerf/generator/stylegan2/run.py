@@ -15,6 +15,7 @@ from taichi_nerf.generator.model_folder import TRAIN, ModelError, ModelFolder
 from taichi_nerf.generator.stylegan2.generator import GeneratorSettings, as_bytes, latents_of_seeds
 from taichi_nerf.generator.stylegan2.growth import take_over
 from taichi_nerf.generator.stylegan2.training import GanSettings, GanTraining
+from taichi_nerf.report import Report, silent
 from taichi_nerf.settings import from_json_dict, to_json_dict
 from taichi_nerf.training import metrics_file
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
@@ -93,7 +94,7 @@ def train_generator(
     n_images: int | None = None,
     seconds: float | None = None,
     resume: bool = False,
-    report: Callable[[float, str], None] = lambda done, text: None,
+    report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> GanTraining:
     """Train until so many images were shown, or for so many seconds in all, whichever comes first."""
