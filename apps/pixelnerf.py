@@ -1,6 +1,5 @@
 """`taichi-nerf pixelnerf`: a prior over objects, and what it makes of one or a few pictures."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import click
 from taichi_nerf.apps.command import LARGEST_SEED, Group, arch_option, seed_option
 from taichi_nerf.apps.kinds import Kinds
 from taichi_nerf.apps.pixelnerf_options import refuse_idle, turntable_options
-from taichi_nerf.apps.resuming import SPENT
 from taichi_nerf.apps.run_options import MOST_FRAMES, fps_option, refuse_idle_rate, refuse_run_folder, told_frames
 from taichi_nerf.apps.scene_options import Views
 from taichi_nerf.quoting import quote
@@ -63,7 +61,7 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
     from taichi_nerf import runtime
     from taichi_nerf.apps.pixelnerf_steps import configuration
     from taichi_nerf.apps.progress import progress
-    from taichi_nerf.apps.train_steps import open_folder
+    from taichi_nerf.apps.train_steps import open_folder, started, tell_end
     from taichi_nerf.settings import describe
     from taichi_nerf.training.distributed import world
     from taichi_nerf.training.folder_lock import expect_free
@@ -82,22 +80,15 @@ def train(context: click.Context, objects: Path | None, out: Path, arch: str, en
                 expect_free(out)
                 click.echo("\n".join([*notes, *describe(config)]))
             return
-        threads = max(1, runtime.available_threads() // ranks.size)
-        backend = runtime.start(arch, threads if ranks.size > 1 else None)
-        say = click.echo if ranks.is_main else lambda text, err=False: None
-        say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
+        where, say = started(arch, ranks)
+        say(where)
         for note in notes:
             say(note, err=True)
         with open_folder(out, options, ranks) as folder, progress() as report, StopSignals() as stop:
             quiet = report if ranks.is_main else silent
             outcome = train_prior(config, folder, ranks.device, resume=options["resume"], encoder=encoder, start=start,
                                   report=quiet, stop=lambda: stop.requested, world=ranks)  # fmt: skip
-        say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
-        if outcome.n_steps == outcome.n_before:
-            say(SPENT)
-        if outcome.stopped:
-            say(f"stopped and saved; go on with: taichi-nerf pixelnerf train --out {quote(out)} --resume", err=True)
-            sys.exit(stop.exit_status)
+        tell_end(outcome, out, "pixelnerf train", stop, say)
         say(f"how good it is:  taichi-nerf pixelnerf evaluate {quote(out)}")
 
 

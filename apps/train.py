@@ -1,15 +1,14 @@
 """`taichi-nerf train`: a scene to a run."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from taichi_nerf.apps import train_steps
 from taichi_nerf.apps.command import Command, arch_option, given_options, seed_option
-from taichi_nerf.apps.resuming import SPENT, refuse_both
+from taichi_nerf.apps.resuming import refuse_both
 from taichi_nerf.apps.scene_options import scene_options
-from taichi_nerf.apps.train_steps import configuration, configuration_to_resume, onlooker_of, open_folder
 from taichi_nerf.apps.view_options import OF_THE_VIEWER, view_options
 from taichi_nerf.choices import BACKGROUNDS, METHODS
 from taichi_nerf.quoting import quote
@@ -65,15 +64,13 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
         raise click.UsageError(f"{idle[0]} is of the viewer: it goes with --view")
     arch = runtime.choose() if arch == "auto" else arch
     with world("cuda" if arch == "cuda" else "cpu") as ranks:
-        say = click.echo if ranks.is_main else lambda text, err=False: None
-        threads = max(1, runtime.available_threads() // ranks.size)
-        backend = runtime.start(arch, threads if ranks.size > 1 else None)
+        where, say = train_steps.started(arch, ranks)
         device = ranks.device
         if options["resume"]:
-            config, found, notes = configuration_to_resume(context, scene, out, options)
+            config, found, notes = train_steps.configuration_to_resume(context, scene, out, options)
         else:
             assert scene is not None
-            config, found, notes = configuration(scene, out, options, device)
+            config, found, notes = train_steps.configuration(scene, out, options, device)
         for note in (*notes, *(f"warning: {warning}" for warning in found.warnings)):
             say(note, err=not options["dry_run"])
         if options["dry_run"]:
@@ -86,24 +83,17 @@ def train(context: click.Context, scene: Path | None, out: Path, arch: str, **op
             expect_to_train(config, found, device, options["resume"])
             say("\n".join(describe(config)))
             return
-        say(f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
+        say(where)
         with (
             StopSignals() as stop,
-            onlooker_of(config, out, options, ranks, stop) as onlooker,
-            open_folder(out, options, ranks) as folder,
+            train_steps.onlooker_of(config, out, options, ranks, stop) as onlooker,
+            train_steps.open_folder(out, options, ranks) as folder,
             progress() as report,
         ):
             quiet = report if ranks.is_main else silent
             outcome = train_run(config, found, folder, device, resume=options["resume"], report=quiet,
                                 stop=lambda: stop.requested, world=ranks, onlooker=onlooker)  # fmt: skip
-        say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
-        if outcome.n_steps == outcome.n_before:
-            say(SPENT)
-        if outcome.n_skipped or outcome.n_returns:
-            say(f"{outcome.n_skipped} steps were no numbers and skipped; {outcome.n_returns} returns to an earlier state")
-        if outcome.stopped:
-            say(f"stopped and saved; go on with: taichi-nerf train --out {quote(out)} --resume", err=True)
-            sys.exit(stop.exit_status)
+        train_steps.tell_end(outcome, out, "train", stop, say)
         held_out = len(found.splits.get("test", ()))
         say(f"how good it is:  {f'taichi-nerf evaluate {quote(out)}' if held_out else 'no view was held out to tell by'}")
         say(f"a video:         taichi-nerf render {quote(out)} --out {quote(out / 'orbit.mp4')}")

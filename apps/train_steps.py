@@ -1,6 +1,7 @@
-"""What `taichi-nerf train` decides from its options before it trains."""
+"""What `taichi-nerf train` decides from its options before it trains, and what other trainings share with it."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taichi_nerf.apps.resuming import place_now, refuse_changes
+from taichi_nerf.apps.resuming import SPENT, place_now, refuse_changes
 from taichi_nerf.choices import LEVELS
+from taichi_nerf.quoting import quote
 
 if TYPE_CHECKING:
     from taichi_nerf.scenes import SceneData
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from taichi_nerf.training.distributed import World
     from taichi_nerf.training.interrupt import StopSignals
     from taichi_nerf.training.onlooker import Onlooker
+    from taichi_nerf.training.run import Outcome
     from taichi_nerf.training.run_folder import RunFolder
 
 MAY_CHANGE = {"watches", "host", "port", "token", "resolution", "own_kernels", "watch_kernels"}  # on resuming
@@ -74,6 +77,29 @@ def configuration_to_resume(
         config = replace(config, run=replace(config.run, steps=steps, time_budget=seconds))
     found, warnings = scene_of_run(folder, config)
     return config, found, [f"warning: {text}" for text in warnings]
+
+
+def started(arch: str, ranks: "World") -> "tuple[str, Callable[..., None]]":
+    """Start the backend of this process, with its share of the threads: on what it trains, and how it says so, which is not at
+    all but for the main process."""
+    from taichi_nerf import runtime
+
+    threads = max(1, runtime.available_threads() // ranks.size)
+    backend = runtime.start(arch, threads if ranks.size > 1 else None)
+    told = f"training on {backend.arch} ({backend.device_name})" + (f", {ranks.size} processes" if ranks.size > 1 else "")
+    return told, click.echo if ranks.is_main else lambda text, err=False: None
+
+
+def tell_end(outcome: "Outcome", out: Path, command: str, stop: "StopSignals", say: "Callable[..., None]") -> None:
+    """How a training ended; where a signal stopped it, the command ends as the shell expects."""
+    say(f"{outcome.n_steps} steps in {outcome.seconds:.1f} s of training: {out}")
+    if outcome.n_steps == outcome.n_before:
+        say(SPENT)
+    if outcome.n_skipped or outcome.n_returns:
+        say(f"{outcome.n_skipped} steps were no numbers and skipped; {outcome.n_returns} returns to an earlier state")
+    if outcome.stopped:
+        say(f"stopped and saved; go on with: taichi-nerf {command} --out {quote(out)} --resume", err=True)
+        sys.exit(stop.exit_status)
 
 
 @contextmanager
