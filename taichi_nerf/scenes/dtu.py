@@ -15,6 +15,7 @@ another size than the pictures: it is near the middle of those that K is for.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,30 +67,17 @@ def read(folder: Path, allow_outside: bool) -> Source:
     if file is None:
         raise SceneError(folder, f"expected one of {', '.join(CAMERA_FILES)}")
     arrays = read_npz(file)
-    numbers = numbered(arrays, "world_mat")
-    if not numbers:
-        raise SceneError(file, "expected arrays world_mat_0, world_mat_1, …", "world_mat")
-    images, unused = pictures(folder, IMAGE_FOLDERS, numbers, allow_outside)
-    if not images:
-        raise SceneError(folder, f"no picture in {' or '.join(IMAGE_FOLDERS)} belongs to a camera of {file.name}")
-    used = sorted(images)
-    missing = [f"world_mat_{i}" for i in numbers if i not in images]
-    masks, _ = pictures(folder, MASK_FOLDERS, numbers, allow_outside)
-    sizes = np.array([image_size(images[i]) for i in used], np.int64)
+    used, sizes, held = numbered_views(folder, arrays, file, IMAGE_FOLDERS, MASK_FOLDERS, allow_outside)
     taken_apart = [decompose(world_matrix(arrays, i, file), file, f"world_mat_{i}") for i in used]
     intrinsics = np.stack([pinhole(k, file, f"world_mat_{i}") for i, (k, _) in zip(used, taken_apart, strict=True)])
     fitted = _fit(intrinsics, sizes, arrays, used, file)
     poses = np.stack([pose for _, pose in taken_apart])
     poses, box, sphere_notes = _into_one_sphere(poses, arrays, used, file)
-    bounded = bool(masks) or has_alpha([images[i] for i in used])
-    lists = ((missing, "cameras are skipped: they have no picture"), (unused, "pictures are skipped: they have no camera"))
+    bounded = held["mask_files"] is not None or has_alpha(held["image_files"])
+    held["warnings"] = [*fitted.warnings, *held["warnings"]]
     return Source(
         kind="dtu",
-        folder=folder,
-        names=[images[i].relative_to(folder).as_posix() for i in used],
         cameras=make_cameras(poses, fitted.intrinsics, sizes),
-        image_files=[images[i] for i in used],
-        mask_files=[masks.get(i) for i in used] if masks else None,
         box=box,
         unbounded=not bounded,
         notes=[
@@ -97,8 +85,27 @@ def read(folder: Path, allow_outside: bool) -> Source:
             *sphere_notes,
             "an object on nothing (there are masks)" if bounded else "a capture with a surrounding (there are no masks)",
         ],
-        warnings=[*fitted.warnings, *counted(*lists)],
+        **held,
     )
+
+
+def numbered_views(
+    folder: Path, arrays: dict[str, Array], file: Path, images: tuple[str, ...], masks: tuple[str, ...], outside: bool
+) -> tuple[list[int], Array, dict[str, Any]]:
+    """The i of the file's cameras that have a picture, the pictures' sizes [n, 2], and what a `Source` holds of them."""
+    numbers = numbered(arrays, "world_mat")
+    if not numbers:
+        raise SceneError(file, "expected arrays world_mat_0, world_mat_1, …", "world_mat")
+    found, unused = pictures(folder, images, numbers, outside)
+    if not found:
+        raise SceneError(folder, f"no picture in {' or '.join(images)} belongs to a camera of {file.name}")
+    hidden, _ = pictures(folder, masks, numbers, outside)
+    used = sorted(found)
+    missing = [f"world_mat_{i}" for i in numbers if i not in found]
+    lists = ((missing, "cameras are skipped: they have no picture"), (unused, "pictures are skipped: they have no camera"))
+    held = {"names": [found[i].relative_to(folder).as_posix() for i in used], "image_files": [found[i] for i in used]}
+    held |= {"mask_files": [hidden.get(i) for i in used] if hidden else None, "warnings": counted(*lists)}
+    return used, np.array([image_size(found[i]) for i in used], np.int64), {"folder": folder, **held}
 
 
 def numbered(arrays: dict[str, Array], name: str) -> list[int]:

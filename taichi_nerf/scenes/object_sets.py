@@ -19,7 +19,7 @@ import numpy as np
 
 from taichi_nerf.cameras import Cameras, invert_poses, make_cameras
 from taichi_nerf.scenes import nsvf, object_frames
-from taichi_nerf.scenes.dtu import has_rigid_cameras, numbered, pictures, world_matrix
+from taichi_nerf.scenes.dtu import has_rigid_cameras, numbered_views, world_matrix
 from taichi_nerf.scenes.errors import SceneError
 from taichi_nerf.scenes.files import array_names, inside, matrix, number, pose, read_npz, read_text
 from taichi_nerf.scenes.images import image_size
@@ -96,29 +96,17 @@ def _pose_of_text(file: Path) -> Array:
 def _read_nmr(folder: Path, allow_outside: bool) -> Source:
     file = inside(folder, "cameras.npz", allow_outside)
     arrays = read_npz(file)
-    numbers = numbered(arrays, "world_mat")
-    images, unused = pictures(folder, ("image",), numbers, allow_outside)
-    if not images:
-        raise SceneError(folder, "no picture in image belongs to a camera of cameras.npz")
-    masks, _ = pictures(folder, ("mask",), numbers, allow_outside)
-    used = sorted(images)
-    sizes = np.array([image_size(images[i]) for i in used], np.int64)
+    used, sizes, held = numbered_views(folder, arrays, file, ("image",), ("mask",), allow_outside)
     poses = np.stack([_camera_to_world(arrays, i, file) for i in used])
     intrinsics = np.stack([_intrinsics(arrays, i, size, file) for i, size in zip(used, sizes, strict=True)])
     cameras = make_cameras(poses, intrinsics, sizes)
     near_far, why = _published(cameras)
-    missing = [f"world_mat_{i}" for i in numbers if i not in images]
-    lists = ((missing, "cameras are skipped: they have no picture"), (unused, "pictures are skipped: they have no camera"))
     return Source(
         kind="object_sets",
-        folder=folder,
-        names=[images[i].relative_to(folder).as_posix() for i in used],
         cameras=cameras,
-        image_files=[images[i] for i in used],
-        mask_files=[masks.get(i) for i in used] if masks else None,
         near_far=near_far,
         notes=[*why, "intrinsics are for pictures that reach from -1 to 1", "an object on nothing"],
-        warnings=counted(*lists),
+        **held,
     )
 
 
