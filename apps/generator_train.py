@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("images", required=False)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the model.")
 @click.option("--size", type=click.IntRange(8, 1024), help="Pixels a side, a power of two.  [default: as the pictures have]")
-@click.option("--kimg", type=click.FloatRange(min=0, min_open=True), help="Stop after so many thousand images shown.")
+@click.option("--kimg", type=click.FloatRange(0, 1e9, min_open=True), help="Stop after so many thousand images shown.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
 @click.option("--channels", type=click.IntRange(64, 2**20), default=1024, show_default=True,
               help="Channels are this divided by the resolution; 16384 is the published width at 256 pixels.")  # fmt: skip
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--batch", type=click.IntRange(2, 4096), default=16, show_default=True)
 @click.option("--r1", type=click.FloatRange(min=0), help="γ of the gradient penalty.  [default: 0.0008 size² / batch]")
 @click.option(
-    "--grow-at", type=click.FloatRange(min=0), default=0, show_default=True, help="Half the resolution up to here (kimg)."
+    "--grow-at", type=click.FloatRange(0, 1e9), default=0, show_default=True, help="Half the resolution up to here (kimg)."
 )
 @click.option("--augment", is_flag=True, help="Augment adaptively, for sets of fewer than some thousand pictures.")
 @click.option("--mirror", is_flag=True, help="A mirrored picture belongs to the set as well.")

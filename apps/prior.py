@@ -44,7 +44,7 @@ def prior() -> None:
 @click.option("--variant", type=click.Choice(["rgbd", "rgb", "d"]), default="rgbd", show_default=True)
 @click.option("--schedule", type=click.Choice(["cosine", "linear"]), default="cosine", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True)
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="[default: the preset's]")
+@click.option("--learning-rate", type=click.FloatRange(0, 100, min_open=True), help="[default: the preset's]")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--time-budget", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds of training.")
 @click.option("--half", is_flag=True, help="Numbers of 16 bits in prior.safetensors.")

@@ -104,7 +104,7 @@ def test_presets_say_how_wide_patches_are_and_what_is_near_unless_options_do(tmp
     assert published.training.average**10 == pytest.approx(0.995)  # what is left of the mean after ten steps
     other = configuration({**asked, "preset": "small", "angle": 90.0, "nearest": 0.5})
     assert (other.prior.focal, other.prior.nearest) == (pytest.approx(12), 0.5)
-    for option in (("--angle", 0), ("--nearest", 0)):
+    for option in (("--angle", 0), ("--nearest", 0), ("--learning-rate", 1e300), ("--threads", 10**9), ("--metric-scale", 1e300)):
         status, _, err = invoke("prior", "train", *SMALL, "--steps", 1, *option, "--out", tmp_path / "none")
         assert status == 2
         assert option[0] in err

@@ -13,6 +13,7 @@ AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE = (1, math.inf), (0, math.inf), (ABOVE_ZER
 SEEDS = (-(2.0**63), 2.0**63)  # that torch takes; commands take fewer
 # Beyond these nothing is learned better, and a typing error would take all memory, or minutes, before it failed.
 LAYERS, WIDTHS, LEVELS, FEATURES = (1, 64), (1, 10_000), (1, 64), (1, 256)  # of networks and of grids
+RATE, RATE_ABOVE_ZERO = (0, 100), (ABOVE_ZERO, 100)  # of learning
 INTERVALS = (1, 10_000)  # of a ray
 RAYS, SAMPLES = (1, 10_000_000), (1, 50_000_000)  # of a step
 SHARE, SOME_SHARE, SHARE_BELOW_ONE = (0, 1), (ABOVE_ZERO, 1), (0, BELOW_ONE)

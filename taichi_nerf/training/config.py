@@ -15,6 +15,7 @@ from taichi_nerf.fields.ranges import (
     AT_LEAST_ZERO,
     INTERVALS,
     POSITIVE,
+    RATE,
     RAYS,
     SAMPLES,
     SEEDS,
@@ -107,7 +108,7 @@ class PoseSettings:
     sharp_from: float = added(0.3, before=0.0)
 
     def __post_init__(self) -> None:
-        check_ranges(self, learning_rate=AT_LEAST_ZERO, from_step=AT_LEAST_ZERO, until=SOME_SHARE, sharp_from=SHARE)
+        check_ranges(self, learning_rate=RATE, from_step=AT_LEAST_ZERO, until=SOME_SHARE, sharp_from=SHARE)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class OptimiserSettings:
 
     def __post_init__(self) -> None:
         check_ranges(
-            self, learning_rate=AT_LEAST_ZERO, network_rate=AT_LEAST_ZERO, decay_from=SHARE_BELOW_ONE, final_share=SOME_SHARE,
+            self, learning_rate=RATE, network_rate=RATE, decay_from=SHARE_BELOW_ONE, final_share=SOME_SHARE,
             beta1=SHARE_BELOW_ONE, beta2=SHARE_BELOW_ONE, epsilon=AT_LEAST_ZERO, mlp_decay=AT_LEAST_ZERO,
             table_decay=AT_LEAST_ZERO,
         )  # fmt: skip
@@ -247,7 +248,7 @@ class NgpProposalSettings(ProposalSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(
-            self, n_shown=INTERVALS, learning_rate=AT_LEAST_ZERO, network_share=AT_LEAST_ZERO, learn_every=AT_LEAST_ONE,
+            self, n_shown=INTERVALS, learning_rate=RATE, network_share=AT_LEAST_ZERO, learn_every=AT_LEAST_ONE,
             least_opacity=SHARE, chance=SHARE,
         )  # fmt: skip
 

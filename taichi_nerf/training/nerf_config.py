@@ -16,7 +16,7 @@ import torch
 from taichi_nerf.choices import Background
 from taichi_nerf.fields.mlp import best_precision
 from taichi_nerf.fields.nerf_field import EncodingSettings, NetworkSettings
-from taichi_nerf.fields.ranges import AT_LEAST_ZERO, INTERVALS, POSITIVE, RAYS, SHARE, SHARE_BELOW_ONE, check_ranges
+from taichi_nerf.fields.ranges import AT_LEAST_ZERO, INTERVALS, RATE_ABOVE_ZERO, RAYS, SHARE, SHARE_BELOW_ONE, check_ranges
 from taichi_nerf.scenes import SceneData
 from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training.config import Config, PixelSettings, RunSettings, SceneSettings
@@ -47,7 +47,7 @@ class LogLinearSettings:
 
     def __post_init__(self) -> None:
         check_ranges(
-            self, first_rate=POSITIVE, final_rate=POSITIVE, delay=SHARE, delay_factor=SHARE, beta2=SHARE_BELOW_ONE,
+            self, first_rate=RATE_ABOVE_ZERO, final_rate=RATE_ABOVE_ZERO, delay=SHARE, delay_factor=SHARE, beta2=SHARE_BELOW_ONE,
             epsilon=AT_LEAST_ZERO, largest_gradient=AT_LEAST_ZERO,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from taichi_nerf.fields.ranges import (
     AT_LEAST_ZERO,
     INTERVALS,
     POSITIVE,
+    RATE,
     RAYS,
     SEEDS,
     SHARE,
@@ -85,7 +86,7 @@ class CosineSettings:
     warm_up: float = 0.0  # share of the training
 
     def __post_init__(self) -> None:
-        check_ranges(self, learning_rate=AT_LEAST_ZERO, final_share=SHARE, warm_up=SHARE_BELOW_ONE)
+        check_ranges(self, learning_rate=RATE, final_share=SHARE, warm_up=SHARE_BELOW_ONE)
 
 
 @dataclass(frozen=True)

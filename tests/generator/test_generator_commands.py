@@ -254,6 +254,9 @@ def test_a_training_of_an_older_version_knows_its_pictures_by_their_means(place)
 def test_the_least_budget_is_one_step(place):
     status, out, err = invoke("train", place / "set.npz", "--out", place / "least", "--kimg", 1e-6, *TINY)
     assert (status, "4 images shown" in out) == (0, True), err
+    for option in (("--kimg", 1e307), ("--grow-at", 1e306), ("--batch", 10**9), ("--channels", 10**9)):
+        status, _, err = invoke("train", place / "set.npz", "--out", place / "none", "--kimg", 1, *TINY, *option)
+        assert (status, f"Invalid value for '{option[0]}'" in err) == (2, True), err
 
 
 def test_pictures_of_other_persons_do_not_take_the_place_of_those_that_a_training_began_with(place):
