@@ -175,8 +175,8 @@ def test_a_dry_run_refuses_a_folder_that_cannot_be_written(scene, tmp_path):
         (("--method", "npg"), 2, "'npg' is not"),
         (("--preset", "slow"), 1, "--preset slow: method ngp has no such preset. There are ngp: fast, default, quality"),
         (("--steps", "0"), 2, "--steps"),
-        (("--set", "batch.n_samples=-5"), 1, "error: batch: n_samples: expected at least 1, got -5\n"),
-        (("--set", "field.n_levels=-3", "--dry-run"), 1, "error: field: n_levels: expected at least 1, got -3\n"),
+        (("--set", "batch.n_samples=-5"), 1, "error: batch: n_samples: expected 1 to 5e+07, got -5\n"),
+        (("--set", "field.n_levels=-3", "--dry-run"), 1, "error: field: n_levels: expected 1 to 64, got -3\n"),
         (("--n-views", "4", "--views", "1,2"), 1, "not both"),
     ],
 )
