@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import io
 import math
 import os
@@ -188,7 +189,9 @@ def describe(error: Exception) -> str:
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, MemoryError) or "t allocate memory" in message or "out of memory" in message:
+    # torch's allocators say it in words alone, but as RuntimeErrors; a complaint about a file may have any words in its name.
+    in_words = isinstance(error, RuntimeError) and ("t allocate memory" in message or "out of memory" in message)
+    if in_words or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         asked = re.search(r"allocate ([\d.]+ ?\w+)", message.replace("allocate memory", ""))
         return f"not enough memory{f' for {asked[1]} more' if asked else ''} (--debug shows where)"
     if isinstance(error, ValueError | OSError) or type(error).__name__ == "BackendError":

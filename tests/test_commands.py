@@ -173,6 +173,8 @@ def test_an_unexpected_error_names_its_type():
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"), " for 2.00 GiB more"),
     ):
         assert describe(error) == f"not enough memory{told} (--debug shows where)"
+    assert describe(OSError(12, "Cannot allocate memory")) == "not enough memory (--debug shows where)"
+    assert describe(ValueError("out of memory/a.png: no such file")) == "out of memory/a.png: no such file"
     assert describe(FileNotFoundError(2, "No such file or directory", "a.json")) == "a.json: No such file or directory"
 
 
