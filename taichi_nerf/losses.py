@@ -25,6 +25,16 @@ def photometric(kind: Photometric, color: Tensor, truth: Tensor, weights: Tensor
     return errors.mean() if weights is None else (errors.mean(-1) * weights).mean()
 
 
+@torch.no_grad()
+def explained(squared: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """[] share of the variance of true colors [n, 3] that squared errors, means over channels [n], leave unexplained, from 1:
+    R², 1 for what is rendered without error, 0 for what is no better than one color for all rays."""
+    shares = torch.ones_like(squared) if weights is None else weights
+    shares = (shares / shares.sum().clamp_min(1e-12))[:, None]
+    variance = (shares * (truth - (shares * truth).sum(0)).square()).sum(0).mean()
+    return 1 - (shares[:, 0] * squared).sum() / variance.clamp_min(1e-12)
+
+
 def opacity_entropy(opacity: Tensor) -> Tensor:
     """-o log o - (1 - o) log(1 - o) of opacities [n]: least where rays hit something or nothing."""
     o = opacity.clamp(1e-5, 1 - 1e-5)

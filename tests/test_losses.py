@@ -55,6 +55,26 @@ def test_entropy_is_greatest_when_undecided_and_finite_when_sure():
     assert ends.grad[2].abs() < 1e-6
 
 
+def test_what_is_explained_is_the_share_of_the_variance_that_errors_leave(generator):
+    truth = torch.rand(50, 3, generator=generator)
+    errors = lambda color: (color - truth).square().mean(-1)  # noqa: E731
+    assert_close(losses.explained(errors(truth), truth), torch.tensor(1.0))
+    assert losses.explained(errors(truth.mean(0)), truth).item() == pytest.approx(0, abs=1e-6)
+    halved = (truth + truth.mean(0)) / 2  # errors of half the deviation, a fourth of the variance
+    assert losses.explained(errors(halved), truth).item() == pytest.approx(0.75)
+    assert losses.explained(errors(1 - truth), truth) < 0
+    seen = (torch.arange(50) < 20).float()
+    wrong = torch.where(seen[:, None] > 0, halved, torch.zeros(3))
+    expected = losses.explained(errors(wrong)[:20], truth[:20])
+    assert_close(losses.explained(errors(wrong), truth, seen), expected)
+
+
+def test_of_pictures_of_one_color_nothing_is_explained_until_it_is_met():
+    grey = torch.full((9, 3), 0.5)
+    assert losses.explained(torch.full((9,), 0.01), grey) < 0
+    assert losses.explained(torch.zeros(9), grey) == 1
+
+
 def test_spread_is_the_double_sum_of_the_paper(backend, generator):
     """Σ_ij w_i w_j |s_i - s_j| + 1/3 Σ w_i² δ_i over midpoints s in t / (1 + t), in a mean over rays."""
     edges = torch.rand(3, 6, generator=generator).cumsum(-1)

@@ -184,14 +184,20 @@ class LossSettings:
     opacity_entropy: float = 0.0
     spread: float = 0.0  # mip-NeRF 360's distortion
     spread_from: float = added(0.1, before=0.0)  # share of the training over which it grows: at once, fog at the cameras can stay
+    # Share of the colors' variance that is explained before it acts; None: none has to be. What explains nothing yet is fog, and
+    # pulled together at the cameras it stays that for good.
+    spread_fit: float | None = added(0.5, before=None)
     depth: float = 0.0  # where the scene has depth
 
     def __post_init__(self) -> None:
-        check_ranges(self, opacity_entropy=AT_LEAST_ZERO, spread=AT_LEAST_ZERO, spread_from=SHARE, depth=AT_LEAST_ZERO)
+        check_ranges(
+            self, opacity_entropy=AT_LEAST_ZERO, spread=AT_LEAST_ZERO, spread_from=SHARE, spread_fit=SHARE_BELOW_ONE,
+            depth=AT_LEAST_ZERO,
+        )  # fmt: skip
 
     @property
     def without_effect(self) -> dict[str, str]:
-        return {} if self.spread else {"spread_from": "without loss.spread"}
+        return {} if self.spread else dict.fromkeys(("spread_from", "spread_fit"), "without loss.spread")
 
 
 @dataclass(frozen=True)

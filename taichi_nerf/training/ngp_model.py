@@ -129,14 +129,17 @@ class NgpModel(Model):
 def compared(config: LossSettings, progress: float, shown: Shown, batch: RenderedBatch, spread: Tensor | None) -> Compared:
     """What the loss makes of it; `spread`: that of the weights along rays."""
     out = batch.rendered
+    squared = (out.color.detach() - shown.truth).square().mean(-1)
     loss = losses.photometric(config.kind, out.color, shown.truth, shown.weight)
     if config.opacity_entropy:
         loss = loss + config.opacity_entropy * losses.opacity_entropy(out.opacity)
     if spread is not None:
+        if config.spread_fit is not None:
+            share = losses.explained(squared, shown.truth, shown.weight)
+            spread = spread * ((share - config.spread_fit) / (1 - config.spread_fit)).clamp_min(0)
         loss = loss + config.spread * ramp(progress, config.spread_from) * spread
     if config.depth and shown.depth is not None:
         loss = loss + config.depth * losses.depth_error(out.depth, out.opacity, shown.depth, shown.depth > 0)
-    squared = (out.color.detach() - shown.truth).square().mean(-1)
     return Compared(loss, squared, batch.n_marched, batch, batch.is_whole)
 
 

@@ -11,8 +11,8 @@ from ball_scene import views_of_ball
 from taichi_nerf.benchmarks.poses import disturb, errors
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE, make_cameras
 from taichi_nerf.fields.hash_grid_field import OF_NO_IMAGE, HashGridSettings
-from taichi_nerf.rays import Rays
-from taichi_nerf.rendering import render_picture
+from taichi_nerf.rays import Rays, RenderedRays
+from taichi_nerf.rendering import RenderedBatch, render_picture
 from taichi_nerf.samplers.occupancy_grid_sampler import OccupancySettings
 from taichi_nerf.scenes.images import Images
 from taichi_nerf.training import guard
@@ -29,8 +29,8 @@ from taichi_nerf.training.config import (
 )
 from taichi_nerf.training.distributed import World
 from taichi_nerf.training.meter import Meter
-from taichi_nerf.training.model import Compared
-from taichi_nerf.training.ngp_model import seen_as
+from taichi_nerf.training.model import Compared, Shown
+from taichi_nerf.training.ngp_model import compared, seen_as
 from taichi_nerf.training.terms import Term
 from taichi_nerf.training.trainer import Trainer
 
@@ -353,7 +353,7 @@ def test_refining_poses_makes_pose_errors_smaller(cpu):
 def test_the_loss_of_spread_grows_over_the_first_part_of_training(cpu):
     losses = {}
     for spread, progress in ((0.0, 0.5), (10.0, 0.0), (10.0, 0.05), (10.0, 0.5)):
-        made = trainer(loss=LossSettings(spread=spread, spread_from=0.1))
+        made = trainer(loss=LossSettings(spread=spread, spread_from=0.1, spread_fit=None))
         made.model.before_step(1, progress, made.grid_generator)
         losses[spread, progress] = made.compare(made.draw(500)).loss.item()
     none = losses.pop((0.0, 0.5))
@@ -361,6 +361,20 @@ def test_the_loss_of_spread_grows_over_the_first_part_of_training(cpu):
     assert at_first == none
     assert half - none == pytest.approx((full - none) / 2, rel=1e-4)
     assert full > 1.01 * none
+
+
+def test_the_loss_of_spread_waits_until_pictures_are_explained(cpu):
+    """As if 20 %, 60 % and all of the colors' variance were explained: it acts from the half on, in a straight line."""
+    config, n = LossSettings(spread=10.0, spread_from=0.0, spread_fit=0.5), 500
+    truth, nothing = torch.rand(n, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(0)
+    shown = Shown(Rays(truth, truth, nothing), torch.zeros(n).int(), truth, truth, None, None)
+    found = []
+    for left in (0.8, 0.4, 0.0):
+        color = truth + left**0.5 * (truth.mean(0) - truth)
+        batch = RenderedBatch(RenderedRays(color, torch.ones(n), torch.ones(n), nothing), None, 0)
+        with_it, without = (compared(config, 0.5, shown, batch, spread).loss for spread in (torch.tensor(0.3), None))
+        found.append((with_it - without).item())
+    assert found == pytest.approx([0.0, 10 * 0.3 * 0.2, 10 * 0.3], rel=1e-3, abs=1e-6)
 
 
 def test_poses_stay_until_their_first_step(cpu):
