@@ -168,6 +168,7 @@ CASES = {  # a function within taichi_nerf, a command, and what of its options t
         "prior train --out NEW --arch cpu --data rooms:5 --metric-scale 2 --size 16 --angle 90 --nearest 0.5 --variant d "
         "--schedule linear --batch 4 --learning-rate 0.01 --steps 3 --time-budget 5 --half --threads 1 --seed 3",
         {"0.patches.sources": ("rooms:5",), "0.patches.metric_scale": 2, "0.patches.seed": 3, "0.prior.size": 16,
+         "0.prior.focal": pytest.approx(8),
          "0.prior.nearest": 0.5, "0.prior.variant": "d", "0.prior.schedule": "linear", "0.training.batch": 4,
          "0.training.learning_rate": 0.01, "0.training.steps": 3, "0.training.seconds": 5, "0.training.seed": 3,
          "0.half": True, "threads": 1, "resume": False},
