@@ -106,7 +106,7 @@ def spiral(
         focus_distance = float(ahead) if ahead > spread else 4 * spread or 1.0
     radii = np.percentile(np.abs((cameras.centers - mean[:, 3]) @ mean[:, :3]), percentile, axis=0)
     angles = np.linspace(0, 2 * np.pi * turns, _frames(n_frames), endpoint=False)
-    local = np.stack([np.cos(angles), np.sin(angles), -np.sin(angles * rate)], -1) * radii
+    local = np.stack([np.cos(angles), np.sin(angles), np.sin(angles * rate)], -1) * radii
     target = mean[:, 3] + focus_distance * mean[:, 2]
     return _looking_at(cameras, local @ mean[:, :3].T + mean[:, 3], target, -mean[:, 1])
 

@@ -17,10 +17,19 @@ from taichi_nerf.cameras import make_cameras
 from taichi_nerf.ops import procedural as ops
 from taichi_nerf.procedural import make_scene, open_made, surface_points, take_picture
 from taichi_nerf.procedural.make import cameras_of
+from taichi_nerf.procedural.object_set import NEAR_FAR, make_object_set
 from taichi_nerf.procedural.pictures import solids_of
 from taichi_nerf.scenes import SceneError, load_scene, read_source
 from taichi_nerf.scenes.check import check_scene
-from taichi_nerf.scenes.procedural import FAMILIES, Builder, describe, family_and_number, sample_surface, signed_distance
+from taichi_nerf.scenes.procedural import (
+    FAMILIES,
+    Builder,
+    describe,
+    family_and_number,
+    family_of,
+    sample_surface,
+    signed_distance,
+)
 from taichi_nerf.scenes.procedural.cameras import look_at
 from taichi_nerf.scenes.procedural.description import (
     box,
@@ -381,3 +390,28 @@ def test_a_family_and_a_number_are_no_path_unless_something_is_there(tmp_path, m
     (tmp_path / "rooms").mkdir()
     assert family_and_number("rooms", FAMILIES, 7) is None
     assert family_and_number("rooms:3", FAMILIES, 7) == ("rooms", 3)
+
+
+def test_an_object_set_shows_its_objects_between_the_published_near_and_far(cpu, tmp_path):
+    """Points on the objects' surfaces, in the set's coordinates, are where its cameras see something; around them is white."""
+    seeds = {"train": range(1), "val": range(9000, 9001)}
+    made = make_object_set(("chairs", "cars"), tmp_path / "set", seeds, n_views=2, size=32)
+    entries = sorted(str(file.parent.relative_to(made)) for file in made.rglob("intrinsics.txt"))
+    assert entries == ["cars_train/00000", "cars_val/09000", "chairs_train/00000", "chairs_val/09000"]
+    for entry in entries:
+        source, family, seed = read_source(made / entry), entry.split("_")[0], int(entry[-5:])
+        assert source.near_far == NEAR_FAR
+        assert np.allclose(np.linalg.norm(source.cameras.centers, axis=-1), 2)
+        chosen = family_of(family)
+        points = (sample_surface(describe(family, seed), 500, 0)[0] - chosen.target) * 2 / chosen.radius
+        for view, file in enumerate(source.image_files):
+            away = np.linalg.norm(points - source.cameras.centers[view], axis=-1)
+            assert NEAR_FAR[0] < away.min() < away.max() < NEAR_FAR[1]
+            columns, rows = np.clip(source.cameras.project(view, points)[0].astype(int), 0, 31).T
+            shows = (imageio.imread(file) != 255).any(-1)
+            assert shows[rows, columns].mean() > 0.95
+            beside = np.zeros_like(shows)
+            for i, j in np.ndindex(3, 3):
+                beside[np.clip(rows + i - 1, 0, 31), np.clip(columns + j - 1, 0, 31)] = True
+            assert beside[shows].mean() > 0.9
+            assert shows.mean() < 0.6

@@ -132,6 +132,20 @@ def test_a_spiral_looks_at_one_place_ahead_from_within_the_cameras():
     ).all()
 
 
+def test_a_spiral_goes_the_way_of_llffs():
+    """In its axes (right, up, backward): cos θ, -sin θ, -sin θ / 2, two turns, each as far as nine cameras of ten stand off."""
+    offsets = np.random.default_rng(1).uniform(-1, 1, (10, 3)) * [0.5, 0.3, 0.1]
+    middle = np.array([3.0, 4, 5])
+    offsets = np.concatenate([offsets, -offsets]) + middle
+    cameras = make_cameras(trajectories.look_at(offsets, offsets + np.array([0.0, 8, 0]), UP), (100, 100, 40, 30), (80, 60))
+    right, up, back = np.array([1.0, 0, 0]), np.array([0.0, 0, 1]), np.array([0.0, -1, 0])
+    radii = [np.percentile(np.abs((offsets - middle) @ axis), 90) for axis in (right, up, back)]
+    theta = np.linspace(0, 4 * np.pi, 13)[:-1, None]
+    wanted = radii[0] * np.cos(theta) * right - radii[1] * np.sin(theta) * up - radii[2] * np.sin(theta / 2) * back
+    path = trajectories.spiral(cameras, 12, focus_distance=8.0)
+    np.testing.assert_allclose(path.centers, wanted + middle, atol=1e-9)
+
+
 def test_a_spiral_focuses_where_llff_does():
     path = trajectories.spiral(forward_facing(), 20, near_far=(2.0, 20.0))
     expected = 1 / (0.25 / 1.8 + 0.75 / 100)

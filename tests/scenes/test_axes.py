@@ -209,3 +209,31 @@ def test_a_place_written_by_this_package_is_read_to_the_last_digit(tmp_path):
         (tmp_path / "transforms.json").write_text(json.dumps({**data, "taichi_nerf": {**own, field: value}}))
         with pytest.raises(SceneError, match=said):
             load_scene(tmp_path)
+
+
+def facing(**fields):
+    """Nine cameras on a square of side two that all look along y, far from the origin."""
+    x, z = (side.ravel() for side in np.meshgrid([29.0, 30, 31], [-1.0, 0, 1]))
+    places = np.stack([x, np.full(9, 50.0), z], -1)
+    poses = look_at(places, places + np.array([0, 1, 0]), np.array([0.0, 0, 1]))
+    cameras = make_cameras(poses, (50, 50, 32, 24), (64, 48))
+    return Source("made", None, [str(i) for i in range(9)], cameras, [], unbounded=True, **fields)
+
+
+def test_near_and_far_are_where_points_are_that_no_view_names():
+    """Depths 4 to 8 in front of every camera: with half and ten times that for what the points leave out."""
+    depths = np.linspace(4, 8, 500)
+    points = Points.without_tracks(np.stack([30 + 0 * depths, 50 + depths, 0 * depths], -1), None)
+    mapping, bounds, notes = normalise(facing(points=points))
+    assert bounds.near / mapping.scale == pytest.approx(0.5 * 4, rel=0.02)
+    assert bounds.far / mapping.scale == pytest.approx(10 * 8, rel=0.02)
+    assert "from the depths of the points" in notes[2]
+
+
+def test_views_that_face_one_way_and_tell_no_depths_look_at_what_their_spread_suggests():
+    """From the spread √2 to ten times it: the mean disparity is at 2 / (1 / near + 1 / far)."""
+    mapping, _, notes = normalise(facing(forward_facing=True))
+    distance = 2 / (1 + 1 / 10) * np.sqrt(2)
+    assert mapping.inverse()(np.zeros(3)) == pytest.approx([30, 50 + distance, 0])
+    assert 1 / mapping.scale == pytest.approx(distance)
+    assert "in front of the cameras, at the mean disparity" in notes[0]

@@ -52,6 +52,17 @@ def test_published_near_and_far_are_for_published_cameras_only(tmp_path):
     for split in sample_blender.COUNTS:
         change(tmp_path / f"b/transforms_{split}.json", lambda data: data.update(camera_angle_x=2.0))
     assert blender.read(tmp_path / "b", False).near_far is None
+    sample_blender.make(tmp_path / "c")
+    aside = np.eye(4)
+    aside[[0, 0, 2, 2], [0, 2, 0, 2]] = np.cos(0.8), np.sin(0.8), -np.sin(0.8), np.cos(0.8)  # 46 degrees past the middle
+    for split in sample_blender.COUNTS:
+
+        def turn(data):
+            for frame in data["frames"]:
+                frame["transform_matrix"] = (np.array(frame["transform_matrix"]) @ aside).tolist()
+
+        change(tmp_path / f"c/transforms_{split}.json", turn)
+    assert blender.read(tmp_path / "c", False).near_far is None
 
 
 def test_times_of_moving_scenes_are_read(tmp_path):
@@ -59,6 +70,16 @@ def test_times_of_moving_scenes_are_read(tmp_path):
     source = blender.read(tmp_path, False)
     assert source.times is not None
     assert np.allclose(source.times[source.splits["train"]], np.arange(6) / 5)
+    for split in sample_blender.COUNTS:  # as frame numbers
+
+        def count(data):
+            for frame in data["frames"]:
+                frame["time"] = 10 + 40 * frame["time"]
+
+        change(tmp_path / f"transforms_{split}.json", count)
+    source = blender.read(tmp_path, False)
+    assert np.allclose(source.times[source.splits["train"]], np.arange(6) / 5)
+    assert "times 10 to 50 are mapped to 0 to 1" in source.notes
     change(tmp_path / "transforms_test.json", lambda data: data["frames"][0].pop("time"))
     with pytest.raises(SceneError, match="all or none"):
         blender.read(tmp_path, False)

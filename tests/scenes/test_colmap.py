@@ -331,6 +331,20 @@ def test_masks_beside_the_pictures_are_theirs_and_no_pictures(tmp_path, pictures
     ]
 
 
+def test_masks_of_photos_may_have_another_ending(tmp_path):
+    """Photos are JPEGs and masks are not: the names that the programs for cutting out give them."""
+    sample.write_text(tmp_path / "sparse")
+    sample.write_images(tmp_path / "images")
+    for file in sorted((tmp_path / "images").iterdir()):
+        file.rename(file.with_suffix(".jpg"))
+        write_mask(tmp_path / "masks" / f"{file.stem}.png")
+    images = tmp_path / "sparse/images.txt"
+    images.write_text(images.read_text().replace(".png", ".jpg"))
+    source = colmap.read(tmp_path, False)
+    assert [file.suffix for file in source.image_files] == [".jpg"] * sample.N_VIEWS
+    assert [file.name for file in source.mask_files] == [f"{file.stem}.png" for file in source.image_files]
+
+
 @pytest.mark.parametrize(("orientation", "turns"), [(6, 1), (3, 2), (8, 3)])
 def test_masks_turn_with_pictures_that_exif_turns(photos, tmp_path_factory, orientation, turns):
     folder, names = photos

@@ -5,7 +5,7 @@ import pytest
 import sample_colmap as sample
 
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE, make_cameras
-from taichi_nerf.scenes import colmap
+from taichi_nerf.scenes import colmap, colmap_lenses
 from taichi_nerf.scenes.colmap_lenses import lens_of
 from taichi_nerf.scenes.colmap_model import N_PARAMETERS, ColmapCamera
 from taichi_nerf.scenes.errors import SceneError
@@ -84,6 +84,106 @@ def test_projects_as_colmap_does(model):
     off = np.linalg.norm(project(found, directions()) - wanted, axis=-1)[good]
     assert good.sum() > 100
     assert off.max() <= (1e-9 if model in EXACT else 1.2 * found.residual + 1e-6)
+
+
+def even(r2, *k):
+    """k1 r² + k2 r⁴ + …"""
+    return sum(factor * r2 ** (i + 1) for i, factor in enumerate(k))
+
+
+def straight(x, y, z, radial=(), p=(0.0, 0.0), under=()):
+    u, v = x / z, y / z
+    r2 = u * u + v * v
+    factor = (1 + even(r2, *radial)) / (1 + even(r2, *under))
+    return u * factor + 2 * p[0] * u * v + p[1] * (r2 + 2 * u * u), v * factor + p[0] * (r2 + 2 * v * v) + 2 * p[1] * u * v
+
+
+def by_angle(x, y, z, radial=(), p=(0.0, 0.0), prism=(0.0, 0.0)):
+    r = np.hypot(x, y)
+    theta = np.arctan2(r, z)
+    u, v, t2 = x / r * theta, y / r * theta, theta * theta
+    factor = 1 + even(t2, *radial)
+    a = u * factor + 2 * p[0] * u * v + p[1] * (t2 + 2 * u * u) + prism[0] * t2
+    return a, v * factor + p[0] * (t2 + 2 * v * v) + 2 * p[1] * u * v + prism[1] * t2
+
+
+def of_aria(x, y, z, *k):
+    """Radial first; the tangential and prism terms are of what that gives."""
+    u, v = by_angle(x, y, z, k[:6])
+    r2, (p0, p1, s0, s1, s2, s3) = u * u + v * v, k[6:]
+    a = u + p0 * (r2 + 2 * u * u) + 2 * p1 * u * v + s0 * r2 + s1 * r2 * r2
+    return a, v + p1 * (r2 + 2 * v * v) + 2 * p0 * u * v + s2 * r2 + s3 * r2 * r2
+
+
+def unified(x, y, z, alpha, beta):
+    depth = alpha * np.sqrt(beta * (x * x + y * y) + z * z) + (1 - alpha) * z
+    return x / depth, y / depth
+
+
+def of_fov(x, y, z, omega):
+    r = np.hypot(x, y)
+    factor = np.arctan(2 * r / z * np.tan(omega / 2)) / omega / r
+    return x * factor, y * factor
+
+
+def divided(x, y, z, k):
+    """Solved for by bisection: undistorted = distorted / (1 + k distorted²)."""
+    r = np.hypot(x, y) / z
+    low, high = np.zeros_like(r), r.copy()
+    for _ in range(80):
+        middle = (low + high) / 2
+        beyond = middle / (1 + k * middle * middle) > r
+        low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+    return x / z * low / r, y / z * low / r
+
+
+ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+ONE_FOCAL += ("SIMPLE_DIVISION",)
+# What COLMAP's documentation says of each, by x, y, z and the parameters behind the principal point.
+FORMULAS = {
+    "SIMPLE_PINHOLE": straight,
+    "PINHOLE": straight,
+    "SIMPLE_RADIAL": lambda *xyz_k: straight(*xyz_k[:3], xyz_k[3:]),
+    "RADIAL": lambda *xyz_k: straight(*xyz_k[:3], xyz_k[3:]),
+    "OPENCV": lambda x, y, z, k1, k2, p1, p2: straight(x, y, z, (k1, k2), (p1, p2)),
+    "FULL_OPENCV": lambda x, y, z, k1, k2, p1, p2, k3, *under: straight(x, y, z, (k1, k2, k3), (p1, p2), under),
+    "OPENCV_FISHEYE": lambda *xyz_k: by_angle(*xyz_k[:3], xyz_k[3:]),
+    "SIMPLE_FISHEYE": by_angle,
+    "FISHEYE": by_angle,
+    "SIMPLE_RADIAL_FISHEYE": lambda *xyz_k: by_angle(*xyz_k[:3], xyz_k[3:]),
+    "RADIAL_FISHEYE": lambda *xyz_k: by_angle(*xyz_k[:3], xyz_k[3:]),
+    "FOV": of_fov,
+    "SIMPLE_DIVISION": divided,
+    "DIVISION": divided,
+    "EUCM": unified,
+    "THIN_PRISM_FISHEYE": lambda x, y, z, k1, k2, p1, p2, k3, k4, *s: by_angle(x, y, z, (k1, k2, k3, k4), (p1, p2), s),
+    "RAD_TAN_THIN_PRISM_FISHEYE": of_aria,
+}
+
+
+@pytest.mark.parametrize("model", FORMULAS)
+def test_projects_as_colmap_documents(model):
+    """Also where COLMAP itself is not installed. Of the fitted ones what the fit is to is compared."""
+    parameters = {**EXACT, **FITTED}[model]
+    n_focal = 1 if model in ONE_FOCAL else 2
+    focal, center, rest = parameters[:n_focal], parameters[n_focal : n_focal + 2], parameters[n_focal + 2 :]
+    points = directions(500)
+    points = points[np.hypot(points[:, 0], points[:, 1]) < 0.9 * points[:, 2]]
+    wanted = np.stack(FORMULAS[model](*points.T, *rest), -1)
+    if model in EXACT:
+        found = project(lens(model, parameters), points)
+        np.testing.assert_allclose(found, wanted * focal + center, atol=1e-9)
+    else:
+        angle, around = np.arctan2(np.hypot(*points[:, :2].T), points[:, 2]), np.arctan2(points[:, 1], points[:, 0])
+        np.testing.assert_allclose(colmap_lenses.FITTED[model][0](angle, around, np.array(rest)), wanted, atol=1e-12)
+
+
+def test_a_panorama_is_a_whole_sphere():
+    found = project(
+        lens("EQUIRECTANGULAR", EXACT["EQUIRECTANGULAR"]), np.array([[0, 0, 1.0], [1, 0, 0], [0, 0.6, 0.8], [0, 1, 0]])
+    )
+    below = 400 + 800 * np.arcsin(0.6) / np.pi
+    np.testing.assert_allclose(found, [[500, 400], [750, 400], [500, below], [500, 800]], atol=1e-9)
 
 
 def test_simple_radial_is_r_squared():

@@ -60,6 +60,13 @@ def test_cameras_and_withheld_frames_are_counted(tmp_path):
     ]
 
 
+def test_cameras_are_in_the_order_of_their_numbers(tmp_path):
+    """It decides which views are held out."""
+    for camera in ("cam_10", "cam_2"):
+        sample_hypersim.make(tmp_path / "a", camera=camera, n=1)
+    assert hypersim.read(tmp_path / "a", False).names == ["cam_2/frame.0000", "cam_10/frame.0000"]
+
+
 def test_without_h5py_the_error_says_what_to_install(tmp_path, monkeypatch):
     sample_hypersim.make(tmp_path / "a")
     real = builtins.__import__

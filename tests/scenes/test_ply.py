@@ -69,6 +69,14 @@ def test_a_broken_file_is_one_line(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_colors_may_be_fractions(tmp_path):
+    colored = HEADER.replace("end_header", "property float red\nproperty float green\nproperty float blue\nend_header")
+    (tmp_path / "a.ply").write_text(colored.replace("vertex 1", "vertex 2") + "1 2 3 0 0.2 1\n1 2 3 1 0.6 0\n")
+    assert read_ply(tmp_path / "a.ply")[1].tolist() == [[0, 51, 255], [255, 153, 0]]
+    (tmp_path / "a.ply").write_text(colored + "1 2 3 0 51 255\n")
+    assert read_ply(tmp_path / "a.ply")[1].tolist() == [[0, 51, 255]]
+
+
 def test_truncated_binary_is_one_line(tmp_path):
     write_ply(tmp_path / "a.ply", POINTS, COLORS, "binary_little_endian")
     data = (tmp_path / "a.ply").read_bytes()

@@ -80,6 +80,7 @@ def test_points_in_another_coordinate_system_are_warned_of(tmp_path):
         ({"aabb_scale": 4}, 4, True, None),
         ({"aabb_scale": 1}, 3, False, [[-0.5 / 0.33] * 3, [0.5 / 0.33] * 3]),
         ({"aabb_scale": 1, "scale": 0.5, "offset": [0.5, 0.25, 0]}, 3, False, [[-1, -0.5, 0], [1, 1.5, 2]]),
+        ({"aabb_scale": 1, "scale": 0.5, "offset": 0.25}, 3, False, [[-0.5] * 3, [1.5] * 3]),
         ({"aabb": [[1, 2, 3], [-1, -2, -3]]}, 3, False, [[-1, -2, -3], [1, 2, 3]]),
     ],
 )

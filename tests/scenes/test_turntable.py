@@ -19,6 +19,15 @@ def test_cameras_are_proper_and_look_at_the_middle_from_outside_the_ball():
     assert (np.linalg.norm(poses[:, :, 3], axis=-1) > 1).all()
 
 
+def test_the_unit_ball_touches_the_sides_of_the_pictures(tmp_path):
+    """Neither is known of these pictures; but what is assumed has to fit together, or the object is cut off or tiny."""
+    make(tmp_path)
+    cameras = read_source(tmp_path).cameras
+    tangent = np.arcsin(1 / np.linalg.norm(cameras.centers, axis=-1))
+    np.testing.assert_allclose(cameras.intrinsics[:, 0] * np.tan(tangent), cameras.sizes.max(-1) / 2)
+    assert 20 < 2 * np.degrees(tangent[0]) < 40  # photos of a thing are taken with a lens of medium length
+
+
 def test_consecutive_views_are_five_degrees_apart(tmp_path):
     make(tmp_path)
     forwards = read_source(tmp_path).cameras.forwards

@@ -9,13 +9,13 @@ import sample_transforms
 import small_run
 import torch
 
-from taichi_nerf.cameras import Cameras
+from taichi_nerf.cameras import Cameras, make_cameras
 from taichi_nerf.rendering import Picture
 from taichi_nerf.scenes import load_scene
 from taichi_nerf.settings import apply_settings
 from taichi_nerf.training import pictures
 from taichi_nerf.training.pictures import picture_by, picture_of_view
-from taichi_nerf.training.render_path import cameras_of_path, frames
+from taichi_nerf.training.render_path import cameras_of_path, depth_range, frames
 from taichi_nerf.training.run import load_run
 
 from opengl_views import write_picture
@@ -123,6 +123,27 @@ def test_of_a_large_picture_only_some_rays_are_in_memory(cpu, monkeypatch):
         for part, of_whole in zip(picture_by(model, camera, 0, antialias=n)[:3], at_once[:3], strict=True):
             assert torch.allclose(part, of_whole, atol=1e-6)
     assert max(asked) <= 20
+
+
+def test_the_range_of_depths_is_that_of_the_whole_path(cpu):
+    """Eleven frames on their way from a wall: it is 1 to 11 away, and a twentieth of each picture shows nothing."""
+    poses = np.tile(np.eye(3, 4), (11, 1, 1))
+    poses[:, 2, 3] = -np.arange(11.0)
+    path = make_cameras(poses, [40.0, 40, 20, 20], [40, 40])
+
+    def picture(rays, size, with_normals):
+        depth = (1 - rays.origins[:, 2]).view(size[1], size[0])
+        opacity = torch.ones_like(depth)
+        opacity[: size[1] // 20] = 0.4
+        return Picture(torch.zeros(*depth.shape, 3), opacity, torch.where(opacity > 0.5, depth, 99), None)
+
+    bounds = SimpleNamespace(near=0.25, far=7.0)
+    run = SimpleNamespace(model=SimpleNamespace(picture=picture, box=torch.zeros(2, 3)), scene=SimpleNamespace(bounds=bounds))
+    assert depth_range(run, path) == pytest.approx((1, 11))
+    near, far = depth_range(run, path[3])
+    assert (near, far) == pytest.approx((4, 4 * 1.01))  # not empty
+    run.model.picture = lambda rays, size, with_normals: Picture(None, torch.zeros(size[::-1]), torch.zeros(size[::-1]), None)
+    assert depth_range(run, path) == (0.25, 7)  # where nothing is seen, the scene's
 
 
 def test_what_no_frame_shows_and_a_path_without_frames_are_told(small_scene):
