@@ -118,6 +118,17 @@ def test_the_spread_of_weights_and_its_gradients_are_those_of_the_loss(small_sce
     assert (resident.on_device.table.grad_to_torch() - truth).norm() < 1e-4 * truth.norm()
 
 
+def test_training_on_the_device_minds_the_spread(small_scene, gpu):
+    found = []
+    for weight in (0.0, 10.0):
+        config, scene = configured(small_scene, steps=20)
+        config = apply_settings(config, ["backend.resident=true", f"loss.spread={weight}"])
+        trainer = Trainer(config, scene, gpu.torch_device)
+        trainer.model.progress = 0.5
+        found.append(trainer.compare(trainer.draw(300)).loss.item())
+    assert found[1] > 1.05 * found[0]
+
+
 def test_rays_made_by_torch_and_rays_made_on_the_device_look_alike(small_scene, gpu):
     _, resident = pair(small_scene, gpu)
     pixels, views, rays = some_rays(resident)
@@ -215,8 +226,9 @@ def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(sma
         for name in ("exp_avg", "exp_avg_sq"):
             assert (state["state"][key][name] - moments[name]).norm() < 1e-2 * moments[name].norm()
     theirs.load_state_dict(state)
-    ours.load_state_dict(theirs.state_dict())
-    again = ours.state_dict()
+    fresh = resident.optimiser()
+    fresh.load_state_dict(theirs.state_dict())
+    again = fresh.state_dict()
     for key, moments in state["state"].items():
         for name in ("step", "exp_avg", "exp_avg_sq"):
             torch.testing.assert_close(again["state"][key][name], moments[name], rtol=0, atol=0)
