@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from taichi_nerf.generator.depth_pose import geometry
+from taichi_nerf.generator.depth_pose import training as depth_pose_training
 from taichi_nerf.generator.depth_pose.files import DepthPoseError, load_depth_pose, save_depth_pose
 from taichi_nerf.generator.depth_pose.loss import photometric, reprojection_loss, smoothness, ssim_distance, warped
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
@@ -17,6 +18,7 @@ from taichi_nerf.generator.depth_pose.training import (
     BALL_SHARE,
     DepthPoseTraining,
     ball_of,
+    draw,
     train_depth_pose,
 )
 from taichi_nerf.generator.directions import pca
@@ -175,6 +177,80 @@ def test_the_order_of_a_pair_inverts_its_motion():
     forward = model.motion(a, b, torch.tensor([True, True]))
     back = model.motion(b, a, torch.tensor([False, False]))
     assert torch.allclose(geometry.chained(forward, back), torch.eye(3, 4).expand(2, 3, 4), atol=1e-5)
+
+
+def a_short_training(monkeypatch, **training):
+    """Its model; and of every step its rates and whether it was shown a ball."""
+    made, seen = [], []
+    optimiser_of, batch_loss = depth_pose_training.optimiser_of, depth_pose_training.batch_loss
+    monkeypatch.setattr(depth_pose_training, "optimiser_of", lambda *given: made.append(optimiser_of(*given)) or made[0])
+
+    def noted(*given):
+        seen.append(([group["lr"] for group in made[0].param_groups], given[-1]))
+        return batch_loss(*given)
+
+    monkeypatch.setattr(depth_pose_training, "batch_loss", noted)
+    turns = Turns(Ball(), pca(Ball(), 2000, 2), reach=1.5)
+    settings = DepthPoseSettings(width=8, field_of_view=FIELD_OF_VIEW, nearest=0.65, farthest=1.35)
+    model, _ = train_depth_pose(turns, settings, DepthPoseTraining(batch=2, n_subjects=4, **training))
+    return model, seen
+
+
+def test_every_weight_learns_that_of_poses_quicker_at_rates_that_end_at_a_tenth_and_from_a_ball(cpu, monkeypatch):
+    model, seen = a_short_training(monkeypatch, steps=8, learning_rate=1e-3, pose_rate=5.0, ball_first=0.25)
+    rates, balls = zip(*seen, strict=True)
+    assert torch.allclose(torch.tensor(rates), torch.tensor([[1e-3, 5e-3]] * 6 + [[1e-4, 5e-4]] * 2))
+    assert balls == (True,) * 2 + (False,) * 6
+    torch.manual_seed(0)
+    before = DepthPose(model.settings).state_dict()
+    still = [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
+    assert still == ["root_of_focal"]  # which is given, and learned only where that is asked for
+
+
+class Marked:
+    """In place of turns: an image's left half is marked with how far it is turned."""
+
+    reach = 1.0
+
+    def turned(self, codes, steps):
+        return steps
+
+    def images(self, steps):
+        images = torch.full((len(steps), 3, 4, 4), -9.0)
+        images[..., :2] = steps.view(-1, 1, 1, 1)
+        return images
+
+
+def test_in_the_mirror_the_order_of_a_turn_is_the_other_one():
+    training = DepthPoseTraining(batch=200, neighbours=(0.2, 0.5))
+    target, (before, after), firsts = draw(Marked(), torch.zeros(3, 1, 1), training, torch.Generator().manual_seed(0))
+    is_mirrored = target[:, 0, 0, 0] == -9
+    assert 60 < is_mirrored.sum() < 140
+    at, lower, higher = (image.amax((1, 2, 3)) for image in (target, before, after))
+    for apart in (at - lower, higher - at):
+        assert (apart.min() > 0.199) & (apart.max() < 0.501)
+    assert torch.equal(firsts[0], is_mirrored)
+    assert torch.equal(firsts[1], ~is_mirrored)
+
+
+def test_the_loss_has_smoothness_and_networks_see_jittered_pictures(cpu):
+    """Without jitter it is the same for all random numbers; what smoothness adds grows with its weight."""
+    turns = Turns(Ball(), pca(Ball(), 2000, 2), reach=1.5)
+    model = DepthPose(DepthPoseSettings(width=4, field_of_view=FIELD_OF_VIEW)).eval()
+    images = turns.images(turns.turned(turns.codes([0, 1, 2, 3]), torch.tensor([0.0, 0.2, -0.3, 0.4])))
+    target, source, first = images[:2], images[2:], torch.tensor([True, False])
+
+    def found(seed=0, **training):
+        training = DepthPoseTraining(**{"jitter": 0.0, "smoothness": 0.0, **training})
+        torch.manual_seed(5)
+        drawn = depth_pose_training.batch_loss(model, target, [source], [first], training, torch.Generator().manual_seed(seed))
+        return drawn[0].item()
+
+    assert found(0) == found(1)
+    assert found(0, jitter=0.3) != found(1, jitter=0.3)
+    some, more = (found(smoothness=weight) - found() for weight in (1.0, 3.0))
+    assert some > 1e-6
+    assert more == pytest.approx(3 * some, rel=0.05)
 
 
 def test_the_turn_of_a_ball_is_learned_from_its_pictures(cpu):

@@ -9,6 +9,7 @@ from taichi_nerf.generator.depth_pose.geometry import motion_of
 from taichi_nerf.generator.depth_pose.loss import warped
 from taichi_nerf.generator.depth_pose.model import DepthPose, DepthPoseSettings
 from taichi_nerf.generator.directions import Directions
+from taichi_nerf.generator.refiner import training as refiner_training
 from taichi_nerf.generator.refiner.files import load_refiner, save_refiner
 from taichi_nerf.generator.refiner.loss import turn_loss, visible_in_both, warp_loss
 from taichi_nerf.generator.refiner.natural import NaturalMean
@@ -160,6 +161,62 @@ def test_it_learns_to_undo_a_drift_and_keeps_the_turn(cpu):
     assert color(refined) < 0.5 * color(plain)
     angle = (refined - source)[:, 0, 0]
     assert ((angle[-1] - angle[0]) / 2.0).item() == pytest.approx(1.0, abs=0.25)
+
+
+def blind_pairs(turns, n=3):
+    """Of which no warp sees anything: what is learned then is by the other losses."""
+    codes, steps = turns.codes(list(range(n))), torch.linspace(-1, 1, 5)
+    images, motions = turns.generator.synthesis(codes), truth(steps).expand(n, 5, 3, 4)
+    return Pairs(codes, images, torch.ones(n, 64, 64), steps, motions, torch.zeros(n, 5, 64, 64, dtype=torch.bool))
+
+
+def turns_of_a_ball():
+    unit = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    return Turns(Ball(), Directions(unit, torch.zeros(4), torch.ones(1), torch.ones(1), torch.ones(1)), reach=1.0)
+
+
+def test_every_weight_learns(cpu):
+    turns, model = turns_of_a_ball(), DepthPose(DepthPoseSettings(width=4, field_of_view=FIELD_OF_VIEW))
+    torch.manual_seed(0)
+    before = dict(Refiner(SMALL).named_parameters())
+    training = RefinerTraining(steps=6, batch=4, turn=0.0, natural=0.0)
+    refiner, _ = train_refiner(turns, model, SMALL, training, blind_pairs(turns), 0)
+    assert not [name for name, weight in refiner.named_parameters() if torch.equal(weight, before[name])]
+
+
+def test_losses_count_as_is_set_and_the_rate_falls_over_the_second_half(cpu, monkeypatch):
+    """By losses whose slopes are 1 to 5, and what Adam is given."""
+    seen, slopes = [], {"warp": 1.0, "latent": 2.0, "feature": 3.0, "turn": 4.0, "natural": 5.0}
+
+    class Noting(torch.optim.AdamW):
+        def step(self):
+            (group,) = self.param_groups
+            seen.append((group["lr"], float(self.refiner.leave.bias.grad[0])))
+
+    def losses(turns, model, refiner, *others):
+        Noting.refiner = refiner
+        return {name: slope * refiner.leave.bias[0] for name, slope in slopes.items()}
+
+    monkeypatch.setattr(torch.optim, "AdamW", Noting)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+    monkeypatch.setattr(refiner_training, "batch_losses", losses)
+    monkeypatch.setattr(NaturalMean, "of", lambda *_: None)
+    turns = turns_of_a_ball()
+    training = RefinerTraining(4, learning_rate=0.1, warp=0.5, latent=0.2, latent_share=0.5, feature=2.0, turn=0.25, natural=0.1)
+    train_refiner(turns, DepthPose(DepthPoseSettings(width=4)), SMALL, training, blind_pairs(turns))
+    slope = 0.5 * 1 + 0.2 * (0.5 * 2 + 2.0 * 3) + 0.25 * 4 + 0.1 * 5
+    assert [given for _, given in seen] == pytest.approx([slope] * 4)
+    assert [rate for rate, _ in seen] == pytest.approx([0.1, 0.1, 0.1, 0.05])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_samples_has_no_noise(cpu, share, monkeypatch):
+    times, right = [], Refiner.forward
+    monkeypatch.setattr(Refiner, "forward", lambda self, *given: times.append(given[-1]) or right(self, *given))
+    turns, model = turns_of_a_ball(), DepthPose(DepthPoseSettings(width=4, field_of_view=FIELD_OF_VIEW))
+    training = RefinerTraining(1, batch=100, clean_share=share, turn=0.0, natural=0.0)
+    train_refiner(turns, model, SMALL, training, blind_pairs(turns))
+    assert float((times[0] == 0).float().mean()) == pytest.approx(share, abs=0.2)
 
 
 class TellsBrightness:

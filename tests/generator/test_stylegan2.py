@@ -1,7 +1,10 @@
 """StyleGAN2's networks and losses against plain formulations of the same."""
 
+import copy
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -10,6 +13,7 @@ from taichi_nerf.generator.stylegan2 import loss
 from taichi_nerf.generator.stylegan2.augment import Strength, augmented
 from taichi_nerf.generator.stylegan2.discriminator import Discriminator, spread_of_batch
 from taichi_nerf.generator.stylegan2.generator import Generator, GeneratorSettings, latents_of_seeds
+from taichi_nerf.generator.stylegan2.growth import take_over
 from taichi_nerf.generator.stylegan2.layers import (
     Convolution,
     FullyConnected,
@@ -18,8 +22,10 @@ from taichi_nerf.generator.stylegan2.layers import (
     resampling_filter,
     upsampled,
 )
+from taichi_nerf.generator.stylegan2.training import GanSettings, GanTraining
 
 TINY = GeneratorSettings(16, 8, 12, 2, 128, 16)
+BUSY = GanSettings(4, r1_interval=2, path_interval=2, augment_target=-2.0, mirror=True, average_images=20.0)
 
 
 @pytest.fixture(autouse=True)
@@ -219,3 +225,134 @@ def test_augmentation_grows_while_the_judge_is_too_sure():
     off = Strength(None)
     off.update(torch.ones(10, 1))
     assert off.p == 0
+
+
+# --- training -----------------------------------------------------------------------------------------------------------
+
+
+def a_training(settings=BUSY, seed=0):
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    return GanTraining(images, TINY, settings, seed=seed)
+
+
+def flat(state, name=""):
+    if isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {path: value for key, part in items for path, value in flat(part, f"{name}.{key}").items()}
+    return {name: state}
+
+
+def test_every_weight_of_both_networks_learns():
+    made = a_training()
+    networks = {"generator": made.generator, "discriminator": made.discriminator, "average": made.average}
+    before = {name: copy.deepcopy(network.state_dict()) for name, network in networks.items()}
+    for _ in range(3):
+        made.step()
+    for kind, network in networks.items():
+        assert not [name for name, weight in network.named_parameters() if torch.equal(weight, before[kind][name])], kind
+    assert made.average.mapping.w_avg.any()  # towards which codes are truncated
+
+
+def test_a_training_goes_on_as_if_it_had_never_been_interrupted():
+    whole, second = a_training(), a_training(seed=1)
+    for _ in range(3):
+        whole.step()
+    second.load(copy.deepcopy(whole.state()))
+    for _ in range(2):
+        assert second.step() == whole.step()
+    ours, theirs = flat(second.state()), flat(whole.state())
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) if isinstance(theirs[k], torch.Tensor) else ours[k] == theirs[k] for k in theirs)
+    assert whole.strength.p > 0
+    assert whole.path_mean > 0
+
+
+@pytest.mark.parametrize(("seen", "reach"), [(0, 0.2), (76, 4.0), (10_000, 10.0)])
+def test_the_running_mean_forgets_half_in_as_many_images_as_are_set_and_sooner_at_first(seen, reach):
+    """Within a twentieth of the images that were seen, of which each step adds four."""
+    made = a_training(replace(BUSY, average_images=10.0))
+    made.n_images = seen
+    before = made.average.synthesis.b4.const.detach() + 1
+    made.average.synthesis.b4.const.copy_(before)
+    made.step()
+    kept = 0.5 ** (4 / reach)
+    expected = kept * before + (1 - kept) * made.generator.synthesis.b4.const.detach()
+    assert torch.allclose(made.average.synthesis.b4.const, expected, atol=1e-6)
+
+
+def test_regularisers_count_for_the_steps_that_they_are_left_out_of(monkeypatch):
+    """By penalties whose slope is one."""
+    made = a_training(replace(BUSY, r1_interval=3, path_interval=2, path_weight=0.5))
+    judge, maker = made.discriminator.b4.fc.bias, made.generator.synthesis.b4.conv1.bias
+    monkeypatch.setattr(loss, "discriminator_loss", lambda fake, real: 0 * judge.sum())
+    monkeypatch.setattr(loss, "r1_penalty", lambda real, logits, gamma: judge.sum())
+    monkeypatch.setattr(loss, "generator_loss", lambda logits: 0 * maker.sum())
+    monkeypatch.setattr(loss, "path_lengths", lambda images, codes, random: images.sum())
+    monkeypatch.setattr(loss, "path_penalty", lambda lengths, mean: (maker.sum(), mean))
+    given = {"judge": [], "maker": []}
+    made.of_discriminator.step = lambda: given["judge"].append(float(judge.grad[0]))
+    made.of_generator.step = lambda: given["maker"].append(float(maker.grad[0]))
+    for _ in range(4):
+        made.step()
+    assert given["judge"] == [3, 0, 0, 3]
+    assert given["maker"] == [0, 1, 0, 0, 1, 0]
+
+
+def test_adam_is_corrected_for_the_steps_between_regularisers():
+    made = a_training(GanSettings(learning_rate=0.01, r1_interval=16, path_interval=8))
+    for optimiser, ratio in ((made.of_generator, 8 / 9), (made.of_discriminator, 16 / 17)):
+        (group,) = optimiser.param_groups
+        assert group["lr"] == pytest.approx(0.01 * ratio)
+        assert group["betas"] == pytest.approx((0, 0.99**ratio))
+    (group,) = a_training(GanSettings(learning_rate=0.01, path_weight=0)).of_generator.param_groups
+    assert (group["lr"], group["betas"]) == (0.01, (0, 0.99))
+
+
+def test_a_share_of_the_images_has_codes_of_two_z_the_second_from_some_layer_on():
+    for share in (0.0, 0.4, 1.0):
+        codes = a_training(replace(BUSY, mixing=share))._codes(400)
+        changes = (codes[:, 1:] != codes[:, :-1]).any(-1).sum(-1)
+        assert changes.max() <= 1
+        assert float((changes == 1).float().mean()) == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_half_of_the_images_that_are_shown_are_mirrored_where_that_is_wished(mirror):
+    made, known, mirrored = a_training(replace(BUSY, batch=64, mirror=mirror)), 0, 0
+    shown = made._real()
+    originals = made.images.float() / 127.5 - 1
+    for image in shown:
+        known += any(torch.equal(image, other) for other in originals)
+        mirrored += any(torch.equal(image.flip(2), other) for other in originals)
+    assert known + mirrored == 64
+    assert (15 < mirrored < 49) if mirror else mirrored == 0
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_images_have_random_numbers_at_every_pixel_unless_they_are_unwished(noise):
+    made = a_training(replace(BUSY, noise=noise))
+    for name, parameter in made.generator.named_parameters():
+        if name.endswith("noise_strength"):
+            torch.nn.init.constant_(parameter, 0.5)
+    codes = made._codes(2).detach()
+    made._codes = lambda n: codes
+    assert torch.equal(made._fake(2), made._fake(2)) != noise
+
+
+def test_what_grows_shows_what_it_showed_enlarged_and_has_forgotten_nothing():
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    smaller, larger = GanTraining(images, replace(TINY, resolution=8), replace(BUSY, average_images=100.0)), a_training(seed=1)
+    for _ in range(3):
+        smaller.step()
+    take_over(larger, smaller)
+    z = latents_of_seeds([1, 2, 3], 8)
+    for name in ("generator", "average"):
+        before, after = (getattr(each, name)(z) for each in (smaller, larger))
+        assert torch.allclose(after, upsampled(before, resampling_filter()), atol=1e-5), name
+    assert not torch.allclose(smaller.generator(z), smaller.average(z))
+    assert torch.equal(larger.discriminator.b8.conv0.weight, smaller.discriminator.b8.conv0.weight)
+    for name in ("n_steps", "n_images", "path_mean"):
+        assert getattr(larger, name) == getattr(smaller, name) > 0
+    assert larger.strength.p == smaller.strength.p > 0
+    assert torch.equal(larger.random.get_state(), smaller.random.get_state())
+    larger.step()

@@ -8,6 +8,7 @@ import torch
 from ball_scene import views_of_ball
 from torch.testing import assert_close
 
+from taichi_nerf import reference
 from taichi_nerf.cameras import EQUIRECTANGULAR, FISHEYE, OPENCV, PINHOLE
 from taichi_nerf.priors.denoiser import Denoiser, DenoiserSettings
 from taichi_nerf.priors.prior import Prior, PriorSettings, prior_bytes
@@ -17,7 +18,7 @@ from taichi_nerf.scenes import load_scene
 from taichi_nerf.scenes.images import Images
 from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.training import methods
-from taichi_nerf.training.config import RunSettings, SceneSettings
+from taichi_nerf.training.config import PoseSettings, RunSettings, SceneSettings
 from taichi_nerf.training.few_view_config import GeometrySettings, PatchPriorSettings
 from taichi_nerf.training.few_views import patches_of, with_few_views
 from taichi_nerf.training.geometry_term import GeometryTerm
@@ -151,18 +152,6 @@ def test_weights_that_decay_are_those_that_density_depends_on(cpu, method):
             weight.copy_(kept)
 
 
-@pytest.mark.parametrize("method", list(SMALL))
-def test_every_weight_learns_whether_it_decays_or_not(cpu, method):
-    """Colors' weights, too, which density_weights leaves out."""
-    trainer = Trainer(*small(method), CPU)
-    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
-    for _ in range(3):
-        trainer.step()
-    for name, weight in trainer.model.named_parameters():
-        if weight.numel() and not name.startswith("rig."):
-            assert not torch.equal(weight, before[name]), name
-
-
 def test_frusta_take_away_what_one_camera_alone_sees(cpu):
     """Trained on three views with and without the term: less weight in places that fewer than two cameras see."""
 
@@ -199,6 +188,8 @@ def test_what_a_lens_shows_is_within_its_frustum(cpu, model):
     spans = torch.stack([torch.arange(n), torch.ones(n)], -1).int()
     seen = moment.seen._replace(samples=Samples(t, t, torch.arange(n, dtype=torch.int32), spans))
     assert bool((term.counts(moment, rays, seen) == 1).all())
+    too_near = seen._replace(samples=seen.samples._replace(t_starts=0.3 * t, t_ends=0.3 * t))
+    assert bool((term.counts(moment, rays, too_near)[t < 3] == 0).all())  # the nearest depth is one
     pose = rig.poses()[0]
     beside = rays._replace(directions=(0.5 * pose[:, 2] + pose[:, 0]).expand(n, 3).contiguous())
     assert bool((term.counts(moment, beside, seen) == 0).all())
@@ -229,6 +220,20 @@ def test_distortion_gathers_weights(cpu):
     assert spread(1e-3) < 0.7 * spread(0.0)
 
 
+def test_distortion_is_in_shares_of_the_distance_of_what_is_seen(cpu):
+    """Not of Σ w t, which is short where light passes."""
+    config, scene = small()
+    moment = moment_of(Trainer(config, scene, CPU))
+    settings = GeometrySettings(distortion=1 / 1024, distortion_from=0.0, distortion_full=0.0)
+    out, samples = moment.seen.rendered, moment.seen.samples
+    spread = reference.distortion.distortion_loss(out.weights, samples.t_starts, samples.t_ends, samples.spans)
+    seen = out.opacity > 0.05
+    assert bool(seen.any())
+    assert bool((out.opacity[seen] < 0.9).any())
+    expected = torch.where(seen, spread * out.opacity / out.depth.clamp_min(1e-6), 0.0).mean().item()
+    assert GeometryTerm(settings, scene, [0, 1, 2], CPU)(moment).item() == pytest.approx(expected, rel=0.02)
+
+
 @pytest.mark.parametrize("term", ["opacity", "distortion"])
 def test_terms_grow_over_the_middle_of_the_training(cpu, term):
     """By the same moment of the same field: at 55 % half of what is there from 80 % on, and nothing before 30 %."""
@@ -241,6 +246,33 @@ def test_terms_grow_over_the_middle_of_the_training(cpu, term):
     published = GeometryTerm(GeometrySettings(opacity=1.0, opacity_from=0.0, opacity_full=0.0), scene, [0, 1, 2], CPU)
     if term == "opacity":
         assert float(published(moment._replace(progress=0.0)).detach()) == pytest.approx(found[-1])
+
+
+def test_frusta_count_less_after_the_first_of_the_training(cpu):
+    """By the same moment of the same field: as much as the weight says at first, and the later share of it from then on."""
+    config, scene = small()
+    narrow = replace(scene, cameras=replace(scene.cameras, intrinsics=scene.cameras.intrinsics * [1.6, 1.6, 1, 1]))
+    moment = moment_of(Trainer(config, narrow, CPU))
+    term = GeometryTerm(GeometrySettings(frustum=0.5, frustum_later=0.1, frustum_until=0.2), narrow, [0, 1, 2], CPU)
+    few = (2 - term.counts(moment, moment.shown.rays, moment.seen)).clamp_min(0)
+    whole = 0.5 * 1024 * float((few * moment.seen.rendered.weights).sum().detach()) / 64
+    assert whole > 1
+    found = [float(term(moment._replace(progress=p)).detach()) for p in (0.0, 0.19, 0.2, 1.0)]
+    assert found == pytest.approx([whole, whole, 0.1 * whole, 0.1 * whole], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["ngp", "nerf"])
+def test_weights_that_decay_cost_their_squares(cpu, method):
+    config, scene = small(method)
+    trainer = Trainer(config, scene, CPU)
+    moment, term = moment_of(trainer), GeometryTerm(GeometrySettings(density_decay=0.5), scene, [0, 1, 2], CPU)
+    trainer.optimiser.zero_grad()
+    cost = term(moment)
+    cost.backward()
+    weights = trainer.model.density_weights()
+    assert cost.item() == pytest.approx(0.5 * sum(float(weight.detach().square().sum()) for weight in weights), rel=1e-5)
+    for weight in weights:
+        assert_close(weight.grad, weight.detach())
 
 
 def a_prior_term(trainer, scene, prior_file, **settings):
@@ -290,6 +322,126 @@ def test_a_prior_is_shown_inverse_depths_as_it_learned_them(cpu):
     near, far = torch.stack(seen[:5]), torch.stack(seen[5:])
     assert near.max() > 0.05
     assert_close(far, 2.5 * near, atol=2e-3, rtol=1e-5)  # where next to nothing is, depth is anything
+
+
+def a_flat_prior(score, nearest=0.2):
+    """Whose score is the same everywhere; `asked` is what it was asked about, and at what times."""
+    settings = PriorSettings(DenoiserSettings(8, (1, 2)), size=8, focal=30.0, nearest=nearest)
+    prior = Prior(settings, Denoiser(settings.denoiser))
+    prior.asked = []
+    prior.score = lambda x, t: prior.asked.append((x[0], t)) or torch.full_like(x, score)
+    prior.noise_in = lambda x, t: prior.asked.append((x, t)) or torch.full_like(x, score)
+    return prior
+
+
+def after_some_steps(**sections):
+    config, scene = small(steps=25, **sections)
+    trainer = Trainer(config, scene, CPU)
+    for _ in range(25):
+        trainer.step()
+    return trainer, moment_of(trainer)
+
+
+def test_a_patch_pulls_as_strongly_as_is_set_and_the_more_the_seldomer_there_is_one(cpu):
+    trainer, moment = after_some_steps()
+
+    def slopes(**settings):
+        trainer.optimiser.zero_grad()
+        patches = PatchPriorSettings("some", image_share=0.0, **settings)
+        term = PriorTerm(patches, a_flat_prior(1.0), trainer.scene, [0, 1, 2], 1.0, True, CPU)
+        generator = torch.Generator().manual_seed(4)
+        for _ in range(10):  # some of which see the ball
+            term(moment._replace(n_steps=6, generator=generator)).backward()
+        field = trainer.model.field
+        return field.table.grad.clone(), torch.cat([weight.grad.flatten() for weight in field.color_mlp.parameters()])
+
+    usual, colors = slopes(weight=0.2, every=1)
+    assert usual.abs().max() > 0
+    assert colors.abs().max() > 0
+    alike = {"atol": 1e-4 * float(usual.abs().max()), "rtol": 1e-3}  # they are tiny
+    assert_close(slopes(weight=0.6, every=1)[0], 3 * usual, **alike)
+    assert_close(slopes(weight=0.2, every=3)[0], 3 * usual, **alike)
+    of_depth, no_colors = slopes(weight=0.2, color=0.0)
+    assert not no_colors.any()
+    assert of_depth.any()
+    assert_close(slopes(weight=0.2, color=0.0, depth=8e-6)[0], 4 * of_depth, **alike)
+    assert_close(slopes(weight=0.2, depth=0.0, color=6e-6)[1], 2 * colors, atol=1e-4 * float(colors.abs().max()), rtol=1e-3)
+
+
+def test_a_prior_is_asked_at_the_times_that_are_set_and_with_noise_where_that_is_wished(cpu):
+    trainer, moment = after_some_steps()
+
+    def asked(noise, **settings):
+        prior = a_flat_prior(0.0)
+        term = PriorTerm(PatchPriorSettings("some", noise=noise, **settings), prior, trainer.scene, [0, 1, 2], 1.0, True, CPU)
+        for progress in (0.0, 0.25, 0.5, 1.0):
+            term(moment._replace(progress=progress))
+        return prior, prior.asked
+
+    prior, found = asked(False, tau=0.4, tau_last=0.1, tau_until=0.5)
+    assert [t for _, t in found] == [prior.schedule.time_at(tau) for tau in (0.4, 0.25, 0.1, 0.1)]
+    assert [x.shape for x, _ in found] == [(4, 8, 8)] * 4
+    prior, found = asked(True, tau=0.4, tau_last=0.4)
+    assert [x.shape for x, _ in found] == [(2, 4, 8, 8)] * 4  # with noise, and with its opposite
+    assert all((x[0] - x[1]).std() > 0.5 for x, _ in found)
+
+
+def test_patches_are_seen_from_cameras_as_corrected_moved_by_no_more_than_20_centimetres(cpu):
+    trainer, moment = after_some_steps(poses=PoseSettings(refine=True, learning_rate=0.0))
+    model, seen = trainer.model, []
+    with torch.no_grad():
+        model.rig.shifts += torch.tensor([0.3, -0.2, 0.1])
+    right = model.look
+    model.look = lambda rays, *others: seen.append(rays) or right(rays, *others)
+    places = model.rig.poses()[:, :, 3].detach()
+    for metres in (1.0, 4.0):
+        term = PriorTerm(
+            PatchPriorSettings("some", image_share=0.0), a_flat_prior(0.0), trainer.scene, [0, 1, 2], metres, True, CPU
+        )
+        seen.clear()
+        for _ in range(10):
+            term(moment)
+        off = torch.stack([(rays.origins[0] - places).abs().amax(-1).min() for rays in seen])
+        assert (off <= 0.2 / metres + 1e-5).all()
+        assert off.max() > 0.1 / metres
+
+
+@pytest.mark.parametrize("is_object", [True, False])
+def test_a_prior_is_shown_the_inverse_of_depths_along_the_axis_in_metres(cpu, is_object):
+    """Of what is seen on a ray, not of the light that passes; around an object, what shows nothing is infinitely far."""
+    trainer, moment = after_some_steps()
+    scene = replace(trainer.scene, bounds=replace(trainer.scene.bounds, unbounded=not is_object))
+    model, looks, prior = trainer.model, [], a_flat_prior(0.0)
+    right = model.look
+    model.look = lambda rays, *others: looks.append((rays, right(rays, *others))) or looks[-1][1]
+    term = PriorTerm(PatchPriorSettings("some", image_share=1.0), prior, scene, [0, 1, 2], 3.0, True, CPU)
+    for _ in range(5):
+        term(moment)
+    for (rays, seen), (x, _) in zip(looks, prior.asked, strict=True):
+        poses, out = model.rig.poses(), seen.rendered
+        forward = poses[(poses[:, :, 3] - rays.origins[0]).norm(dim=-1).argmin(), :, 2]
+        depth = 3.0 * out.depth / out.opacity.clamp_min(0.01) * (rays.directions @ forward)
+        inverse = 0.2 / depth.clamp_min(0.2) * (out.opacity if is_object else 1)
+        assert_close((x[3] + 1) / 2, inverse.detach().view(8, 8), atol=1e-5, rtol=1e-4)
+
+
+def test_geometric_terms_of_patches_are_there_where_they_are_wished_and_count_for_the_steps_without_a_patch(cpu, prior_file):
+    geometry = GeometrySettings(frustum=1.0, frustum_later=1.0)
+    config, scene = small(steps=25, geometry=geometry, prior=PatchPriorSettings(str(prior_file)))
+    assert terms_of(config, scene, [0, 1, 2], CPU)[1].geometry is None
+    config = replace(config, geometry=replace(geometry, on_patches=True))
+    trainer = Trainer(config, scene, CPU)
+    of_rays, of_patches = trainer.terms
+    assert of_patches.geometry is of_rays
+    for _ in range(25):
+        trainer.step()
+    moment, found = moment_of(trainer), {}
+    for every in (1, 3):
+        of_patches.settings = replace(config.prior, every=every)
+        generator = torch.Generator().manual_seed(5)
+        found[every] = sum(of_patches(moment._replace(n_steps=6, generator=generator)).item() for _ in range(5))
+    assert found[1] > 0.01
+    assert found[3] == pytest.approx(3 * found[1], rel=1e-4)
 
 
 def test_the_value_of_the_priors_term_is_0_and_patches_come_every_so_many_steps(cpu, prior_file):

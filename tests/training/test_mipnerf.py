@@ -102,6 +102,42 @@ def test_pixels_weigh_what_they_stand_for(cpu):
     assert loss(weight) != loss(weight, other)
 
 
+def test_the_first_levels_error_counts_as_much_as_is_set(cpu):
+    """Of equal draws: what the loss has beyond the second level's error grows with the weight."""
+
+    def losses(weight):
+        model = trainer(f"mipnerf.coarse_weight={weight}").model
+        rays = model.rig.rays(torch.rand(20, 2, generator=torch.Generator().manual_seed(0)) * 32, torch.zeros(20).int())
+        shown = Shown(rays, torch.zeros(20).int(), torch.full((20, 3), 0.7), torch.zeros(20, 3), None, None)
+        found = model.compare(shown, torch.Generator().manual_seed(1))
+        return found.loss.item(), found.squared.mean().item()
+
+    (none, fine), (some, _), (more, _) = (losses(weight) for weight in (0.0, 0.3, 0.9))
+    assert none == pytest.approx(fine, rel=1e-5)
+    assert some > 1.01 * none
+    assert more - none == pytest.approx(3 * (some - none), rel=1e-4)
+
+
+@pytest.mark.parametrize("cylinder", [False, True])
+def test_pieces_of_cones_have_their_middle_farther_than_pieces_of_cylinders_and_grow(cpu, cylinder):
+    """A cylinder's is half way, and its width is the ray's everywhere: a quarter of the radius squared across it."""
+    model, seen = trainer(f"mipnerf.cylinder={str(cylinder).lower()}").model, []
+    right = model.field.look
+    model.field.look = lambda means, variances, *others: seen.append((means, variances)) or right(means, variances, *others)
+    rays = model.rig.rays(torch.tensor([[16.0, 16.0]]), torch.zeros(1).int())
+    coarse, _ = model._levels(model._cast(rays), torch.zeros(1, 3), None)
+    (means, variances), (t_starts, t_ends) = seen[0], coarse.samples[:2]
+    along = ((means - rays.origins) * rays.directions).sum(-1)
+    across = variances.sum(-1) - (t_ends - t_starts) ** 2 / 12  # what is left of the spread: of two directions
+    middle = (t_starts + t_ends) / 2
+    if cylinder:
+        assert_close(along, middle, rtol=1e-5, atol=1e-5)
+        assert_close(across, (2 * rays.radii**2 / 4).expand(16), rtol=0.02, atol=0)
+    else:
+        assert (along > middle + 1e-4).all()
+        assert_close(across / middle**2, (2 * rays.radii**2 / 4).expand(16), rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize("settings", [[], ["mipnerf.cylinder=true", "mipnerf.blur=false"], ["mipnerf.noise=0.1"]])
 def test_it_learns_and_resumes_to_the_bit(cpu, settings):
     expect_to_learn_and_resume(lambda: trainer("batch.background=white", *settings), 0.7)
@@ -127,6 +163,16 @@ def test_presets_survive_being_written(preset):
     if preset == "blender":
         assert (config.batch.n_rays, config.mipnerf.n_samples, config.run.steps) == (4096, 128, 1_000_000)
         assert (config.optimiser.delay * config.run.steps, config.optimiser.delay_factor) == (2500, 0.01)
+
+
+def test_places_are_as_wide_as_a_pixel_is_there(cpu):
+    """That of a picture of 32 pixels, seen from 2.5 · sqrt(1.16) away: its Gaussian's deviation is half of it."""
+    model, seen = trainer().model, []
+    right = model.field.look
+    model.field.look = lambda means, variances, *others: seen.append(variances) or right(means, variances, *others)
+    model.density(torch.zeros(5, 3))
+    width = 2.5 * 1.16**0.5 / (1.4 * 32)
+    assert_close(seen[0], torch.full((5, 3), (width / 2) ** 2))
 
 
 def test_pictures_have_normals_and_places_have_density_and_color(cpu):

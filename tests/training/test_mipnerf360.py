@@ -10,11 +10,13 @@ from torch.testing import assert_close
 
 from taichi_nerf.fields.contracted_encoding import ContractedEncoding, GaussianEncodingSettings
 from taichi_nerf.fields.mip_nerf_360_field import MipNerf360Field, ProposalNetwork, ProposalNetworkSettings, WideNetworkSettings
+from taichi_nerf.rays import Rays
 from taichi_nerf.samplers.hierarchical_sampler import from_edges
 from taichi_nerf.settings import apply_settings, from_json_dict, to_json_dict
 from taichi_nerf.training import methods
 from taichi_nerf.training.config import RunSettings, SceneSettings
 from taichi_nerf.training.mipnerf360_config import PRESETS, MipNerf360Config
+from taichi_nerf.training.model import Shown
 from taichi_nerf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -110,6 +112,53 @@ def test_the_small_network_learns_from_the_wide_one_alone(cpu):
         made.step()
     for one, other in zip(with_loss.model.field.network.parameters(), without.model.field.network.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def compared(made, n=24, n_beside=0):
+    """By a step's rays, of which so many more pass the box by; and what the loss is of."""
+    model, generator = made.model, torch.Generator().manual_seed(2)
+    rays = model.rig.rays(10 + 12 * torch.rand(n, 2, generator=generator), torch.zeros(n).int())
+    away = model.rig.rays(torch.full((n_beside, 2), 16.0), torch.zeros(n_beside).int())
+    away = away._replace(directions=-away.directions)
+    rays, m = Rays(*(torch.cat(parts) for parts in zip(rays, away, strict=True))), n + n_beside
+    truth = torch.rand(m, 3, generator=generator)
+    shown = Shown(rays, torch.zeros(m).int(), truth, torch.zeros(m, 3), None, None)
+    return model.compare(shown, torch.Generator().manual_seed(3)), truth
+
+
+@pytest.mark.parametrize(("kind", "error"), [
+    ("mse", torch.square), ("charbonnier", lambda d: (d**2 + 1e-6).sqrt()),
+    ("huber", lambda d: torch.where(d.abs() < 0.1, d**2, 0.2 * d.abs() - 0.01)),
+])  # fmt: skip
+def test_colors_are_compared_as_is_set(cpu, kind, error):
+    made = trainer(f"mipnerf360.photometric={kind}", "mipnerf360.distortion=0")
+    found, truth = compared(made)
+    assert found.loss.item() == pytest.approx(error(found.seen.rendered.color - truth).mean().item(), rel=1e-5)
+
+
+def test_weights_that_lie_apart_cost_their_double_sum_in_shares_of_the_ray(cpu):
+    """Σ_ij w_i w_j |s_i - s_j| + ⅓ Σ w_i² δ_i, times the weight, a mean over all rays: those beside the box, too."""
+    (with_it, _), (without, _) = (compared(trainer(f"mipnerf360.distortion={weight}"), 24, 8) for weight in (0.5, 0))
+    model, seen = trainer().model, with_it.seen
+    t_starts, t_ends, w = (x.detach().view(24, -1) for x in (*seen.samples[:2], seen.rendered.weights))
+    pixels = 10 + 12 * torch.rand(24, 2, generator=torch.Generator().manual_seed(2))
+    found = model._cast(model.rig.rays(pixels, torch.zeros(24).int()))
+    length = (found.t_far - found.t_near)[:, None]
+    middle, width = (t_starts + t_ends) / 2 / length, (t_ends - t_starts) / length
+    apart = (middle[:, :, None] - middle[:, None]).abs()
+    expected = torch.einsum("ri,rj,rij->r", w, w, apart) + (w**2 * width).sum(-1) / 3
+    assert (with_it.loss - without.loss).item() == pytest.approx(0.5 * expected.sum().item() / 32, rel=1e-3)
+
+
+def test_rays_beside_the_scene_teach_proposals_nothing_but_count(cpu):
+    """The interlevel loss is a mean over all rays, as that of colors is."""
+    gradients = []
+    for n_beside in (0, 24):
+        made = trainer()
+        compared(made, 24, n_beside)[0].loss.backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in made.model.proposal.mlp.parameters()]))
+    assert gradients[0].abs().max() > 0
+    assert_close(gradients[1], gradients[0] / 2)
 
 
 def test_long_gradients_are_shortened(cpu):

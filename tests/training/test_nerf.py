@@ -110,6 +110,17 @@ def test_rays_that_miss_the_box_cost_nothing_and_show_the_background(cpu):
     assert compared.squared[1].item() == pytest.approx(0.36)
 
 
+@pytest.mark.parametrize("disparity", [False, True])
+def test_first_samples_are_even_in_distance_or_in_its_inverse(cpu, disparity):
+    scene, _ = views_of_ball()
+    model = Trainer(configured(scene, f"nerf.disparity={str(disparity).lower()}", "nerf.within_box=false"), scene, CPU).model
+    rays = model.rig.rays(torch.tensor([[16.0, 16], [3, 5]]), torch.zeros(2, dtype=torch.int32))
+    coarse, _, _ = model._levels(model._cast(rays), torch.zeros(2, 3), None)
+    even = torch.linspace(1, 1 / 4.5, 16) if disparity else torch.linspace(1, 4.5, 16)
+    t = coarse.samples.t_starts.view(2, 16)
+    assert_close(1 / t if disparity else t, even.expand(2, -1), rtol=1e-5, atol=1e-5)
+
+
 # --- training -----------------------------------------------------------------------------------------------------------
 
 

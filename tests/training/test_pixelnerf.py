@@ -10,6 +10,9 @@ from ball_objects import ball_views, write_object, write_set
 
 from taichi_nerf.setting_values import SettingsError
 from taichi_nerf.settings import apply_settings
+from taichi_nerf.training import pixelnerf_trainer
+from taichi_nerf.training.checkpoint import load_checkpoint
+from taichi_nerf.training.distributed import World
 from taichi_nerf.training.pixelnerf_config import (
     ObjectBatchSettings,
     ObjectSettings,
@@ -23,7 +26,14 @@ from taichi_nerf.training.pixelnerf_model import Prior, load_prior, save_model
 from taichi_nerf.training.pixelnerf_objects import ObjectSet, entries_of, object_of, read_object
 from taichi_nerf.training.pixelnerf_rays import render_rays
 from taichi_nerf.training.pixelnerf_render import refine
-from taichi_nerf.training.pixelnerf_trainer import PixelNerfTrainer, draw_pixels, jittered, make_field, settle_statistics
+from taichi_nerf.training.pixelnerf_trainer import (
+    PixelNerfTrainer,
+    draw_objects,
+    draw_pixels,
+    jittered,
+    make_field,
+    settle_statistics,
+)
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.train_pixelnerf import train
 
@@ -80,6 +90,13 @@ def test_a_training_that_was_interrupted_goes_on_as_if_nothing_had_happened(cpu,
     whole, parts = (load_prior(tmp_path / name, CPU).field.state_dict() for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    mean = next(name for name in whole if name.endswith("running_mean"))
+    learned = load_checkpoint(tmp_path / "whole/checkpoint.safetensors")[0]["model"]
+    assert not torch.equal(learned[mean], whole[mean])  # which is settled over 64 batches, all alike
+    field = make_field(config)
+    field.load_state_dict(learned)
+    settle_statistics(field, ObjectSet(config.objects, "train"), config.batch, 64, CPU)
+    torch.testing.assert_close(field.state_dict()[mean], whole[mean])
 
 
 def test_the_gradient_of_a_step_is_that_of_the_loss_written_in_one_piece(cpu, balls):
@@ -102,6 +119,75 @@ def test_the_gradient_of_a_step_is_that_of_the_loss_written_in_one_piece(cpu, ba
         if parameter.grad is not None:
             torch.testing.assert_close(parts[name], parameter.grad, atol=1e-6, rtol=1e-4)
     assert len(parts) > 50
+
+
+def a_trainer(path, *settings, steps=60, preset=small, world=World()):
+    config = configured(path, *settings, steps=steps, preset=preset)
+    return PixelNerfTrainer(config, ObjectSet(config.objects, "train"), CPU, world)
+
+
+def test_every_weight_learns(cpu, balls):
+    """Of encoder, coarse and fine network. Of a ResNet the last stage is not looked at."""
+    made = a_trainer(
+        balls, "sampling.n_importance=2", "sampling.n_depth=2", "batch.n_objects=1", "batch.n_rays=8", preset=published
+    )
+    learned = {name: weight for name, weight in made.field.named_parameters() if "layer4" not in name}
+    before = {name: weight.detach().clone() for name, weight in learned.items()}
+    for _ in range(3):
+        made.step()
+    assert {name.split(".")[0] for name in before} == {"encoder", "mlp_coarse", "mlp_fine"}
+    assert not [name for name, weight in learned.items() if torch.equal(weight, before[name])]
+
+
+def test_the_rate_warms_up_and_falls_and_rays_leave_the_boxes_when_their_share_is_over(cpu, balls, monkeypatch):
+    schedule = ("optimiser.final_share=0.1", "optimiser.warm_up=0.5")
+    made, found = a_trainer(balls, *schedule, "batch.box_share=0.7", "batch.n_objects=1", steps=4), []
+    right = pixelnerf_trainer.draw_pixels
+    monkeypatch.setattr(pixelnerf_trainer, "draw_pixels", lambda *given: found.append(given[-1]) or right(*given))
+    rates = []
+    for _ in range(4):
+        made.step()
+        rates.append(made.optimiser.param_groups[0]["lr"] / made.config.optimiser.learning_rate)
+    assert rates == pytest.approx([0, 0.5, 1, 0.55])  # at 75 %, half way down
+    assert found == [False, False, False, True]
+
+
+def test_objects_come_in_other_colors_and_lights_and_with_as_many_sources_as_are_set(balls):
+    objects, generator = ObjectSet(ObjectSettings(str(balls)), "train"), torch.Generator().manual_seed(0)
+    plain = [objects[i].pictures for i in range(len(objects))]
+
+    def is_one_of(pictures, others):
+        return any(torch.equal(pictures, other) for other in others)
+
+    def drawn(**batch):
+        return draw_objects(objects, ObjectBatchSettings(n_objects=12, **batch), generator)
+
+    assert all(is_one_of(item.pictures, plain) for item in drawn()[0])
+    turned = [pictures[..., [1, 2, 0]] for pictures in plain]
+    shuffled = [item.pictures for item in drawn(color_shuffle=True)[0]]
+    assert any(is_one_of(pictures, turned) for pictures in shuffled)
+    assert not any(is_one_of(item.pictures, plain) for item in drawn(color_jitter=0.2)[0])
+    counts = {len(views) for _ in range(20) for views in drawn(views=(1, 3))[1]}
+    assert counts == {1, 3}
+
+
+class Stopping(World):
+    """One of two processes, whose mean gradients are zero."""
+
+    def sum_over_ranks(self, tensor):
+        return 2 * tensor
+
+    def average_gradients(self, parameters):
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+
+def test_processes_that_train_together_step_by_the_mean_of_their_gradients(cpu, balls):
+    made = a_trainer(balls, world=Stopping(0, 2))
+    before = {name: weight.detach().clone() for name, weight in made.field.named_parameters()}
+    made.step()
+    assert all(torch.equal(weight, before[name]) for name, weight in made.field.named_parameters())
 
 
 def test_statistics_are_settled_over_batches_of_several_objects_as_in_training(cpu, tmp_path):

@@ -74,6 +74,16 @@ def test_views_that_training_does_not_see_follow_at_the_end(cpu):
     assert_close(corrections(made), found)
 
 
+@pytest.mark.parametrize("poses", [False, True])
+def test_the_focal_length_is_corrected_with_poses_or_by_itself(cpu, poses):
+    made = Trainer(replace(CONFIG, poses=PoseSettings(refine=poses, intrinsics=True)), views_of_ball()[0], CPU)
+    for _ in range(3):
+        made.step()
+    rig = made.model.rig
+    assert rig.log_focal.item() != 0
+    assert bool(rig.turns.any()) == poses
+
+
 def on_a_sphere(n, radius=2.0):
     random = np.random.default_rng(2)
     positions = random.normal(size=(n, 3))

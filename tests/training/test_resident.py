@@ -118,6 +118,17 @@ def test_the_spread_of_weights_and_its_gradients_are_those_of_the_loss(small_sce
     assert (resident.on_device.table.grad_to_torch() - truth).norm() < 1e-4 * truth.norm()
 
 
+def test_training_on_the_device_minds_the_spread(small_scene, gpu):
+    found = []
+    for weight in (0.0, 10.0):
+        config, scene = configured(small_scene, steps=20)
+        config = apply_settings(config, ["backend.resident=true", f"loss.spread={weight}"])
+        trainer = Trainer(config, scene, gpu.torch_device)
+        trainer.model.progress = 0.5
+        found.append(trainer.compare(trainer.draw(300)).loss.item())
+    assert found[1] > 1.05 * found[0]
+
+
 def test_rays_made_by_torch_and_rays_made_on_the_device_look_alike(small_scene, gpu):
     _, resident = pair(small_scene, gpu)
     pixels, views, rays = some_rays(resident)
@@ -188,9 +199,15 @@ def test_rays_that_end_early_twice_have_room_for_both_marches(small_scene, gpu):
     torch.testing.assert_close(seen.color, expected.rendered.color, atol=2e-5, rtol=1e-4)
 
 
-def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(small_scene, gpu):
-    plain, resident = pair(small_scene, gpu)
+OTHERWISE = ("optimiser.beta1=0.6", "optimiser.beta2=0.9", "optimiser.table_decay=0.1", "optimiser.mlp_decay=0.3")
+
+
+@pytest.mark.parametrize("settings", [(), OTHERWISE])
+def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(small_scene, gpu, settings):
+    plain, resident = pair(small_scene, gpu, *settings)
     ours, theirs = resident.optimiser(), plain.optimiser()
+    for group in (*ours.param_groups, *theirs.param_groups):
+        group["lr"] = 0.3 * group["first_lr"]  # as the schedule does
     pixels, views, rays = some_rays(plain)
     for _ in range(3):
         for model, optimiser in ((plain, theirs), (resident, ours)):
@@ -209,10 +226,28 @@ def test_a_step_of_the_optimiser_is_torchs_and_its_state_goes_there_and_back(sma
         for name in ("exp_avg", "exp_avg_sq"):
             assert (state["state"][key][name] - moments[name]).norm() < 1e-2 * moments[name].norm()
     theirs.load_state_dict(state)
-    ours.load_state_dict(theirs.state_dict())
-    again = ours.state_dict()
+    fresh = resident.optimiser()
+    fresh.load_state_dict(theirs.state_dict())
+    again = fresh.state_dict()
     for key, moments in state["state"].items():
-        torch.testing.assert_close(again["state"][key]["exp_avg_sq"], moments["exp_avg_sq"], rtol=0, atol=0)
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(again["state"][key][name], moments[name], rtol=0, atol=0)
+    resident.pull()
+    for own, truth in zip(resident.field.parameters(), plain.field.parameters(), strict=True):
+        if truth.numel():
+            torch.testing.assert_close(own, truth, atol=1e-4, rtol=1e-3)
+
+
+def test_epsilon_is_the_optimisers_on_the_device(small_scene, gpu):
+    """So large a one makes steps as short as gradients are."""
+    _, resident = pair(small_scene, gpu, "optimiser.epsilon=100.0")
+    optimiser, network = resident.optimiser(), resident.on_device.density
+    for group in optimiser.param_groups:
+        group["lr"] = 1.0
+    before = network.weights.to_torch().clone()
+    network.weights.grad.fill(2.0)
+    optimiser.step()
+    torch.testing.assert_close(network.weights.to_torch(), before - 2 / 102, rtol=1e-5, atol=1e-6)
 
 
 def test_terms_of_ones_own_are_shown_what_they_are_through_torch(small_scene, gpu):
@@ -255,9 +290,11 @@ def test_the_density_network_decays_by_its_weights_on_the_device(small_scene, gp
 
 def test_the_grid_learns_what_the_sampler_would(small_scene, gpu):
     """All cells at once, of a field that is the same everywhere: where in a cell one looks does not matter."""
-    plain, resident = pair(small_scene, gpu)
+    plain, resident = pair(small_scene, gpu, "occupancy.decay=0.3", "occupancy.rise=2.0", "occupancy.least_alpha=0.1")
     with torch.no_grad():
         plain.field.table.fill_(0.3)
+        plain.sampler.thickness.mul_(3)  # some of which is thicker than what is seen now even when it has decayed
+    plain.sampler.stretch = 2.0
     resident.load_state_dict(plain.state_dict())
     plain.sampler.update(lambda at: plain.field.glance(at).density, 1.0, torch.Generator().manual_seed(0))
     resident.grid.update(1.0, torch.Generator().manual_seed(0))
@@ -265,6 +302,56 @@ def test_the_grid_learns_what_the_sampler_would(small_scene, gpu):
     resident.pull()
     for name in ("thickness", "least_density", "bits"):
         torch.testing.assert_close(getattr(resident.sampler, name), getattr(plain.sampler, name), rtol=1e-4, atol=1e-6)
+
+
+def test_cells_are_all_looked_at_first_and_a_share_of_them_later(small_scene, gpu):
+    config, scene = configured(small_scene, steps=20)
+    settings = ["backend.resident=true", "grid.every=3", "grid.full_until=7", "grid.share=0.25"]
+    model, looks = make_model(apply_settings(config, settings), scene, gpu.torch_device), []
+    model.grid.update = lambda share, generator: looks.append((n_steps, share))
+    for n_steps in range(14):
+        model.before_step(n_steps, n_steps / 20, torch.Generator())
+    assert looks == [(0, 1.0), (3, 1.0), (6, 1.0), (9, 0.25), (12, 0.25)]
+    assert model.progress == 13 / 20  # by which the loss of spread grows
+
+
+def test_space_that_no_view_shows_is_empty_on_the_device_too(small_scene, gpu):
+    config, scene = configured(small_scene, steps=20)
+    narrow = replace(scene, cameras=replace(scene.cameras, intrinsics=scene.cameras.intrinsics * [3, 3, 1, 1]))
+    trainer = Trainer(apply_settings(config, ["backend.resident=true"]), narrow, gpu.torch_device)
+    thickness, bits = trainer.model.grid.thickness.to_torch(), trainer.model.grid.bits.to_torch()
+    assert (thickness < 0).float().mean() > 0.1
+    torch.testing.assert_close(thickness.cpu(), trainer.model.sampler.thickness.cpu())
+    assert torch.equal(bits.cpu(), trainer.model.sampler.bits.cpu())
+
+
+def test_what_is_asked_of_the_field_is_what_was_learned_last(small_scene, gpu):
+    """Density, color, and normals of pictures, while the device is ahead of torch."""
+    config, scene = configured(small_scene, steps=20)
+    trainer = Trainer(apply_settings(config, ["backend.resident=true"]), scene, gpu.torch_device)
+    model = trainer.model
+    at = (torch.rand(100, 3, generator=torch.Generator().manual_seed(0)) - 0.5).to(gpu.torch_device)
+    _, _, rays = some_rays(model, 64)
+    asked = (
+        lambda: model.density(at),
+        lambda: model.color(at, at).detach(),
+        lambda: model.picture(rays, (8, 8), with_normals=True).normals,
+    )
+    for ask in asked:
+        trainer.step()
+        found = ask()
+        model.pull()
+        model.load_state_dict(model.state_dict())  # torch's and the device's are the same from here on
+        torch.testing.assert_close(found, ask(), atol=1e-5, rtol=1e-4)
+
+
+def test_random_numbers_of_a_step_are_others_each_time_and_shift_rays_and_look_closer_by_chance(small_scene, gpu):
+    config, scene = configured(small_scene, steps=20)
+    model = make_model(apply_settings(config, ["backend.resident=true", "culling.chance=0.25"]), scene, gpu.torch_device)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (model._chance(generator) for _ in range(2))
+    assert first.seed != second.seed
+    assert (first.shift, first.look) == (True, 0.25)
 
 
 def test_a_quarter_of_the_cells_is_visited_once_each(small_scene, gpu):

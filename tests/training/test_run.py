@@ -12,15 +12,18 @@ from torch import nn
 
 from taichi_nerf.apps.main import main
 from taichi_nerf.settings import OlderSettings, apply_settings
+from taichi_nerf.training.budget import Stopwatch
 from taichi_nerf.training.checkpoint import load_checkpoint, save_checkpoint
 from taichi_nerf.training.config import SceneSettings
+from taichi_nerf.training.distributed import World
 from taichi_nerf.training.meter import Meter
 from taichi_nerf.training.ngp_model import NgpModel
 from taichi_nerf.training.preview import limits
-from taichi_nerf.training.run import load_run, train
+from taichi_nerf.training.run import _agree, go_on, load_run, train
 from taichi_nerf.training.run_folder import RunError, RunFolder
 from taichi_nerf.training.step import Step, Told
 from taichi_nerf.training.terms import Term
+from taichi_nerf.training.trainer import Trainer
 
 
 def tensors(value, path=""):
@@ -213,3 +216,32 @@ def test_a_run_and_its_scene_are_found_by_strings_as_by_paths(cpu, tmp_path):
     state, _ = load_checkpoint(tmp_path / "run/checkpoint.safetensors")
     assert torch.equal(run.model.field.table, state["model"]["field.table"])
     assert run.config.scene.path == str(tmp_path / "moved")
+
+
+class Beside(World):
+    """One of two processes, of which the other has trained for 20 s at a pace of three and wishes nothing."""
+
+    def sum_over_ranks(self, tensor):
+        return tensor + tensor.new_tensor([20.0, 3.0, 0.0])
+
+
+def test_processes_that_train_together_share_a_clock_and_a_pace_and_end_together(cpu, small_scene):
+    config, scene = small_run.configured(small_scene, steps=4)
+    made = Trainer(config, scene, "cpu")
+    made.world, made.stopwatch, made.model.pace = Beside(0, 2), Stopwatch(10.0), 1.0
+    assert not _agree(made, False)
+    assert (made.stopwatch.seconds, made.model.pace) == (15.0, 2.0)
+    assert _agree(made, True)
+
+
+def test_processes_that_go_on_together_draw_other_pixels(cpu, small_scene, tmp_path):
+    config, scene = small_run.configured(small_scene, steps=2)
+    small_run.trained(tmp_path / "run", config, scene)
+    drawn = []
+    for rank in (0, 0, 1):
+        made = Trainer(config, scene, "cpu")
+        made.world = World(rank, 2)
+        go_on(made, RunFolder.open(tmp_path / "run"))
+        drawn.append(made.draw(50).rows)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])

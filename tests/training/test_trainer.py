@@ -406,3 +406,100 @@ def test_depth_that_is_known_is_learnt(cpu, kind):
 def test_every_loss_trains(cpu, loss):
     losses = train(trainer(loss=LossSettings(**loss)), 40)
     assert losses[-1] < losses[0]
+
+
+def test_the_loss_of_undecided_opacities_is_weighed_and_added(cpu):
+    """-o log o - (1 - o) log(1 - o) of what the rays of the step see."""
+    found = {}
+    for weight in (0.0, 0.25):
+        scene, seen = views_of_ball()[0], []
+        term = lambda moment, seen=seen: seen.append(moment.seen.rendered.opacity.detach()) or torch.zeros(())  # noqa: E731
+        made = Trainer(replace(CONFIG, loss=LossSettings(opacity_entropy=weight)), scene, CPU, terms=[term])
+        found[weight] = made.compare(made.draw(500)).loss.item()
+    o = seen[0].clamp(1e-5, 1 - 1e-5)
+    entropy = -(o * o.log() + (1 - o) * (1 - o).log()).mean().item()
+    assert entropy > 0.1
+    assert found[0.25] - found[0.0] == pytest.approx(0.25 * entropy, rel=1e-4)
+
+
+def test_pixels_that_are_drawn_for_their_errors_count_for_as_much_less_in_the_loss(cpu):
+    """Half of them are drawn where half a ball is. Else training would be of other pictures than those that are there."""
+    scene, _ = views_of_ball()
+    pictures = [scene.images[view] * (np.arange(32)[:, None] < 16) for view in range(8)]
+    half = replace(scene, images=Images([None] * 8, arrays=pictures), masks=None)
+    made = trainer(scene=half, batch=replace(CONFIG.batch, importance=0.5))
+    made.errors.learn(rows := torch.arange(8 * 32**2).repeat(5), made.targets.at(rows).alpha)
+    batch, right, found = made.draw(1000), made.model.compare, []
+    made.model.compare = lambda *given: found.append(right(*given)) or found[0]
+    loss = made.compare(batch).loss.item()
+    assert loss == pytest.approx((found[0].squared / batch.chances).mean().item(), rel=1e-5)
+    assert batch.chances.max() > 1.4
+    assert batch.chances.min() < 0.6
+    assert loss != pytest.approx(found[0].squared.mean().item(), rel=1e-3)
+
+
+def test_cells_of_the_grid_are_all_looked_at_first_and_a_share_of_them_later(cpu):
+    made, looks = trainer(grid=GridSettings(every=3, full_until=7, share=0.25)), []
+    made.model.sampler.update = lambda density, share, generator: looks.append((made.n_steps, share))
+    train(made, 14)
+    assert looks == [(0, 1.0), (3, 1.0), (6, 1.0), (9, 0.25), (12, 0.25)]
+
+
+def test_space_that_no_view_shows_is_empty_from_the_beginning(cpu):
+    """Of narrow cameras: the corners of the box, but not its middle; and views that training does not see show nothing."""
+    scene, _ = views_of_ball()
+    narrow = replace(scene, cameras=replace(scene.cameras, intrinsics=scene.cameras.intrinsics * [3, 3, 1, 1]))
+    unseen = {}
+    for n_views in (8, 1):
+        made = trainer(scene=replace(narrow, splits={"train": np.arange(n_views)}))
+        unseen[n_views] = (made.model.sampler.thickness < 0).view(32, 32, 32)
+    assert unseen[8][0, 0, 0]
+    assert not unseen[1][15:17, 15:17, 15:17].any()
+    assert 0.1 < unseen[8].float().mean() < unseen[1].float().mean() - 0.1
+
+
+def test_there_is_density_in_cells_that_are_occupied_and_nowhere_else(cpu):
+    made = trainer()
+    sampler = made.model.sampler
+    z, y, x = torch.meshgrid(*[torch.arange(32)] * 3, indexing="ij")
+    sampler.thickness.copy_(((x > 20) & (y < 10) & (z > 3)).flatten().float())
+    sampler.pack()
+    at = 1.5 * torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 0.75
+    cell = ((at / 0.75 + 1) * 16).long()
+    there = (cell[:, 0] > 20) & (cell[:, 1] < 10) & (cell[:, 2] > 3)
+    density = made.model.density(at)
+    assert there.sum() > 100
+    assert torch.equal(density[there], made.model.field.glance(at[there]).density)
+    assert density[there].min() > 0
+    assert not density[~there].any()
+
+
+@pytest.mark.parametrize("sampler", ["occupancy", "proposal"])
+def test_while_cameras_are_corrected_fine_levels_come_in_over_the_first_share(cpu, sampler):
+    made = trainer(poses=PoseSettings(refine=True, sharp_from=0.5), sampler=SamplerSettings(sampler))
+    shown = []
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        made.model.before_step(1, progress, made.grid_generator)
+        shown.append(made.model.field.level_weights.view(6, -1)[:, 0].tolist())
+    assert shown == [pytest.approx(levels) for levels in ([1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1] * 6, [1] * 6)]
+
+
+class OfTwo(World):
+    """One of two processes, the other of which is not there."""
+
+    def sum_over_ranks(self, tensor):
+        return 2 * tensor
+
+    def average_gradients(self, parameters):
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+
+def test_processes_that_train_together_draw_other_pixels_look_at_the_same_cells_and_step_by_the_mean_of_their_gradients(cpu):
+    first, second = (Trainer(CONFIG, views_of_ball()[0], CPU, OfTwo(rank, 2)) for rank in range(2))
+    assert torch.equal(first.grid_generator.get_state(), second.grid_generator.get_state())
+    assert not torch.equal(first.draw(100).rows, second.draw(100).rows)
+    before = {name: weight.detach().clone() for name, weight in first.model.named_parameters()}
+    first.step()
+    assert all(torch.equal(weight, before[name]) for name, weight in first.model.named_parameters())
