@@ -164,7 +164,7 @@ class OptimiserSettings:
     beta2: float = 0.99
     epsilon: float = 1e-15
     mlp_decay: float = 0.0  # L2 on the networks
-    table_decay: float = 0.0  # L2 on the rows of the hash table that a step touches
+    table_decay: float = 0.0  # L2 on the hash table
 
     def __post_init__(self) -> None:
         check_ranges(

@@ -37,6 +37,7 @@ OF_OBJECTS = OptimiserSettings(learning_rate=0.05, network_rate=0.01, beta1=0.8,
 OF_SURROUNDINGS = OptimiserSettings(learning_rate=0.03, beta2=0.95)
 
 STEEPEST = 0.5  # growth of steps with distance, however much a pixel covers
+SPREAD = 0.03  # loss of spread in what surrounds its cameras: three times as much is worse there, a tenth does nothing
 SPREAD_SHARE = 1 / 15  # of the loss of spread that proposals stand
 SAMPLES_PROPOSED = 2**16  # samples of a step under proposals
 
@@ -55,7 +56,8 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
         masks="alpha" if bounded else "ignore",
         importance=0.5 if bounded else 0.0,  # much of a picture of an object is empty, and soon known
     )
-    loss = LossSettings() if bounded else LossSettings("huber", spread=0.03)
+    # What a camera sees from within fills every ray, and its weights lie apart until they are pulled together.
+    loss = LossSettings("mse" if bounded else "huber", spread=0.0 if scene.is_object else SPREAD)
     # Past an object most rays see nothing, and where something is soon stays so; around a scene that goes on, what is everywhere
     # has to be looked at again and again, or fog at the cameras hides it for good. Networks that learn fast fill an object's
     # hollows in the first steps, and behind what is opaque nothing is proposed; a scene that goes on does not learn without them.

@@ -24,7 +24,9 @@ def trainer(*settings, unbounded=False, steps=150):
     return Trainer(methods.changed(config, [*SMALL, *settings]), scene, CPU)
 
 
-@pytest.mark.parametrize("settings", [[], ["loss.spread=0.01", "appearance.enabled=true"], ["poses.refine=true"]])
+@pytest.mark.parametrize(
+    "settings", [[], ["loss.spread=0.01", "loss.spread_fit=none", "appearance.enabled=true"], ["poses.refine=true"]]
+)
 def test_it_learns_and_resumes_to_the_bit(cpu, settings):
     expect_to_learn_and_resume(lambda: trainer(*settings), 0.7)
 

@@ -30,6 +30,11 @@ def around(scene):
     return replace(scene, bounds=replace(scene.bounds, unbounded=True))
 
 
+def within(scene):
+    """Bounds that cameras stand in, as a room has them."""
+    return replace(scene, bounds=replace(scene.bounds, box=4 * scene.bounds.box))
+
+
 def test_a_pixel_covers_its_angle_times_the_distance():
     """Focal length 1.4 sizes, from 2.5 · sqrt(1 + 0.4²) away."""
     scene, _ = views_of_ball(4, 50)
@@ -78,6 +83,13 @@ def test_only_what_has_a_surrounding_gets_growing_steps():
     scene, _ = views_of_ball(4, 50)
     assert chosen(scene)[0].occupancy.cone_angle == 0
     assert chosen(around(scene))[0].occupancy.cone_angle > 0
+
+
+def test_weights_are_pulled_together_around_cameras_and_left_alone_around_objects():
+    scene, _ = views_of_ball(4, 16)
+    loss = {name: chosen(made(scene))[0].loss for name, made in (("object", replace), ("room", within), ("capture", around))}
+    assert loss["object"].spread == 0 < loss["room"].spread == loss["capture"].spread
+    assert loss["object"].kind == loss["room"].kind == "mse"
 
 
 def test_outside_a_mask_is_nothing_around_objects_and_unknown_elsewhere():

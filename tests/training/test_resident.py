@@ -120,9 +120,9 @@ def test_the_spread_of_weights_and_its_gradients_are_those_of_the_loss(small_sce
 
 def test_training_on_the_device_minds_the_spread(small_scene, gpu):
     found = []
-    for weight in (0.0, 10.0):
+    for settings in ([], ["loss.spread=10", "loss.spread_fit=none"]):
         config, scene = configured(small_scene, steps=20)
-        config = apply_settings(config, ["backend.resident=true", f"loss.spread={weight}"])
+        config = apply_settings(config, ["backend.resident=true", *settings])
         trainer = Trainer(config, scene, gpu.torch_device)
         trainer.model.progress = 0.5
         found.append(trainer.compare(trainer.draw(300)).loss.item())
