@@ -58,11 +58,11 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     )
     # What a camera sees from within fills every ray, and its weights lie apart until they are pulled together.
     loss = LossSettings("mse" if bounded else "huber", spread=0.0 if scene.is_object else SPREAD)
-    # Past an object most rays see nothing, and where something is soon stays so; around a scene that goes on, what is everywhere
-    # has to be looked at again and again, or fog at the cameras hides it for good. Networks that learn fast fill an object's
-    # hollows in the first steps, and behind what is opaque nothing is proposed; a scene that goes on does not learn without them.
+    # Past an object most rays see nothing, and where something is soon stays so; around cameras that stand within, what is
+    # everywhere has to be looked at again and again, or fog at the cameras hides it for good. Networks that learn fast fill an
+    # object's hollows in the first steps, and behind what is opaque nothing is proposed; what surrounds is not learned without.
     of_objects = NgpProposalSettings(padding=0.002, least_opacity=0.01, network_share=0.25)
-    proposal = of_objects if bounded else NgpProposalSettings()
+    proposal = of_objects if scene.is_object else NgpProposalSettings()
     optimiser = OF_OBJECTS if bounded else OF_SURROUNDINGS
     config = replace(config, field=field, occupancy=occupancy, proposal=proposal, batch=batch, loss=loss, optimiser=optimiser)
     notes = [
