@@ -53,7 +53,12 @@ def even_until(chosen: float | None, scene: SceneData) -> float:
     """The distance from which intervals on rays are even in 1 / t: beyond the scene's middle, if nothing else was chosen."""
     if not scene.bounds.unbounded:
         return math.inf
-    return float(np.median(np.linalg.norm(scene.cameras.centers, axis=-1))) if chosen is None else chosen
+    return to_the_middle(scene) if chosen is None else chosen
+
+
+def to_the_middle(scene: SceneData) -> float:
+    """How far the cameras are from the scene's middle."""
+    return float(np.median(np.linalg.norm(scene.cameras.centers, axis=-1)))
 
 
 def distances(t: Tensor, found: Cast, frustum: Frustum | None, farthest: float) -> Tensor:  # [n, n_samples] → the same

@@ -250,12 +250,13 @@ class NgpProposalSettings(ProposalSettings):
     learn_every: int = added(5, before=1)  # steps: proposals, after a while; in every step at first
     least_opacity: float = 0.0  # that proposals have to see on a ray, for the field to look there at all
     chance: float = 0.1  # that it does all the same, in training
+    near_fade: float = 0.0  # share of the way to the scene's middle within which the field learns less (`near_gradients`)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(
             self, n_shown=INTERVALS, learning_rate=RATE, network_share=AT_LEAST_ZERO, learn_every=AT_LEAST_ONE,
-            least_opacity=SHARE, chance=SHARE,
+            least_opacity=SHARE, chance=SHARE, near_fade=AT_LEAST_ZERO,
         )  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from taichi_nerf.rays import Rays, Samples
 from taichi_nerf.rendering import SAMPLES_AT_ONCE, Picture, RenderedBatch, picture_in_parts, with_normals_at
 from taichi_nerf.samplers.proposal_sampler import MOST_PROPOSED, Proposed, at_middles, propose, weights_of
 from taichi_nerf.scenes import SceneData
-from taichi_nerf.training.cast import even_until
+from taichi_nerf.training.cast import even_until, to_the_middle
 from taichi_nerf.training.config import NgpConfig, NgpProposalSettings
 from taichi_nerf.training.model import Compared, Model, Shown
+from taichi_nerf.training.near_gradients import fading
 from taichi_nerf.training.ngp_model import compared, contraction_of, field_of, optimiser_of, rate_at, seen_as, sharpen
 
 LEAST_PROPOSED = 1e-2  # density at which a proposal leads somewhere
@@ -45,6 +46,7 @@ class NgpProposalModel(Model):
             DensityField(config.density, self.box.clone(), contraction, generator) for _ in config.proposal.n_proposed
         )
         self.even_until = even_until(config.proposal.even_until, scene)
+        self.faded_until = config.proposal.near_fade * to_the_middle(scene)
         self.progress, self.learns = 0.0, True
         self.needs_depth = config.loss.depth > 0
         self.to(device)
@@ -166,6 +168,7 @@ class NgpProposalModel(Model):
         )
         of_images = None if image_ids is None else image_ids.index_select(0, own)
         density, color = self.field(positions, rays.directions.index_select(0, own), of_images, features)
+        density, color = fading(density, color, (t_starts + t_ends) / 2, self.faded_until)
         out = compositing.composite_rays(density, color, *samples[:2], samples.spans, background)
         n = n_rays * sum(proposal.weights.shape[1] for proposal in proposed.proposals) + len(all_of.t_starts)
         return Rendered(proposed, weights, RenderedBatch(out, samples, n))

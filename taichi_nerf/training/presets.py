@@ -38,7 +38,7 @@ OF_SURROUNDINGS = OptimiserSettings(learning_rate=0.03, beta2=0.95)
 
 STEEPEST = 0.5  # growth of steps with distance, however much a pixel covers
 SPREAD = 0.03  # loss of spread in what surrounds its cameras: three times as much is worse there, a tenth does nothing
-SPREAD_SHARE = 1 / 15  # of the loss of spread that proposals stand
+NEAR_FADE = 0.7  # under proposals: with a quarter, or none, unbounded scenes end as fog at the cameras
 SAMPLES_PROPOSED = 2**16  # samples of a step under proposals
 
 
@@ -62,7 +62,7 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
     # everywhere has to be looked at again and again, or fog at the cameras hides it for good. Networks that learn fast fill an
     # object's hollows in the first steps, and behind what is opaque nothing is proposed; what surrounds is not learned without.
     of_objects = NgpProposalSettings(padding=0.002, least_opacity=0.01, network_share=0.25)
-    proposal = of_objects if scene.is_object else NgpProposalSettings()
+    proposal = of_objects if scene.is_object else NgpProposalSettings(near_fade=NEAR_FADE)
     optimiser = OF_OBJECTS if bounded else OF_SURROUNDINGS
     config = replace(config, field=field, occupancy=occupancy, proposal=proposal, batch=batch, loss=loss, optimiser=optimiser)
     notes = [
@@ -82,17 +82,11 @@ def choose(scene: SceneData, settings: SceneSettings, run: RunSettings, device: 
 def under_proposals(config: NgpConfig) -> NgpConfig:
     """With what suits proposals where they take the occupancy grid's place.
 
-    That grid goes on looking at what it does not know to be empty. Proposals look where weights are: pulled together as hard, all
-    weights end up as fog at the cameras (13 dB where it is 23 dB with this share). And they take more samples on a ray of an
-    object than its grid does in the end; as many rays want a larger batch. Their rates were chosen with Adam's usual ones.
+    They take more samples on a ray of an object than its grid does in the end; as many rays want a larger batch. Their rates were
+    chosen with Adam's usual ones.
     """
-    loss, batch = config.loss, config.batch
-    return replace(
-        config,
-        loss=replace(loss, spread=SPREAD_SHARE * loss.spread),
-        batch=replace(batch, n_samples=max(batch.n_samples, SAMPLES_PROPOSED)),
-        optimiser=OptimiserSettings(),
-    )
+    batch = config.batch
+    return replace(config, batch=replace(batch, n_samples=max(batch.n_samples, SAMPLES_PROPOSED)), optimiser=OptimiserSettings())
 
 
 def usual_background(scene: SceneData) -> Background:

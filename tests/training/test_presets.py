@@ -96,7 +96,8 @@ def test_proposals_look_everywhere_again_and_again_around_cameras():
     """With what suits objects, rooms end at 15 dB where they are at 21 dB after 300 steps."""
     scene, _ = views_of_ball(4, 16)
     object_s, room, capture = (chosen(made(scene))[0].proposal for made in (replace, within, around))
-    assert room == capture == NgpProposalSettings()
+    assert room == capture == NgpProposalSettings(near_fade=room.near_fade)
+    assert object_s.near_fade == 0 < room.near_fade  # else what is near is learned first: fog
     assert object_s.least_opacity > 0 == room.least_opacity
     assert object_s.network_share < 1 == room.network_share
 
